@@ -1,0 +1,32 @@
+package consensus
+
+import "fmt"
+
+// A Blame says what follows from a broken rule.
+type Blame uint8
+
+const (
+	// BlameBlock: the block (or header) is invalid for ever, and so is whatever
+	// builds on it. Whoever sent it as valid misbehaved.
+	BlameBlock Blame = iota + 1
+	// BlameSender: the bytes are wrong but the header may be fine (a mutated
+	// body, a bad encoding, a stripped witness): never marks the hash.
+	BlameSender
+	// BlameNobody: it may become valid (future time, unknown parent): try later.
+	BlameNobody
+)
+
+// A RuleError says that what a peer sent breaks a consensus rule. Any other
+// error from this package or from the chain is our own trouble.
+type RuleError struct {
+	Rule   string // stable, kebab-case: "bad-diffbits", "high-hash" … (Bitcoin Core's reject reasons where one exists)
+	Blame  Blame
+	Detail string // the value seen and what would be right
+}
+
+func (e *RuleError) Error() string {
+	if e.Detail == "" {
+		return e.Rule
+	}
+	return fmt.Sprintf("%s: %s", e.Rule, e.Detail)
+}
