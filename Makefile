@@ -1,0 +1,14 @@
+# What a person runs. The same steps as CI: see .ci/run.
+.PHONY: check test lint race fuzz slow build fmt
+
+check:
+	bash .ci/run
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/dunlin ./cmd/dunlin
+
+test lint race fuzz slow:
+	bash .ci/run $@
+
+fmt:
+	go tool -modfile=.ci/tools.mod gofumpt -w cmd config discovery gossip chain internal
