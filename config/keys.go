@@ -1,0 +1,290 @@
+package config
+
+import (
+	"encoding/hex"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Limits of lists: what is dialled, resolved or announced at start is bounded.
+const (
+	maxAddrs = 256 // bootstrap, persistent
+	maxNames = 32  // listen, announce, seeds, servers, hosts, origins
+)
+
+// The caps of DESIGN.md §7 are a promise to other nodes: these keys lower them,
+// nothing raises them. A request must still hold one largest block (4 MB).
+const (
+	capRequestsPerPeer = 16
+	capBlocksPerPeer   = 1024
+	capMBPerPeer       = 16
+	capRequests        = 128
+	capMB              = 64
+	capWindow          = 16384
+)
+
+// fields is the one table of keys. Each points into c.
+func (c *Config) fields() []field {
+	return []field{
+		oneOf("network", &c.Network, "Network to belong to.", PresetNames()...).flagged("network"),
+		path("network_file", &c.NetworkFile, "A network.toml that describes the network, in place of `network`.").flagged("network-file"),
+
+		list("p2p.listen", &c.P2P.Listen, maxNames, listenWant, checkListen,
+			"Addresses to listen on, as multiaddrs. Port 0 lets the system choose.").flagged("listen"),
+		list("p2p.announce", &c.P2P.Announce, maxNames, announceWant, checkAnnounce,
+			"Addresses to tell other nodes in place of those found, for nodes behind a NAT or a proxy.").flagged("announce"),
+		list("p2p.bootstrap", &c.P2P.Bootstrap, maxAddrs, peerWant, checkPeer,
+			"Nodes to meet the network through; may be forgotten once others are known.").flagged("bootstrap"),
+		list("p2p.persistent", &c.P2P.Persistent, maxAddrs, peerWant, checkPeer,
+			"Nodes to stay connected to: kept and redialled for ever.").flagged("persistent"),
+		list("p2p.dns_seeds", &c.P2P.DNSSeeds, maxNames, seedWant, checkSeed,
+			"Names to resolve into nodes: a host name whose _dnsaddr TXT records list multiaddrs, or /dnsaddr/….").flagged("dns-seed"),
+		list("p2p.dns_servers", &c.P2P.DNSServers, maxNames, "host:port, such as 127.0.0.1:5353", checkHostPort,
+			"DNS servers to resolve seeds and names through; empty: the system's.").flagged("dns-server"),
+		num("p2p.max_outbound", &c.P2P.MaxOutbound, 0, 256, "connections",
+			"Connections to make.").flagged("max-outbound"),
+		num("p2p.max_inbound", &c.P2P.MaxInbound, 0, 4096, "connections",
+			"Connections to accept.").flagged("max-inbound"),
+		num("p2p.max_per_ip", &c.P2P.MaxPerIP, 1, 4096, "connections",
+			"Connections with one IP address."),
+		boolean("p2p.allow_private", &c.P2P.AllowPrivate,
+			"Dial and tell private addresses (10.0.0.0/8 and the like); on by default on test networks."),
+		boolean("p2p.mdns", &c.P2P.MDNS, "Look for nodes on the local network.").flagged("mdns"),
+		boolean("p2p.nat", &c.P2P.NAT, "Ask the router for a port mapping (UPnP, NAT-PMP)."),
+
+		str("rpc.listen", &c.RPC.Listen, "host:port, such as 127.0.0.1:9332", checkHostPort,
+			"Address of the HTTP interface. Off loopback it needs TLS or allow_remote. Port 0 lets the system choose.").flagged("rpc-listen"),
+		boolean("rpc.open", &c.RPC.Open,
+			"Take writes without a token: test networks on loopback only.").flagged("rpc-open"),
+		boolean("rpc.allow_remote", &c.RPC.AllowRemote,
+			"Listen off loopback without TLS, for a network that is trusted or a proxy in front. The token travels in the clear."),
+		list("rpc.allowed_hosts", &c.RPC.AllowedHosts, maxNames, "a host name without port", checkHost,
+			"Host names under which the interface may be reached, besides loopback's (a guard against DNS rebinding)."),
+		list("rpc.allowed_origins", &c.RPC.AllowedOrigins, maxNames, "an origin such as https://example.org", checkOrigin,
+			"Origins whose pages may call the interface, besides the node's own."),
+		path("rpc.tls_cert", &c.RPC.TLSCert, "Certificate for HTTPS, a PEM file; with rpc.tls_key."),
+		path("rpc.tls_key", &c.RPC.TLSKey, "Private key for HTTPS, a PEM file; with rpc.tls_cert."),
+		num("rpc.max_connections", &c.RPC.MaxConnections, 4, 4096, "connections",
+			"Connections to the interface at once; more wait to be accepted."),
+
+		oneOf("log.format", &c.Log.Format, "Form of the log lines on standard error.", "text", "json").flagged("log-format"),
+		oneOf("log.level", &c.Log.Level, "Least level that is logged.", "debug", "info", "warn", "error").flagged("log-level"),
+		oneOf("log.color", &c.Log.Color, "Colour in text lines; auto: on a terminal unless NO_COLOR is set.", "auto", "always", "never").flagged("log-color"),
+		oneOf("log.libp2p_level", &c.Log.Libp2pLevel, "Least level of the network libraries' own lines.", "debug", "info", "warn", "error"),
+
+		num("storage.cache_mb", &c.Storage.CacheMB, 8, 1<<20, "MiB", "Memory for unspent outputs."),
+		num("storage.flush_mb", &c.Storage.FlushMB, 1, 1<<20, "MiB", "Changed outputs in memory that force a commit to disk."),
+		num("storage.flush_blocks", &c.Storage.FlushBlocks, 1, 100_000, "blocks", "Blocks since the last commit that force one."),
+		dur("storage.flush_interval", &c.Storage.FlushInterval, 100*time.Millisecond, 10*time.Minute,
+			"Time since the last commit that forces one: what a crash may have to validate again."),
+		num("storage.min_free_mb", &c.Storage.MinFreeMB, 0, 1<<24, "MiB",
+			"Free disk below which no block is accepted until there is room again; 0: no limit."),
+
+		num("sync.max_requests_per_peer", &c.Sync.MaxRequestsPerPeer, 1, capRequestsPerPeer, "requests", "Requests in flight at one peer."),
+		num("sync.max_blocks_per_peer", &c.Sync.MaxBlocksPerPeer, 1, capBlocksPerPeer, "blocks", "Blocks asked of one peer and not yet here."),
+		num("sync.max_mb_per_peer", &c.Sync.MaxMBPerPeer, 4, capMBPerPeer, "MiB", "Bytes asked of one peer and not yet here."),
+		num("sync.max_requests", &c.Sync.MaxRequests, 1, capRequests, "requests", "Requests in flight at all peers together."),
+		num("sync.max_mb", &c.Sync.MaxMB, 8, capMB, "MiB", "Bytes in flight and waiting for validation, all peers together."),
+		num("sync.window", &c.Sync.Window, 128, capWindow, "blocks", "How far past the validated tip blocks are asked for."),
+		str("sync.assume_valid", &c.Sync.AssumeValid, "a block hash of 64 hex digits, or empty", checkBlockHash,
+			"Hash of a block whose ancestors' scripts are not checked; empty: all are.").flagged("assume-valid"),
+
+		boolean("mining.enabled", &c.Mining.Enabled, "Make blocks (test networks).").flagged("mine"),
+		str("mining.address", &c.Mining.Address, "an address of the network, or empty", checkAddress,
+			"Address that the coinbase pays; empty: a key made in the home.").flagged("mine-address"),
+		dur("mining.interval", &c.Mining.Interval, 0, 24*time.Hour,
+			"Wanted time between own blocks; 0s: the network's spacing.").flagged("mine-interval"),
+		str("mining.coinbase_text", &c.Mining.CoinbaseText, "at most 60 bytes of text", checkCoinbaseText,
+			"Text in the coinbase of own blocks.").flagged("coinbase-text"),
+		num("mining.threads", &c.Mining.Threads, 1, 256, "threads", "Threads that search for a proof of work."),
+
+		num("mempool.max_mb", &c.Mempool.MaxMB, 1, 1<<16, "MiB", "Memory for unconfirmed transactions; the worst paid go first."),
+		dur("mempool.expire_after", &c.Mempool.ExpireAfter, time.Minute, 365*24*time.Hour, "Time after which an unconfirmed transaction is dropped."),
+		num("mempool.min_relay_fee", &c.Mempool.MinRelayFee, 0, 100_000_000, "satoshi for 1000 virtual bytes", "Least fee rate that is accepted and relayed."),
+		num("mempool.max_orphans", &c.Mempool.MaxOrphans, 0, 10_000, "transactions", "Transactions kept whose inputs are unknown."),
+	}
+}
+
+const (
+	listenWant   = "a multiaddr with a port, such as /ip4/0.0.0.0/tcp/9333 or /ip4/0.0.0.0/udp/9333/quic-v1"
+	announceWant = "a multiaddr that others can dial, such as /ip4/203.0.113.7/tcp/9333"
+	peerWant     = "a multiaddr that ends in the node's id, such as /ip4/203.0.113.7/tcp/9333/p2p/12D3KooW…"
+	seedWant     = "a host name, or /dnsaddr/<host name>"
+)
+
+// has says whether a carries one of the protocols.
+func has(a ma.Multiaddr, codes ...int) bool {
+	for _, code := range codes {
+		if _, err := a.ValueForProtocol(code); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func parseAddr(s string) (ma.Multiaddr, string) {
+	if s == "" {
+		return nil, "is empty"
+	}
+	a, err := ma.NewMultiaddr(s)
+	if err != nil {
+		if _, _, e := net.SplitHostPort(s); e == nil {
+			return nil, "is host:port, not a multiaddr"
+		}
+		return nil, "is no multiaddr (" + err.Error() + ")"
+	}
+	return a, ""
+}
+
+func checkListen(s string) string {
+	a, problem := parseAddr(s)
+	switch {
+	case problem != "":
+		return problem
+	case has(a, ma.P_P2P):
+		return "names a node: leave out /p2p/…"
+	case has(a, ma.P_UDP) && !has(a, ma.P_QUIC_V1):
+		return "lacks /quic-v1 after the UDP port"
+	case !has(a, ma.P_IP4, ma.P_IP6) || !has(a, ma.P_TCP, ma.P_UDP):
+		return "is no IP address with a TCP or UDP port"
+	}
+	return ""
+}
+
+func checkAnnounce(s string) string {
+	a, problem := parseAddr(s)
+	switch {
+	case problem != "":
+		return problem
+	case !has(a, ma.P_IP4, ma.P_IP6, ma.P_DNS, ma.P_DNS4, ma.P_DNS6) || !has(a, ma.P_TCP, ma.P_UDP):
+		return "is no address with a TCP or UDP port"
+	case has(a, ma.P_UDP) && !has(a, ma.P_QUIC_V1):
+		return "lacks /quic-v1 after the UDP port"
+	}
+	for _, code := range []int{ma.P_IP4, ma.P_IP6} {
+		if v, err := a.ValueForProtocol(code); err == nil && net.ParseIP(v).IsUnspecified() {
+			return "is the unspecified address, which nobody can dial"
+		}
+	}
+	return ""
+}
+
+func checkPeer(s string) string {
+	a, problem := parseAddr(s)
+	switch {
+	case problem != "":
+		return problem
+	case has(a, ma.P_DNSADDR):
+		return ""
+	case !has(a, ma.P_P2P):
+		return "lacks the node's id at its end (`dunlin id` on that node prints its whole address)"
+	case !has(a, ma.P_TCP, ma.P_UDP):
+		return "has no TCP or UDP port"
+	}
+	return ""
+}
+
+func checkSeed(s string) string {
+	if strings.HasPrefix(s, "/") {
+		a, problem := parseAddr(s)
+		if problem != "" {
+			return problem
+		}
+		if !has(a, ma.P_DNSADDR) {
+			return "is a multiaddr but not /dnsaddr/… (a node's address belongs into p2p.bootstrap)"
+		}
+		return ""
+	}
+	return checkHost(s)
+}
+
+func checkHost(s string) string {
+	host := strings.TrimSuffix(s, ".")
+	if host == "" {
+		return "is empty"
+	}
+	if net.ParseIP(strings.Trim(host, "[]")) != nil {
+		return ""
+	}
+	if len(host) > 253 {
+		return "is longer than the 253 bytes of a host name"
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 {
+			return "is no host name"
+		}
+		for _, r := range label {
+			if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' {
+				return "is no host name"
+			}
+		}
+	}
+	return ""
+}
+
+func checkHostPort(s string) string {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "is not host:port"
+	}
+	if host != "" {
+		if problem := checkHost(host); problem != "" {
+			return "has a host that " + problem
+		}
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return "has a port that is no number from 0 to 65535"
+	}
+	return ""
+}
+
+func checkOrigin(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.Path != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
+		return "is no origin"
+	}
+	return ""
+}
+
+func checkBlockHash(s string) string {
+	if s == "" {
+		return ""
+	}
+	if raw, err := hex.DecodeString(s); err != nil || len(raw) != 32 {
+		return "is no block hash"
+	}
+	return ""
+}
+
+// checkAddress looks at the form only: whether an address belongs to the network
+// is the miner's to say, which knows scripts.
+func checkAddress(s string) string {
+	if s == "" {
+		return ""
+	}
+	if len(s) < 14 || len(s) > 100 {
+		return "is no address"
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') {
+			return "is no address"
+		}
+	}
+	return ""
+}
+
+// A coinbase script holds 100 bytes, of which the height and the extranonce
+// need up to 14 and their pushes some more.
+const maxCoinbaseText = 60
+
+func checkCoinbaseText(s string) string {
+	if len(s) > maxCoinbaseText {
+		return "has " + strconv.Itoa(len(s)) + " bytes"
+	}
+	return ""
+}

@@ -1,0 +1,308 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"dunlin/chain/consensus"
+)
+
+// A Network is what a node must know to belong to a chain: the rules and where
+// others are to be found. Treat it as immutable.
+type Network struct {
+	Params    *consensus.Params
+	P2PPort   uint16   // default port of the peer protocol
+	RPCPort   uint16   // default port of the HTTP interface
+	Bootstrap []string // multiaddrs
+	DNSSeeds  []string // host names or /dnsaddr/…
+	// Private says that nodes live behind private or shared addresses (test
+	// networks): these are dialled and told, and spread over IP groups is not asked for.
+	Private bool
+	File    string // absolute path of its network.toml; empty for a preset
+}
+
+// ChainID is "<name>-<first 8 hex digits of the genesis hash>".
+func (n *Network) ChainID() string { return n.Params.ChainID() }
+
+// PresetNames lists the networks that need no network.toml.
+func PresetNames() []string { return []string{"bitcoin", "regtest", "simnet", "testnet"} }
+
+// Default ports of an operator's own networks.
+const (
+	customP2PPort = 9363
+	customRPCPort = 9362
+)
+
+// Preset returns a network by name. The error for an unknown name lists the known.
+// Ports keep clear of those of Bitcoin Core and btcd, which may run beside.
+func Preset(name string) (*Network, error) {
+	switch name {
+	case "bitcoin":
+		return &Network{Params: consensus.Bitcoin(), P2PPort: 9323, RPCPort: 9322}, nil
+	case "regtest":
+		return &Network{Params: consensus.Regtest(), P2PPort: 9343, RPCPort: 9342, Private: true}, nil
+	case "simnet":
+		return &Network{Params: consensus.Simnet(), P2PPort: 9353, RPCPort: 9352, Private: true}, nil
+	case "testnet":
+		return &Network{Params: consensus.Testnet(), P2PPort: 9333, RPCPort: 9332, Private: true}, nil
+	}
+	known := strings.Join(PresetNames(), ", ")
+	switch {
+	case name == "stakenet":
+		return nil, errors.New("stakenet comes with the proof-of-stake engine, which this version lacks; known networks are " + known)
+	case name == "mainnet" || name == "main":
+		return nil, errors.New("unknown network, did you mean bitcoin? Known networks are " + known)
+	}
+	hint := ""
+	if near := nearest(name, PresetNames()); near != "" {
+		hint = ", did you mean " + near + "?"
+	}
+	return nil, fmt.Errorf("unknown network%s; known networks are %s; another one needs its network.toml (--network-file)", hint, known)
+}
+
+// A NetworkSpec is what a network.toml says.
+type NetworkSpec struct {
+	Name            string
+	Engine          string // "pow"
+	GenesisText     string
+	GenesisTime     time.Time // whole seconds
+	GenesisHash     string    // RPC (reversed) hex; empty: not checked
+	Spacing         time.Duration
+	HalvingInterval int    // blocks
+	Subsidy         int64  // satoshi
+	PowLimitBits    string // compact form, "0x…"
+	Bootstrap       []string
+	DNSSeeds        []string
+	P2PPort         int
+	RPCPort         int
+	Private         bool
+}
+
+// DefaultNetworkSpec is a private proof-of-work network with blocks every 30 s,
+// born now. It lacks the genesis hash, which [NetworkSpec.Network] computes.
+func DefaultNetworkSpec(name string, now time.Time) NetworkSpec {
+	return NetworkSpec{
+		Name:            name,
+		Engine:          "pow",
+		GenesisText:     clipBytes("dunlin network "+name, maxGenesisText),
+		GenesisTime:     now.UTC().Truncate(time.Second),
+		Spacing:         30 * time.Second,
+		HalvingInterval: 210_000,
+		Subsidy:         50 * 100_000_000,
+		PowLimitBits:    "0x207fffff",
+		P2PPort:         customP2PPort,
+		RPCPort:         customRPCPort,
+		Private:         true,
+	}
+}
+
+func clipBytes(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "")
+}
+
+// maxGenesisText is the limit of consensus.Custom.
+const maxGenesisText = 80
+
+// maxMoney is 21 million coins in satoshi, the most that any amount may be.
+const maxMoney = 21_000_000 * 100_000_000
+
+var networkName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+
+func (s *NetworkSpec) fields() []field {
+	seconds := func(f field, p *time.Time) field {
+		f.check = func() string {
+			switch {
+			case p.Unix() < 0 || p.Unix() > 1<<32-1:
+				return "does not fit a block header"
+			case p.Nanosecond() != 0:
+				return "is no whole second"
+			}
+			return ""
+		}
+		return f
+	}
+	return []field{
+		str("name", &s.Name, "1 to 32 of a-z, 0-9 and -, and no preset's name", func(v string) string {
+			if !networkName.MatchString(v) {
+				return "is no name"
+			}
+			for _, preset := range append(PresetNames(), "stakenet") {
+				if v == preset {
+					return "is the name of a preset"
+				}
+			}
+			return ""
+		}, "Name of the network; with the genesis hash it makes the chain id."),
+		oneOf("engine", &s.Engine, "What proves a block.", "pow"),
+		str("genesis_text", &s.GenesisText, "at most 80 bytes of text", func(v string) string {
+			if len(v) > maxGenesisText {
+				return fmt.Sprintf("has %d bytes", len(v))
+			}
+			return ""
+		}, "Text in the coinbase of the first block."),
+		seconds(field{
+			key: "genesis_time", ptr: &s.GenesisTime, want: "a date and time such as 2026-01-31T12:00:00Z",
+			doc: "Time of the first block.",
+		}, &s.GenesisTime),
+		str("genesis_hash", &s.GenesisHash, "the hash of the first block, 64 hex digits, or empty", checkBlockHash,
+			"Hash of the first block, which follows from the other keys: a guard against slips."),
+		dur("spacing", &s.Spacing, time.Second, 24*time.Hour, "Wanted time between blocks."),
+		num("halving_interval", &s.HalvingInterval, 1, 1<<31-1, "blocks", "Blocks after which the subsidy halves."),
+		num("subsidy", &s.Subsidy, 0, maxMoney, "satoshi", "New money of each block before the first halving."),
+		str("pow_limit_bits", &s.PowLimitBits, "compact bits such as \"0x207fffff\"", func(v string) string {
+			if _, err := parseBits(v); err != nil {
+				return "is no compact form"
+			}
+			return ""
+		}, "Least difficulty, in the compact form of a block header."),
+		list("bootstrap", &s.Bootstrap, maxAddrs, peerWant, checkPeer, "Nodes to meet the network through."),
+		list("dns_seeds", &s.DNSSeeds, maxNames, seedWant, checkSeed, "Names that resolve into nodes."),
+		num("p2p_port", &s.P2PPort, 1, 65535, "", "Default port of the peer protocol."),
+		num("rpc_port", &s.RPCPort, 1, 65535, "", "Default port of the HTTP interface."),
+		boolean("private", &s.Private, "Nodes live on private or shared addresses."),
+	}
+}
+
+func parseBits(s string) (uint32, error) {
+	digits, ok := strings.CutPrefix(strings.ToLower(s), "0x")
+	if !ok {
+		return 0, errors.New("no 0x in front")
+	}
+	n, err := strconv.ParseUint(digits, 16, 32)
+	return uint32(n), err
+}
+
+// ReadNetworkFile reads a network.toml. It reports every fault, joined.
+func ReadNetworkFile(name string) (*Network, error) {
+	data, err := readFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("network file: %w", err)
+	}
+	spec, err := ParseNetworkSpec(name, data)
+	if err != nil {
+		return nil, err
+	}
+	n, err := spec.Network()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if n.File, err = filepath.Abs(name); err != nil {
+		return nil, fmt.Errorf("network file %s: %w", name, err)
+	}
+	return n, nil
+}
+
+// ParseNetworkSpec decodes and checks a network.toml strictly; name is the file
+// that faults carry. Keys that make the chain what it is must all be there: what
+// is left out would be filled in by the version that reads it.
+func ParseNetworkSpec(name string, data []byte) (NetworkSpec, error) {
+	values, fault := parseTOML(name, data)
+	if fault != nil {
+		return NetworkSpec{}, fault
+	}
+	s := NetworkSpec{P2PPort: customP2PPort, RPCPort: customRPCPort, Private: true}
+	fields := s.fields()
+	set, faults := applyTOML(fields, name, values)
+	for _, f := range fields {
+		switch f.key {
+		case "name", "engine", "genesis_text", "genesis_time", "spacing", "halving_interval", "subsidy", "pow_limit_bits":
+			if set[f.key] == "" {
+				faults = append(faults, &Fault{From: name, Key: f.key, Problem: "is missing; want " + f.want})
+			}
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return NetworkSpec{}, err
+	}
+	return s, nil
+}
+
+// Network builds the network's parameters. It reports every field out of range,
+// and a genesis hash that does not follow from the other fields.
+func (s NetworkSpec) Network() (*Network, error) {
+	var faults []error
+	for _, f := range s.fields() {
+		if problem := f.check(); problem != "" {
+			faults = append(faults, f.fault("", f.format(), problem))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	bits, err := parseBits(s.PowLimitBits)
+	if err != nil {
+		return nil, err // checked above
+	}
+	params, err := consensus.New(consensus.Custom{
+		Name:            s.Name,
+		GenesisText:     s.GenesisText,
+		GenesisTime:     s.GenesisTime,
+		Spacing:         s.Spacing,
+		HalvingInterval: int32(s.HalvingInterval),
+		Subsidy:         s.Subsidy,
+		PowLimitBits:    bits,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if got := params.GenesisHash.String(); s.GenesisHash != "" && !strings.EqualFold(got, s.GenesisHash) {
+		return nil, &Fault{
+			Key: "genesis_hash", Value: quote(s.GenesisHash),
+			Problem: "the other keys give " + got + ": one of them was changed",
+		}
+	}
+	return &Network{
+		Params:    params,
+		P2PPort:   uint16(s.P2PPort),
+		RPCPort:   uint16(s.RPCPort),
+		Bootstrap: s.Bootstrap,
+		DNSSeeds:  s.DNSSeeds,
+		Private:   s.Private,
+	}, nil
+}
+
+// Encode writes the network.toml with its comments.
+func (s NetworkSpec) Encode() []byte {
+	var b bytes.Buffer
+	b.WriteString("# A network of dunlin. Every node of it starts with this file: dunlin start --network-file FILE\n\n")
+	for _, f := range s.fields() {
+		fmt.Fprintf(&b, "# %s\n", f.doc)
+		if f.unit != "" {
+			fmt.Fprintf(&b, "# unit: %s\n", f.unit)
+		}
+		fmt.Fprintf(&b, "%s = %s\n\n", f.key, f.format())
+	}
+	return b.Bytes()
+}
+
+// WriteNetworkFile checks s, fills in its genesis hash and writes it to a new
+// file; it refuses to replace one. It returns the network.
+func WriteNetworkFile(name string, s NetworkSpec) (*Network, error) {
+	n, err := s.Network()
+	if err != nil {
+		return nil, err
+	}
+	s.GenesisHash = n.Params.GenesisHash.String()
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("network file: %w", err)
+	}
+	_, err = f.Write(s.Encode())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, errors.Join(fmt.Errorf("network file %s: %w", name, err), os.Remove(name))
+	}
+	if n.File, err = filepath.Abs(name); err != nil {
+		return nil, fmt.Errorf("network file %s: %w", name, err)
+	}
+	return n, nil
+}
