@@ -1,10 +1,20 @@
 package consensus
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
 	"math/big"
+	"regexp"
+	"slices"
 	"time"
 
+	"github.com/btcsuite/btcd/blockchain"
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 )
 
@@ -12,7 +22,8 @@ import (
 type Params struct {
 	Name        string         // bitcoin, regtest, simnet, testnet or an operator's own
 	Magic       uint32         // before each record of a block file (little-endian on disk)
-	Genesis     *wire.MsgBlock // with seal bytes GenesisSeal
+	Genesis     *wire.MsgBlock
+	GenesisSeal []byte // SealBytes long; nil for PoW
 	GenesisHash chainhash.Hash
 	SealBytes   int // 0 for PoW, 140 for PoS
 
@@ -23,9 +34,12 @@ type Params struct {
 	TargetSpacing    time.Duration // wanted time between blocks
 	TargetTimespan   time.Duration // with Retarget2016 and BIP94: 2 weeks
 	ASERTHalfLife    time.Duration // with RetargetASERT
-	MinDiffReduction time.Duration // regtest/testnet rule "minimum difficulty after this gap"; 0: off
+	MinDiffReduction time.Duration // rule "minimum difficulty after this gap" (simnet); 0: off
 
-	// Heights at which rules become active; 0 means from genesis.
+	// Heights of the first block that a rule applies to; 0 means from genesis
+	// (which itself is never checked). Script rules of BIP16, segwit and taproot
+	// apply from BIP16Height and TaprootHeight with ScriptFlagExceptions, as in
+	// Bitcoin Core; SegwitHeight governs the witness commitment and NULLDUMMY.
 	BIP16Height, BIP34Height, BIP65Height, BIP66Height int32
 	CSVHeight, SegwitHeight, TaprootHeight             int32
 	BIP54                                              bool // time-warp and coinbase rules, from genesis
@@ -72,30 +86,290 @@ func (p *Params) MaxBlockBytes() int { return p.MaxBlockWeight + p.SealBytes }
 // ChainID is "<name>-<first 8 hex digits of the genesis hash>".
 func (p *Params) ChainID() string { return p.Name + "-" + p.GenesisHash.String()[:8] }
 
+// Weight and signature-operation limits of BIP141, the same on every network.
+const (
+	maxBlockWeight     = 4_000_000
+	maxBlockSigOpsCost = 80_000
+)
+
+// maxMoney is the largest value, in satoshi, that an output or a sum may have.
+const maxMoney = btcutil.MaxSatoshi
+
 // Bitcoin returns mainnet's parameters.
-func Bitcoin() *Params { panic("stub") }
+//
+// The checkpoints are the last that Bitcoin Core had, and the block that
+// activated BIP34: it is what makes the BIP30 look-ups unnecessary above it
+// ([CheckBIP30]).
+func Bitcoin() *Params {
+	p := fromChaincfg(&chaincfg.MainNetParams)
+	p.Name = "bitcoin"
+	p.Retarget = Retarget2016
+	p.BIP34Height = 227_931
+	p.BIP66Height = 363_725
+	p.BIP65Height = 388_381
+	p.CSVHeight = 419_328
+	p.SegwitHeight = 481_824
+	p.ScriptFlagExceptions = map[chainhash.Hash]uint32{
+		// Height 170,060 spends a P2SH output against BIP16.
+		mustHash("00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22"): 0,
+		// Height 692,261 spends a v1 witness output against taproot.
+		mustHash("0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad"): uint32(
+			txscript.ScriptBip16 | txscript.ScriptVerifyWitness),
+	}
+	p.Checkpoints = map[int32]chainhash.Hash{
+		11_111:  mustHash("0000000069e244f73d78e8fd29ba2fd2ed618bd6fa2ee92559f542fdb26e7c1d"),
+		33_333:  mustHash("000000002dd5588a74784eaa7ab0507a18ad16a236e7b1ce69f00d7ddfb5d0a6"),
+		74_000:  mustHash("0000000000573993a3c9e41ce34471c079dcf5f52a0e824a81e7f953b8661a20"),
+		105_000: mustHash("00000000000291ce28027faea320c8d2b054b2e0fe44a773f3eefb151d6bdc97"),
+		134_444: mustHash("00000000000005b12ffd4cd315cd34ffd4a594f430ac814c91184a0d42d2b0fe"),
+		168_000: mustHash("000000000000099e61ea72015e79632f216fe6cb33d7899acb35b75c8303b763"),
+		193_000: mustHash("000000000000059f452a5f7340de6682a977387c17010ff6e6c3bd83ca8b1317"),
+		210_000: mustHash("000000000000048b95347e83192f69cf0366076336c639f9b7228e9ba171342e"),
+		216_116: mustHash("00000000000001b4f4b433e81ee46494af945cf96014816a4e2370f11b23df4e"),
+		225_430: mustHash("00000000000001c108384350f74090433e7fcf79a606b8e797f065b130575932"),
+		227_931: mustHash("000000000000024b89b42a942fe0d9fea3bb44ab7bd1b19115dd6a759c0808b8"),
+		250_000: mustHash("000000000000003887df1f29024b06fc2200b55f8af8f35453d7be294df2d214"),
+		279_000: mustHash("0000000000000001ae8c72a0b0c301f67e3afca10e819efa9041e458e9bd7e40"),
+		295_000: mustHash("00000000000000004d9b4ef50f0f9d686fd69db2e03af35a100370c64632a983"),
+	}
+	return p
+}
 
 // Regtest returns Bitcoin Core's regtest parameters.
-func Regtest() *Params { panic("stub") }
+func Regtest() *Params {
+	p := fromChaincfg(&chaincfg.RegressionNetParams)
+	p.Retarget = RetargetNever
+	p.BIP34Height, p.BIP65Height, p.BIP66Height, p.CSVHeight = 1, 1, 1, 1
+	p.TargetTimespan = 24 * time.Hour // Core's; without retargeting it has no effect
+	p.Test = true
+	return p
+}
+
+// simnetForkHeight is where BIP9 activates CSV, segwit and taproot on a simnet
+// whose miners all signal, as btcd's do: with windows of 100 blocks the state is
+// started from 100, locked in from 200 and active from 300. We bury the result.
+const simnetForkHeight = 300
 
 // Simnet returns btcd's simnet parameters.
-func Simnet() *Params { panic("stub") }
+func Simnet() *Params {
+	p := fromChaincfg(&chaincfg.SimNetParams)
+	p.Retarget = Retarget2016
+	p.MinDiffReduction = 20 * time.Minute
+	p.CSVHeight, p.SegwitHeight, p.TaprootHeight = simnetForkHeight, simnetForkHeight, simnetForkHeight
+	p.Test = true
+	return p
+}
 
 // Testnet returns the parameters of dunlin's own PoW test network: 30 s blocks, ASERT.
-func Testnet() *Params { panic("stub") }
+func Testnet() *Params {
+	p := ownNetwork(Custom{
+		Name:            "testnet",
+		GenesisText:     "dunlin testnet 2026-11-21: a flock turns as one",
+		GenesisTime:     time.Unix(1_795_219_200, 0), // 2026-11-21 00:00 UTC
+		Spacing:         30 * time.Second,
+		HalvingInterval: 1_051_200, // a year of 30 s blocks
+		Subsidy:         10 * btcutil.SatoshiPerBitcoin,
+		PowLimitBits:    0x1f00ffff, // 2^16 hashes a block: milliseconds on any laptop
+	}, testnetGenesisNonce)
+	return p
+}
+
+// testnetGenesisNonce is the first nonce that satisfies the limit.
+const testnetGenesisNonce = 121_631
+
+// ownHalfLife is the ASERT half-life of our own networks: a difficulty twice too
+// high costs an hour of schedule, whatever the spacing.
+const ownHalfLife = time.Hour
+
+// fromChaincfg takes over what btcd's parameters and ours have in common.
+func fromChaincfg(c *chaincfg.Params) *Params {
+	return &Params{
+		Name:                   c.Name,
+		Magic:                  uint32(c.Net),
+		Genesis:                c.GenesisBlock.Copy(),
+		GenesisHash:            *c.GenesisHash,
+		PowLimit:               new(big.Int).Set(c.PowLimit),
+		PowLimitBits:           c.PowLimitBits,
+		TargetSpacing:          c.TargetTimePerBlock,
+		TargetTimespan:         c.TargetTimespan,
+		BaseSubsidy:            50 * btcutil.SatoshiPerBitcoin,
+		SubsidyHalvingInterval: c.SubsidyReductionInterval,
+		CoinbaseMaturity:       int32(c.CoinbaseMaturity),
+		MinChainWork:           new(big.Int),
+		Bech32HRP:              c.Bech32HRPSegwit,
+		PubKeyHashAddrID:       c.PubKeyHashAddrID,
+		ScriptHashAddrID:       c.ScriptHashAddrID,
+		PrivateKeyID:           c.PrivateKeyID,
+		MaxBlockWeight:         maxBlockWeight,
+		MaxBlockSigOpsCost:     maxBlockSigOpsCost,
+	}
+}
 
 // Custom describes a network of an operator's own (network.toml).
 type Custom struct {
-	Name            string // [a-z0-9-]{1,32}, none of the presets'
-	GenesisText     string // in the genesis coinbase, at most 80 bytes
-	GenesisTime     time.Time
-	Spacing         time.Duration // ≥1 s
-	HalvingInterval int32
-	Subsidy         int64
-	PowLimitBits    uint32 // default regtest's 0x207fffff
+	Name            string        // [a-z0-9-]{1,32}, none of the presets'
+	GenesisText     string        // in the genesis coinbase, at most 80 bytes
+	GenesisTime     time.Time     // whole seconds, 1970 to 2106
+	Spacing         time.Duration // whole seconds, 1 s to 24 h
+	HalvingInterval int32         // blocks, at least 1
+	Subsidy         int64         // satoshi a block at first, 0 to 21e14
+	PowLimitBits    uint32        // 0x1f00ffff (2^16 hashes) to 0x207fffff (2, the default)
 }
 
+const (
+	easiestBits = 0x207fffff
+	// hardestLimitBits keeps the search for a custom network's genesis nonce,
+	// done at every start, within some 65,000 hashes.
+	hardestLimitBits = 0x1f00ffff
+	maxGenesisText   = 80
+)
+
+var (
+	networkName   = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+	reservedNames = []string{"bitcoin", "mainnet", "regtest", "simnet", "signet", "testnet", "stakenet"}
+)
+
 // New builds the parameters of a custom PoW network: every soft fork and BIP54
-// from genesis, ASERT. The genesis block is derived from the fields alone. It
-// reports every field out of range.
-func New(c Custom) (*Params, error) { panic("stub") }
+// from genesis, ASERT with a half-life of an hour, maturity 100, Test. The
+// genesis block is derived from the fields alone, so whoever has the same fields
+// has the same chain id. It reports every field out of range.
+func New(c Custom) (*Params, error) {
+	if c.PowLimitBits == 0 {
+		c.PowLimitBits = easiestBits
+	}
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !networkName.MatchString(c.Name) {
+		bad("name %q: want 1 to 32 of a-z, 0-9 and -", c.Name)
+	}
+	if slices.Contains(reservedNames, c.Name) {
+		bad("name %q: taken by a preset", c.Name)
+	}
+	if len(c.GenesisText) > maxGenesisText {
+		bad("genesis text of %d bytes: at most %d", len(c.GenesisText), maxGenesisText)
+	}
+	if s := c.GenesisTime.Unix(); s <= 0 || s > math.MaxUint32 || c.GenesisTime.Nanosecond() != 0 {
+		bad("genesis time %s: want whole seconds between 1970 and 2106", c.GenesisTime.UTC().Format(time.RFC3339Nano))
+	}
+	if c.Spacing < time.Second || c.Spacing > 24*time.Hour || c.Spacing%time.Second != 0 {
+		bad("spacing %s: want whole seconds from 1s to 24h", c.Spacing)
+	}
+	if c.HalvingInterval < 1 {
+		bad("halving interval %d: want at least 1 block", c.HalvingInterval)
+	}
+	if c.Subsidy < 0 || c.Subsidy > maxMoney {
+		bad("subsidy %d: want 0 to %d satoshi", c.Subsidy, int64(maxMoney))
+	}
+	limit := blockchain.CompactToBig(c.PowLimitBits)
+	if limit.Cmp(blockchain.CompactToBig(hardestLimitBits)) < 0 ||
+		limit.Cmp(blockchain.CompactToBig(easiestBits)) > 0 ||
+		blockchain.BigToCompact(limit) != c.PowLimitBits {
+		bad("pow limit bits %#08x: want a canonical value from %#08x to %#08x", c.PowLimitBits, hardestLimitBits, easiestBits)
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("custom network: %w", errors.Join(errs...))
+	}
+	return ownNetwork(c, 0), nil
+}
+
+// ownNetwork builds one of our own networks. nonce is where the search for the
+// genesis nonce starts.
+func ownNetwork(c Custom, nonce uint32) *Params {
+	p := &Params{
+		Name:                   c.Name,
+		PowLimit:               blockchain.CompactToBig(c.PowLimitBits),
+		PowLimitBits:           c.PowLimitBits,
+		Retarget:               RetargetASERT,
+		TargetSpacing:          c.Spacing,
+		ASERTHalfLife:          ownHalfLife,
+		BIP54:                  true,
+		BaseSubsidy:            c.Subsidy,
+		SubsidyHalvingInterval: c.HalvingInterval,
+		CoinbaseMaturity:       100,
+		MinChainWork:           new(big.Int),
+		Bech32HRP:              "tdun",
+		PubKeyHashAddrID:       0x6f,
+		ScriptHashAddrID:       0xc4,
+		PrivateKeyID:           0xef,
+		MaxBlockWeight:         maxBlockWeight,
+		MaxBlockSigOpsCost:     maxBlockSigOpsCost,
+		Test:                   true,
+	}
+	p.Genesis = ownGenesis(c, nonce)
+	p.GenesisHash = p.Genesis.BlockHash()
+	// Bytes above 0x7f are rare in text, which makes the magic easy to find in a
+	// damaged file.
+	p.Magic = binary.LittleEndian.Uint32(p.GenesisHash[:4]) | 0x80808080
+	return p
+}
+
+// ownGenesis is the genesis block of one of our own networks. Everything that
+// tells two networks apart is in it: name, spacing, subsidy and halving are
+// committed to in the coinbase next to the text, the limit in the header. Its
+// output cannot be spent and carries no value.
+func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
+	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s/%d/%d/%d", c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy))
+	sig := append([]byte{8}, id[:8]...)
+	if n := len(c.GenesisText); n > 75 {
+		sig = append(sig, txscript.OP_PUSHDATA1, byte(n))
+	} else {
+		sig = append(sig, byte(n))
+	}
+	sig = append(sig, c.GenesisText...)
+	tx := wire.NewMsgTx(1)
+	tx.AddTxIn(&wire.TxIn{
+		PreviousOutPoint: wire.OutPoint{Index: math.MaxUint32},
+		SignatureScript:  sig,
+		Sequence:         math.MaxUint32,
+	})
+	tx.AddTxOut(&wire.TxOut{PkScript: []byte{txscript.OP_RETURN}})
+	block := &wire.MsgBlock{
+		Header: wire.BlockHeader{
+			Version:    4,
+			MerkleRoot: tx.TxHash(),
+			Timestamp:  time.Unix(c.GenesisTime.Unix(), 0),
+			Bits:       c.PowLimitBits,
+			Nonce:      nonce,
+		},
+		Transactions: []*wire.MsgTx{tx},
+	}
+	target := blockchain.CompactToBig(c.PowLimitBits)
+	for {
+		hash := block.BlockHash()
+		if blockchain.HashToBig(&hash).Cmp(target) <= 0 {
+			return block
+		}
+		block.Header.Nonce++
+	}
+}
+
+// GenesisBlock returns the network's first block in the form of all others.
+func (p *Params) GenesisBlock() *Block {
+	h := Header{BlockHeader: p.Genesis.Header, Seal: p.GenesisSeal}
+	b, err := NewBlock(p, h, p.Genesis.Transactions)
+	if err != nil {
+		panic(fmt.Sprintf("genesis of %s: %v", p.Name, err)) // parameters are ours
+	}
+	return b
+}
+
+// Subsidy is the new money of a block at height, in satoshi.
+func (p *Params) Subsidy(height int32) int64 {
+	if p.SubsidyHalvingInterval <= 0 {
+		return p.BaseSubsidy
+	}
+	halvings := height / p.SubsidyHalvingInterval
+	if halvings >= 64 {
+		return 0
+	}
+	return p.BaseSubsidy >> uint(halvings)
+}
+
+// mustHash parses one of the constants above.
+func mustHash(s string) chainhash.Hash {
+	h, err := chainhash.NewHashFromStr(s)
+	if err != nil {
+		panic(err) // a constant
+	}
+	return *h
+}

@@ -30,3 +30,12 @@ func (e *RuleError) Error() string {
 	}
 	return fmt.Sprintf("%s: %s", e.Rule, e.Detail)
 }
+
+// badBlock and badSender make the two kinds of rule errors that bodies cause.
+func badBlock(rule, format string, args ...any) *RuleError {
+	return &RuleError{Rule: rule, Blame: BlameBlock, Detail: fmt.Sprintf(format, args...)}
+}
+
+func badSender(rule, format string, args ...any) *RuleError {
+	return &RuleError{Rule: rule, Blame: BlameSender, Detail: fmt.Sprintf(format, args...)}
+}
