@@ -260,7 +260,7 @@ func TestFaults(t *testing.T) {
 		{name: "integer flag", args: []string{"--max-outbound", "many"}, want: []string{`flag --max-outbound: p2p.max_outbound = "many": is no integer; want an integer`}},
 		{name: "variable", env: []string{"DUNLIN_P2P_MAX_OUTBOUND=-1"}, want: []string{"environment DUNLIN_P2P_MAX_OUTBOUND: p2p.max_outbound = \"-1\": is out of range"}},
 		{name: "unknown variable", env: []string{"DUNLIN_P2P_MAX_OUTBUND=1"}, want: []string{"environment DUNLIN_P2P_MAX_OUTBUND: unknown variable, did you mean DUNLIN_P2P_MAX_OUTBOUND?"}},
-		{name: "misspelt variable", env: []string{"DUNLIN_NETWROK=regtest"}, want: []string{"did you mean DUNLIN_NETWORK?"}},
+		{name: "misspelt variable", env: []string{"DUNLIN_NETWORC=regtest"}, want: []string{"did you mean DUNLIN_NETWORK?"}},
 		{name: "assume valid", args: []string{"--assume-valid", "00"}, want: []string{"is no block hash", "64 hex digits"}},
 		{name: "coinbase text", args: []string{"--coinbase-text", strings.Repeat("x", 61)}, want: []string{"has 61 bytes", "at most 60"}},
 		{name: "origin", file: "rpc.allowed_origins = ['example.org']", want: []string{"is no origin", "https://example.org"}},
@@ -313,8 +313,8 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			t.Errorf("no line about %q:\n%v", w, err)
 		}
 	}
-	if _, ok := errors.AsType[*config.Fault](err); !ok {
-		t.Errorf("no *Fault in %T", err)
+	if _, ok := errors.AsType[*config.KeyError](err); !ok {
+		t.Errorf("no *KeyError in %T", err)
 	}
 }
 

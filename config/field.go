@@ -325,15 +325,15 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxShownBytes], "") + "…"
 }
 
-// A Fault is one thing that is wrong with the settings.
-type Fault struct {
+// A KeyError is one thing that is wrong with the settings.
+type KeyError struct {
 	Key     string // empty if it is not about a key (a syntax error)
 	Value   string // as given, shortened; empty if it is not about a value
 	From    string // file:line, "environment DUNLIN_…", "flag --…"; empty if unknown
 	Problem string // what is wrong and what would be right
 }
 
-func (f *Fault) Error() string {
+func (f *KeyError) Error() string {
 	var b strings.Builder
 	if f.From != "" {
 		b.WriteString(f.From + ": ")
@@ -349,8 +349,8 @@ func (f *Fault) Error() string {
 	return b.String()
 }
 
-func (f field) fault(from, value, problem string) *Fault {
-	return &Fault{Key: f.key, Value: clip(value), From: from, Problem: problem + "; want " + f.want}
+func (f field) fault(from, value, problem string) *KeyError {
+	return &KeyError{Key: f.key, Value: clip(value), From: from, Problem: problem + "; want " + f.want}
 }
 
 // nearest returns the candidate that s is most likely a slip for, or "".

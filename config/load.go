@@ -39,7 +39,7 @@ const FileName = "config.toml"
 // Load resolves the network and the home, and gathers the settings: defaults of
 // the network, then <home>/config.toml if there is one, then environment
 // variables, then flags. It makes no folder and no file. On error it reports
-// every fault it found, joined, each a *[Fault] where it is about a setting.
+// every fault it found, joined, each a *[KeyError] where it is about a setting.
 func Load(o LoadOptions) (*Config, error) {
 	env := o.Env
 	if env == nil {
@@ -68,7 +68,7 @@ func Load(o LoadOptions) (*Config, error) {
 			faults = append(faults, fmt.Errorf("config file: %w", err))
 			return
 		}
-		var fault *Fault
+		var fault *KeyError
 		if values, fault = parseTOML(name, data); fault != nil {
 			faults = append(faults, fault)
 		}
@@ -94,7 +94,7 @@ func Load(o LoadOptions) (*Config, error) {
 		if other, where, e := chooseNetwork(nil, nil, values, home); e != nil {
 			faults = append(faults, e)
 		} else if where != "" && other.ChainID() != network.ChainID() {
-			faults = append(faults, &Fault{
+			faults = append(faults, &KeyError{
 				From: where, Key: "network", Value: quote(other.Params.Name),
 				Problem: fmt.Sprintf("this home belongs to %s; give the other network a home of its own (--home or --network)", network.ChainID()),
 			})
@@ -148,7 +148,7 @@ func withoutRepeats(faults []error) []error {
 	var out []error
 	for _, f := range faults {
 		about := f.Error()
-		if f, ok := errors.AsType[*Fault](f); ok && (f.Key == "network" || f.Key == "network_file") {
+		if f, ok := errors.AsType[*KeyError](f); ok && (f.Key == "network" || f.Key == "network_file") {
 			about = f.Key + " " + f.From
 		}
 		if !seen[about] {
@@ -193,7 +193,7 @@ func chooseNetwork(flags []Setting, vars map[string]string, values []tomlValue, 
 	for _, s := range sources {
 		switch {
 		case s.name != "" && s.file != "":
-			return nil, s.fileFrom, &Fault{
+			return nil, s.fileFrom, &KeyError{
 				From: s.fileFrom, Key: "network_file", Value: quote(s.file),
 				Problem: fmt.Sprintf("the network is also named by %s; set one of the two", s.nameFrom),
 			}
@@ -208,7 +208,7 @@ func chooseNetwork(flags []Setting, vars map[string]string, values []tomlValue, 
 			return n, s.fileFrom, nil
 		case s.name != "":
 			if n, err = Preset(s.name); err != nil {
-				return nil, s.nameFrom, &Fault{From: s.nameFrom, Key: "network", Value: clip(quote(s.name)), Problem: err.Error()}
+				return nil, s.nameFrom, &KeyError{From: s.nameFrom, Key: "network", Value: clip(quote(s.name)), Problem: err.Error()}
 			}
 			return n, s.nameFrom, nil
 		}
@@ -261,7 +261,7 @@ func (c *Config) applyEnv(fields []field, vars map[string]string) (faults []erro
 		if near != "" {
 			problem += ", did you mean " + near + "?"
 		}
-		faults = append(faults, &Fault{From: "environment " + name, Problem: problem})
+		faults = append(faults, &KeyError{From: "environment " + name, Problem: problem})
 	}
 	return faults
 }
@@ -276,7 +276,7 @@ func (c *Config) applySettings(fields []field, settings []Setting) (faults []err
 			}
 		}
 		if !found {
-			faults = append(faults, &Fault{From: s.From, Key: s.Key, Problem: "unknown key" + suggestKey(fields, s.Key)})
+			faults = append(faults, &KeyError{From: s.From, Key: s.Key, Problem: "unknown key" + suggestKey(fields, s.Key)})
 		}
 	}
 	return faults
@@ -323,7 +323,7 @@ func (c *Config) Validate() error {
 // crossChecks are the demands that keys make on one another.
 func (c *Config) crossChecks() (faults []error) {
 	fault := func(key, value, problem string) {
-		faults = append(faults, &Fault{Key: key, Value: value, From: c.origins[key], Problem: problem})
+		faults = append(faults, &KeyError{Key: key, Value: value, From: c.origins[key], Problem: problem})
 	}
 	network := c.Chain.Params
 	if len(c.P2P.Listen) == 0 && c.P2P.MaxOutbound == 0 {
@@ -423,9 +423,16 @@ type flagValue struct {
 	texts []string
 }
 
-func (v *flagValue) String() string     { return "" }
-func (v *flagValue) Set(s string) error { v.texts = append(v.texts, s); return nil }
+// String is empty: defaults depend on the network, so usage shows none.
+func (v *flagValue) String() string { return "" }
 
+// Set never fails.
+func (v *flagValue) Set(s string) error {
+	v.texts = append(v.texts, s)
+	return nil
+}
+
+// Type is the word for the value in usage texts.
 func (v *flagValue) Type() string {
 	switch {
 	case v.field.unit == "MiB":

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,10 +55,10 @@ func Preset(name string) (*Network, error) {
 		return &Network{Params: consensus.Testnet(), P2PPort: 9333, RPCPort: 9332, Private: true}, nil
 	}
 	known := strings.Join(PresetNames(), ", ")
-	switch {
-	case name == "stakenet":
+	switch name {
+	case "stakenet":
 		return nil, errors.New("stakenet comes with the proof-of-stake engine, which this version lacks; known networks are " + known)
-	case name == "mainnet" || name == "main":
+	case "mainnet", "main":
 		return nil, errors.New("unknown network, did you mean bitcoin? Known networks are " + known)
 	}
 	hint := ""
@@ -136,10 +137,8 @@ func (s *NetworkSpec) fields() []field {
 			if !networkName.MatchString(v) {
 				return "is no name"
 			}
-			for _, preset := range append(PresetNames(), "stakenet") {
-				if v == preset {
-					return "is the name of a preset"
-				}
+			if v == "stakenet" || slices.Contains(PresetNames(), v) {
+				return "is the name of a preset"
 			}
 			return ""
 		}, "Name of the network; with the genesis hash it makes the chain id."),
@@ -217,7 +216,7 @@ func ParseNetworkSpec(name string, data []byte) (NetworkSpec, error) {
 		switch f.key {
 		case "name", "engine", "genesis_text", "genesis_time", "spacing", "halving_interval", "subsidy", "pow_limit_bits":
 			if set[f.key] == "" {
-				faults = append(faults, &Fault{From: name, Key: f.key, Problem: "is missing; want " + f.want})
+				faults = append(faults, &KeyError{From: name, Key: f.key, Problem: "is missing; want " + f.want})
 			}
 		}
 	}
@@ -256,7 +255,7 @@ func (s NetworkSpec) Network() (*Network, error) {
 		return nil, err
 	}
 	if got := params.GenesisHash.String(); s.GenesisHash != "" && !strings.EqualFold(got, s.GenesisHash) {
-		return nil, &Fault{
+		return nil, &KeyError{
 			Key: "genesis_hash", Value: quote(s.GenesisHash),
 			Problem: "the other keys give " + got + ": one of them was changed",
 		}

@@ -71,11 +71,11 @@ func TestNetworkFileRoundTrip(t *testing.T) {
 
 func TestNetworkFileFaults(t *testing.T) {
 	good := string(spec().Encode())
-	replace := func(old, new string) string {
+	replace := func(old, by string) string {
 		if !strings.Contains(good, old) {
 			t.Fatalf("no %q in\n%s", old, good)
 		}
-		return strings.Replace(good, old, new, 1)
+		return strings.Replace(good, old, by, 1)
 	}
 	rows := map[string]struct {
 		text string

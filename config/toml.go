@@ -42,7 +42,7 @@ type tomlValue struct {
 
 // parseTOML returns the keys of a file, flattened, in the order of their lines.
 // file is the name that faults carry.
-func parseTOML(file string, data []byte) ([]tomlValue, *Fault) {
+func parseTOML(file string, data []byte) ([]tomlValue, *KeyError) {
 	var tree map[string]any
 	if err := toml.Unmarshal(data, &tree); err != nil {
 		from := file
@@ -50,7 +50,7 @@ func parseTOML(file string, data []byte) ([]tomlValue, *Fault) {
 			row, column := e.Position()
 			from = fmt.Sprintf("%s:%d:%d", file, row, column)
 		}
-		return nil, &Fault{From: from, Problem: "is no TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
+		return nil, &KeyError{From: from, Problem: "is no TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
 	}
 	lines := keyLines(data)
 	var out []tomlValue
@@ -77,16 +77,15 @@ func keyLines(data []byte) map[string]int {
 		if e.Kind != unstable.KeyValue && e.Kind != unstable.Table && e.Kind != unstable.ArrayTable {
 			continue
 		}
-		key, line := "", 0
+		key := ""
 		if e.Kind == unstable.KeyValue {
 			key = table
 		}
 		for it := e.Key(); it.Next(); {
 			n := it.Node()
 			key = join(key, string(n.Data))
-			line = p.Shape(n.Raw).Start.Line
 			if _, known := lines[key]; !known {
-				lines[key] = line
+				lines[key] = p.Shape(n.Raw).Start.Line
 			}
 		}
 		if e.Kind != unstable.KeyValue {
@@ -146,7 +145,7 @@ func applyTOML(fields []field, file string, values []tomlValue) (origins map[str
 			if sub, isTable := v.value.(map[string]any); isTable && len(sub) == 0 && isSection(fields, v.key) {
 				continue
 			}
-			faults = append(faults, &Fault{From: from, Key: clip(v.key), Problem: "unknown key" + suggestKey(fields, v.key)})
+			faults = append(faults, &KeyError{From: from, Key: clip(v.key), Problem: "unknown key" + suggestKey(fields, v.key)})
 			continue
 		}
 		origins[f.key] = from
