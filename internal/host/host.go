@@ -1,0 +1,311 @@
+// Package host makes the node's libp2p host: its identity, transports, limits
+// and addresses. It knows no protocol of ours; callers hand it their limits.
+//
+// Transports are TCP and QUIC; TCP is secured by TLS 1.3 or Noise and
+// multiplexed by yamux. There is no relay, no WebSocket, no hole punching:
+// blocks do not travel over relays.
+//
+// Invariants:
+//   - New succeeds only if it listens on every address it was asked to (IPv6
+//     excepted where the machine has none).
+//   - It never tells anyone an unspecified address such as 0.0.0.0.
+//   - Connections, streams and memory are bounded, in all, by peer, by protocol
+//     and by address.
+package host
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxInbound = 128
+	DefaultMaxConns   = 192
+
+	// dialTimeout bounds one dial: two round trips of TCP and TLS to the other
+	// side of the world take half a second; a host that needs ten is of no use.
+	dialTimeout = 10 * time.Second
+
+	maxListen = 32 // sockets
+)
+
+// Options configure a host. Zero values mean the default given.
+type Options struct {
+	Key      crypto.PrivKey // required
+	Listen   []ma.Multiaddr // TCP and QUIC addresses; empty: the host only dials
+	Announce []ma.Multiaddr // told to others instead of the addresses found
+	// NoAnnounce are addresses never told to others.
+	NoAnnounce []netip.Prefix
+	Agent      string // for identify, such as "dunlin/0.1.0"; default "dunlin"
+
+	// Private says that this is no public network (testnets on a LAN, in
+	// containers, on loopback): private addresses are told to others, many nodes
+	// may share an address, and the host does not ask how others see it.
+	Private bool
+	// NAT asks a home router for a port mapping (UPnP, NAT-PMP). Off by default;
+	// on a private network it does nothing.
+	NAT bool
+
+	MaxInbound int // connections that others opened; default 128
+	MaxConns   int // connections in all; default 192; at least MaxInbound
+
+	// ProtocolLimits bound protocols by id; libp2p's own have defaults.
+	ProtocolLimits map[protocol.ID]ProtocolLimit
+
+	// Resolver resolves the names in dialled multiaddrs; default the system's.
+	Resolver network.MultiaddrDNSResolver
+
+	PrometheusRegisterer prometheus.Registerer // nil: no metrics
+	Logger               *slog.Logger          // default: none
+}
+
+// complete fills in defaults and reports every fault.
+func (o *Options) complete() error {
+	var errs []error
+	if o.Key == nil {
+		errs = append(errs, errors.New("no identity key"))
+	}
+	if o.Agent == "" {
+		o.Agent = "dunlin"
+	}
+	if o.MaxConns == 0 {
+		o.MaxConns = max(DefaultMaxConns, o.MaxInbound)
+	}
+	if o.MaxInbound == 0 {
+		o.MaxInbound = min(DefaultMaxInbound, o.MaxConns)
+	}
+	if o.MaxInbound < 0 || o.MaxConns < o.MaxInbound {
+		errs = append(errs, fmt.Errorf("max inbound %d and max connections %d: want 0 < inbound ≤ connections", o.MaxInbound, o.MaxConns))
+	}
+	if len(o.Listen) > maxListen {
+		errs = append(errs, fmt.Errorf("%d listen addresses: at most %d", len(o.Listen), maxListen))
+	}
+	for _, a := range o.Listen {
+		if !supported(a) {
+			errs = append(errs, fmt.Errorf("listen address %s: want an IP address with /tcp/<port> or /udp/<port>/quic-v1", a))
+		}
+	}
+	for _, a := range o.Announce {
+		if manet.IsIPUnspecified(a) {
+			errs = append(errs, fmt.Errorf("announce address %s: others cannot dial an unspecified address", a))
+		}
+	}
+	for id, l := range o.ProtocolLimits {
+		if min(l.In, l.InPerPeer, l.Out, l.OutPerPeer) < 0 || min(l.Memory, l.MemoryPerPeer) < 0 {
+			errs = append(errs, fmt.Errorf("limits of %s: negative", id))
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return errors.Join(errs...)
+}
+
+// supported reports whether one of our transports can listen on the address.
+func supported(a ma.Multiaddr) bool {
+	codes := make([]int, 0, 4)
+	for _, c := range a {
+		if c.Protocol().Code != ma.P_IP6ZONE {
+			codes = append(codes, c.Protocol().Code)
+		}
+	}
+	for _, ip := range []int{ma.P_IP4, ma.P_IP6} {
+		if slices.Equal(codes, []int{ip, ma.P_TCP}) || slices.Equal(codes, []int{ip, ma.P_UDP, ma.P_QUIC_V1}) {
+			return true
+		}
+	}
+	return false
+}
+
+// Host is a listening libp2p host. Close it when its users have stopped.
+type Host struct {
+	host.Host
+	refused *refusals
+}
+
+// New makes the host and listens. Like every libp2p host it runs goroutines
+// from here on, until Close. Errors name the address and what to do.
+func New(o Options) (*Host, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("host options: %w", err)
+	}
+	refused := &refusals{logger: o.Logger, maxInbound: o.MaxInbound}
+	rm, err := newResources(&o, refused)
+	if err != nil {
+		return nil, fmt.Errorf("resource limits: %w", err)
+	}
+	// What exceeds the high mark is trimmed, unprotected peers first; admission
+	// is the resource manager's job. The marks leave room below its limit.
+	high := max(o.MaxConns-o.MaxConns/8, 1)
+	cm, err := connmgr.NewConnManager(max(high-o.MaxConns/8, 1), high)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connection manager: %w", err), rm.Close())
+	}
+
+	announce, not := slices.Clone(o.Announce), slices.Clone(o.NoAnnounce)
+	opts := []libp2p.Option{
+		libp2p.Identity(o.Key),
+		libp2p.UserAgent(o.Agent),
+		libp2p.NoListenAddrs, // below, one by one: libp2p is content if any works
+		libp2p.DisableRelay(),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Transport(quic.NewTransport),
+		libp2p.ResourceManager(rm),
+		libp2p.ConnectionManager(cm),
+		libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr { return announced(found, announce, not) }),
+		libp2p.WithDialTimeout(dialTimeout),
+		libp2p.NonPublicAddrPublishing(o.Private),
+	}
+	if o.Private {
+		opts = append(opts,
+			// Dialling from the listening port is for learning how a NAT maps it.
+			// Between nodes on one machine it makes two that dial each other at the
+			// same moment meet as two clients.
+			libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+			libp2p.DisableIdentifyAddressDiscovery(),
+			// Or AutoNAT would ask peers to dial back, for ever.
+			libp2p.ForceReachabilityPublic(),
+		)
+	} else {
+		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport))
+		if o.NAT {
+			opts = append(opts, libp2p.NATPortMap())
+		}
+	}
+	if o.Resolver != nil {
+		opts = append(opts, libp2p.MultiaddrResolver(o.Resolver))
+	}
+	if o.PrometheusRegisterer != nil {
+		opts = append(opts, libp2p.PrometheusRegisterer(o.PrometheusRegisterer))
+	} else {
+		opts = append(opts, libp2p.DisableMetrics())
+	}
+	inner, err := libp2p.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("libp2p host: %w", err)
+	}
+	h := &Host{Host: inner, refused: refused}
+	if err := h.listen(o.Listen, o.Logger); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// listen opens every address or fails with all that could not be opened.
+func (h *Host) listen(addrs []ma.Multiaddr, logger *slog.Logger) error {
+	n, ok := h.Network().(interface{ AddListenAddr(ma.Multiaddr) error })
+	if !ok {
+		return errors.New("listen: the swarm lacks a method of version 0.51")
+	}
+	var errs []error
+	var no6 []ma.Multiaddr
+	for _, a := range addrs {
+		err := probe(a)
+		if err == nil {
+			err = n.AddListenAddr(a)
+		}
+		switch {
+		case err == nil:
+		case lacksIPv6(a, err):
+			no6 = append(no6, a)
+		default:
+			errs = append(errs, listenError(a, err))
+		}
+	}
+	if len(no6) > 0 {
+		if len(no6) == len(addrs) {
+			errs = append(errs, fmt.Errorf("listen %s: this machine has no IPv6", no6))
+		} else {
+			logger.Info("not listening on ipv6: this machine has none", "addrs", no6)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// probe finds out whether another process listens on a TCP port: libp2p sets
+// SO_REUSEPORT, with which two processes of one user share a port in silence and
+// each gets half of the connections. UDP sockets are not shared.
+func probe(a ma.Multiaddr) error {
+	port, err := a.ValueForProtocol(ma.P_TCP)
+	if err != nil || port == "0" {
+		return nil //nolint:nilerr // another transport: nothing to find out
+	}
+	l, err := manet.Listen(a)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// lacksIPv6 reports whether the address asks for all of IPv6 on a machine that
+// has it switched off.
+func lacksIPv6(a ma.Multiaddr, err error) bool {
+	_, e := a.ValueForProtocol(ma.P_IP6)
+	return e == nil && manet.IsIPUnspecified(a) &&
+		(errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL))
+}
+
+// listenError says what an operator can do.
+func listenError(a ma.Multiaddr, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen %s: address already in use by another process: choose another port with --port or stop it: %w", a, bare(err))
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listen %s: not allowed: choose a port above 1023 with --port: %w", a, bare(err))
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen %s: this machine has no such address: %w", a, bare(err))
+	}
+	return fmt.Errorf("listen %s: %w", a, err)
+}
+
+// bare strips the address, which the text has already.
+func bare(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// JoinAddrs are the full multiaddrs, with /p2p/<id>, under which others can join
+// this node, best first: public, then LAN, then loopback; TCP before QUIC. It is
+// empty if the host does not listen. The list can change as interfaces come and
+// go.
+func (h *Host) JoinAddrs() []ma.Multiaddr {
+	addrs := slices.Clone(h.Addrs())
+	sortJoinAddrs(addrs)
+	id, err := ma.NewComponent("p2p", h.ID().String())
+	if err != nil {
+		panic(err) // a peer id encodes
+	}
+	for i, a := range addrs {
+		addrs[i] = a.Encapsulate(id.Multiaddr())
+	}
+	return addrs
+}
+
+// Refused counts what the limits turned away since the start.
+func (h *Host) Refused() Refusals { return h.refused.stats() }

@@ -1,0 +1,223 @@
+package host
+
+import (
+	"errors"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/x/rate"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// ProtocolLimit bounds what a protocol may take. Zero fields keep libp2p's
+// defaults (64 inbound streams and 16 MiB a peer, 512 streams in all).
+type ProtocolLimit struct {
+	InPerPeer     int   // inbound streams of one peer
+	In            int   // inbound streams of all peers
+	OutPerPeer    int   // outbound streams to one peer
+	Out           int   // outbound streams to all peers
+	MemoryPerPeer int64 // bytes that handlers reserve for one peer
+	Memory        int64 // bytes that handlers reserve in all
+}
+
+// Per-address limits of a public network. Eight connections are what one swarm
+// may try at once; libp2p's own 0.2 new connections a second refuses a home
+// with three nodes that restart together, so a little more.
+const (
+	publicConnsPerIP = 8
+	publicConnsPer24 = 32 // a /24 is one operator more often than not
+	publicRatePerIP  = 1  // new connections a second
+	publicBurstPerIP = 32
+
+	// A whole testnet may stand behind one NAT address.
+	privateRatePerIP  = 50
+	privateBurstPerIP = 500
+
+	// Behind Docker's proxy the whole Internet comes from one private address:
+	// the total (MaxInbound) bounds those, the rate only dampens.
+	localRate  = 20
+	localBurst = 200
+)
+
+// localPrefixes can be sent from only by hosts of one's own network (or by a
+// proxy in front of the node). They cannot be spoofed from the Internet, where a
+// handshake does not reach them.
+var localPrefixes = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"),  // carrier NAT, overlay networks
+	netip.MustParsePrefix("169.254.0.0/16"), // link local
+	netip.MustParsePrefix("fc00::/7"),
+	netip.MustParsePrefix("fe80::/10"),
+}
+
+// loopbackPrefixes have no limit of their own: who is on this machine has
+// easier ways to trouble the node.
+var loopbackPrefixes = []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("::1/128"),
+}
+
+// manager is what libp2p's resource manager offers beyond the interface; parts
+// of libp2p look for it by type assertion.
+type manager interface {
+	network.ResourceManager
+	rcmgr.ResourceManagerState
+	GetConnLimit() int
+	OpenConnectionNoIP(dir network.Direction, usefd bool, endpoint multiaddr.Multiaddr) (network.ConnManagementScope, error)
+}
+
+// resources is libp2p's resource manager, which also counts refusals: it reports
+// those by address to nobody.
+type resources struct {
+	manager
+	refused *refusals
+}
+
+// OpenConnection implements network.ResourceManager.
+func (r resources) OpenConnection(dir network.Direction, usefd bool, endpoint multiaddr.Multiaddr) (network.ConnManagementScope, error) {
+	scope, err := r.manager.OpenConnection(dir, usefd, endpoint)
+	if err != nil && dir == network.DirInbound {
+		r.refused.connection(err)
+	}
+	return scope, err
+}
+
+// newResources builds the resource manager from validated options.
+func newResources(o *Options, refused *refusals) (network.ResourceManager, error) {
+	scaling := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&scaling)
+	limits := partialLimits(o).Build(scaling.AutoScale())
+
+	v4, v6 := subnetLimits(o)
+	prefix4, prefix6 := prefixLimits(o)
+	opts := []rcmgr.Option{
+		rcmgr.WithLimitPerSubnet(v4, v6),
+		rcmgr.WithNetworkPrefixLimit(prefix4, prefix6),
+		rcmgr.WithConnRateLimiters(rateLimits(o)),
+		rcmgr.WithMetrics(refused),
+	}
+	if o.PrometheusRegisterer == nil {
+		opts = append(opts, rcmgr.WithMetricsDisabled())
+	}
+	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits), opts...)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := rm.(manager)
+	if !ok {
+		return nil, errors.Join(errors.New("resource manager lacks a method of version 0.51"), rm.Close())
+	}
+	return resources{manager: m, refused: refused}, nil
+}
+
+// partialLimits are the limits that differ from libp2p's defaults.
+func partialLimits(o *Options) rcmgr.PartialLimitConfig {
+	limits := rcmgr.PartialLimitConfig{
+		System: rcmgr.ResourceLimits{
+			Conns:         rcmgr.LimitVal(o.MaxConns),
+			ConnsInbound:  rcmgr.LimitVal(o.MaxInbound),
+			ConnsOutbound: rcmgr.LimitVal(o.MaxConns),
+			// Each peer keeps a handful of long-lived streams and some short ones.
+			Streams:         rcmgr.LimitVal(o.MaxConns * 64),
+			StreamsInbound:  rcmgr.LimitVal(o.MaxConns * 32),
+			StreamsOutbound: rcmgr.LimitVal(o.MaxConns * 32),
+			FD:              rcmgr.LimitVal(o.MaxConns),
+		},
+		// Connections in their handshake.
+		Transient: rcmgr.ResourceLimits{
+			Conns:         rcmgr.LimitVal(max(o.MaxConns/2, 64)),
+			ConnsInbound:  rcmgr.LimitVal(max(o.MaxInbound/2, 32)),
+			ConnsOutbound: rcmgr.LimitVal(max(o.MaxConns/2, 64)),
+			FD:            rcmgr.LimitVal(max(o.MaxConns/2, 64)),
+		},
+		Protocol:     make(map[protocol.ID]rcmgr.ResourceLimits, len(o.ProtocolLimits)),
+		ProtocolPeer: make(map[protocol.ID]rcmgr.ResourceLimits, len(o.ProtocolLimits)),
+	}
+	for id, l := range o.ProtocolLimits {
+		limits.Protocol[id] = streamLimits(l.In, l.Out, l.Memory)
+		limits.ProtocolPeer[id] = streamLimits(l.InPerPeer, l.OutPerPeer, l.MemoryPerPeer)
+	}
+	return limits
+}
+
+func streamLimits(in, out int, memory int64) rcmgr.ResourceLimits {
+	l := rcmgr.ResourceLimits{
+		StreamsInbound:  rcmgr.LimitVal(in),
+		StreamsOutbound: rcmgr.LimitVal(out),
+		Memory:          rcmgr.LimitVal64(memory),
+	}
+	if in > 0 && out > 0 {
+		l.Streams = rcmgr.LimitVal(in + out)
+	}
+	return l
+}
+
+// subnetLimits are the connections from one address or subnet that no prefix
+// limit covers.
+func subnetLimits(o *Options) (v4, v6 []rcmgr.ConnLimitPerSubnet) {
+	if o.Private {
+		return []rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: o.MaxConns}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: o.MaxConns}}
+	}
+	return []rcmgr.ConnLimitPerSubnet{
+			{PrefixLength: 32, ConnCount: publicConnsPerIP},
+			{PrefixLength: 24, ConnCount: publicConnsPer24},
+		}, []rcmgr.ConnLimitPerSubnet{
+			{PrefixLength: 56, ConnCount: publicConnsPerIP}, // what a home gets
+			{PrefixLength: 48, ConnCount: publicConnsPer24},
+		}
+}
+
+// prefixLimits lift the limit by subnet for the addresses where it would hit
+// the wrong ones.
+func prefixLimits(o *Options) (v4, v6 []rcmgr.NetworkPrefixLimit) {
+	add := func(p netip.Prefix, count int) {
+		l := rcmgr.NetworkPrefixLimit{Network: p, ConnCount: count}
+		if p.Addr().Is4() {
+			v4 = append(v4, l)
+		} else {
+			v6 = append(v6, l)
+		}
+	}
+	for _, p := range loopbackPrefixes {
+		add(p, math.MaxInt)
+	}
+	for _, p := range localPrefixes {
+		add(p, o.MaxConns)
+	}
+	return v4, v6
+}
+
+// rateLimits bound new connections by address.
+func rateLimits(o *Options) *rate.Limiter {
+	perIP := rate.Limit{RPS: publicRatePerIP, Burst: publicBurstPerIP}
+	if o.Private {
+		perIP = rate.Limit{RPS: privateRatePerIP, Burst: privateBurstPerIP}
+	}
+	local := rate.Limit{RPS: localRate, Burst: localBurst}
+	if o.Private {
+		local = rate.Limit{} // none
+	}
+	l := &rate.Limiter{SubnetRateLimiter: rate.SubnetLimiter{
+		IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: perIP}},
+		IPv6SubnetLimits: []rate.SubnetLimit{
+			{PrefixLength: 56, Limit: perIP},
+			{PrefixLength: 48, Limit: rate.Limit{RPS: 4 * perIP.RPS, Burst: 4 * perIP.Burst}},
+		},
+		GracePeriod: time.Minute,
+	}}
+	for _, p := range loopbackPrefixes {
+		l.NetworkPrefixLimits = append(l.NetworkPrefixLimits, rate.PrefixLimit{Prefix: p})
+	}
+	for _, p := range localPrefixes {
+		l.NetworkPrefixLimits = append(l.NetworkPrefixLimits, rate.PrefixLimit{Prefix: p, Limit: local})
+	}
+	return l
+}
