@@ -1,0 +1,342 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	dialTimeout = 10 * time.Second
+	// A dial that takes longer than this holds its slot no more: dead addresses do
+	// not keep live ones waiting.
+	dialPatience = time.Second
+	maxDials     = 16 // at once
+
+	// On a public network this many outbound peers of an IP group count towards the
+	// target, and no more are dialled.
+	maxPerGroup = 2
+
+	protectTag = "dunlin-discovery"
+)
+
+// rotation is the order in which the queues take turns once static peers and
+// anchors are being dialled: no source starves another.
+var rotation = []Source{
+	SourceBook, SourceDNS, SourceDHT, SourceInbound, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded,
+}
+
+// links is a snapshot of the host's connections.
+type links struct {
+	peers    map[peer.ID]bool // true: at least one connection is outbound
+	groups   map[string]int   // outbound peers of each IP group
+	outbound int              // outbound peers, as counted towards the target
+	inbound  int
+}
+
+func (d *Discovery) links() links {
+	l := links{peers: map[peer.ID]bool{}, groups: map[string]int{}}
+	groups := map[peer.ID]string{}
+	for _, c := range d.host.Network().Conns() {
+		if c.IsClosed() || c.Stat().Limited {
+			continue
+		}
+		p := c.RemotePeer()
+		out := c.Stat().Direction == network.DirOutbound
+		l.peers[p] = l.peers[p] || out
+		if out {
+			groups[p] = groupOf(c.RemoteMultiaddr())
+		}
+	}
+	for p, out := range l.peers {
+		if !out {
+			l.inbound++
+			continue
+		}
+		g := groups[p]
+		if l.groups[g]++; d.opts.Private || l.groups[g] <= maxPerGroup {
+			l.outbound++
+		}
+	}
+	return l
+}
+
+// dialLoop dials until there are MaxOutbound outbound peers, and again whenever
+// there are fewer.
+func (d *Discovery) dialLoop(ctx context.Context) {
+	var dials sync.WaitGroup
+	defer dials.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.wake:
+		case <-timer.C:
+		}
+		picked, next := d.pick(time.Now())
+		for _, t := range picked {
+			dials.Go(func() { d.dial(ctx, t) })
+		}
+		timer.Reset(next)
+	}
+}
+
+// target is one dial to make.
+type target struct {
+	info   peer.AddrInfo
+	source Source
+	static bool
+}
+
+// pick chooses the peers to dial now and says when to look again at the latest.
+func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
+	l := d.links()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next = 30 * time.Second
+	lonely := len(l.peers) == 0
+	busy, slots := 0, d.opts.MaxOutbound-l.outbound
+	queues := map[Source][]*entry{}
+	var head []*entry
+	for _, e := range d.book.byID {
+		if !e.dialSince.IsZero() {
+			busy++
+			if held := now.Sub(e.dialSince); held < dialPatience {
+				slots--
+				next = min(next, dialPatience-held)
+			}
+			continue
+		}
+		if _, connected := l.peers[e.id]; connected || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 {
+			continue
+		}
+		if e.tries+e.flaps > 0 {
+			if rest := e.lastTry.Add(e.wait(lonely)).Sub(now); rest > 0 {
+				next = min(next, rest)
+				continue
+			}
+		}
+		switch {
+		case e.persistent:
+			if busy < maxDials {
+				busy++
+				picked = append(picked, d.startLocked(e, now))
+			}
+		case e.static, e.anchor:
+			head = append(head, e)
+		default:
+			queues[e.class()] = append(queues[e.class()], e)
+		}
+	}
+	groups := l.groups
+	take := func(e *entry) {
+		if !d.opts.Private && !e.static {
+			g := groupOf(e.addrs[0])
+			if groups[g] >= maxPerGroup {
+				return
+			}
+			groups[g]++
+		}
+		slots--
+		busy++
+		picked = append(picked, d.startLocked(e, now))
+	}
+	free := func() bool { return slots > 0 && busy < maxDials }
+	rand.Shuffle(len(head), func(i, j int) { head[i], head[j] = head[j], head[i] })
+	for _, e := range head {
+		if free() {
+			take(e)
+		}
+	}
+	for _, q := range queues {
+		rand.Shuffle(len(q), func(i, j int) { q[i], q[j] = q[j], q[i] })
+	}
+	for left := true; left && free(); {
+		left = false
+		for range rotation {
+			src := rotation[d.turn%len(rotation)]
+			d.turn++
+			if q := queues[src]; len(q) > 0 && free() {
+				left = true
+				queues[src] = q[1:]
+				take(q[0])
+			}
+		}
+	}
+	if slots > 0 && busy > 0 {
+		next = min(next, dialPatience)
+	}
+	return picked, max(next, 10*time.Millisecond)
+}
+
+// startLocked marks an entry as being dialled. The caller holds mu.
+func (d *Discovery) startLocked(e *entry, now time.Time) target {
+	e.dialSince = now
+	src := e.source
+	switch {
+	case e.static:
+	case e.anchor:
+		src = SourceAnchor
+	default:
+		src = e.class()
+	}
+	d.yield[src].Dialed++
+	return target{info: peer.AddrInfo{ID: e.id, Addrs: e.addrs}, source: src, static: e.static}
+}
+
+// dial makes one attempt and notes how it went.
+func (d *Discovery) dial(ctx context.Context, t target) {
+	ctx, cancel := context.WithTimeout(network.WithDialPeerTimeout(ctx, dialTimeout), dialTimeout)
+	defer cancel()
+	// The pauses are ours: the swarm's own would make a retry fail unseen.
+	if s, ok := d.host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		s.Backoff().Clear(t.info.ID)
+	}
+	start := time.Now()
+	err := d.host.Connect(ctx, t.info)
+	now := time.Now()
+	stopped := errors.Is(ctx.Err(), context.Canceled)
+	d.mu.Lock()
+	e := d.book.byID[t.info.ID]
+	if e != nil {
+		e.dialSince = time.Time{}
+	}
+	switch {
+	case stopped:
+	case err != nil:
+		reason, text := dialReason(err, t.info.Addrs)
+		d.failures[reason]++
+		d.yield[t.source].Failed++
+		if e != nil {
+			e.failed(now, text)
+		}
+		d.log.Debug("dial failed", slog.String("peer", t.info.ID.String()), slog.String("source", string(t.source)), slog.String("reason", text))
+	default:
+		d.yield[t.source].Connected++
+		if e != nil {
+			e.connected(start, now)
+		}
+	}
+	d.mu.Unlock()
+	if err == nil {
+		d.host.ConnManager().Protect(t.info.ID, protectTag)
+	}
+	d.poke()
+}
+
+// dialReason gives a failure a name out of a small set, for counting, and a text
+// for the operator.
+func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
+	reason, where := "other", ""
+	if len(addrs) > 0 {
+		where = hostPort(addrs[0]) + " "
+	}
+	var mismatch sec.ErrPeerIDMismatch
+	var transport *swarm.TransportError
+	if errors.As(err, &transport) && transport.Address != nil {
+		where = hostPort(transport.Address) + " "
+	}
+	switch {
+	case errors.As(err, &mismatch):
+		reason, text = "wrong_peer_id", "answers as another peer id"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		reason, text = "refused", "connection refused"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		reason, text = "unreachable", "no route"
+	case errors.Is(err, network.ErrResourceLimitExceeded):
+		reason, text = "resource_limit", "our own resource limit"
+	case errors.Is(err, swarm.ErrGaterDisallowedConnection):
+		reason, text = "gated", "blocked by us"
+	case errors.Is(err, swarm.ErrNoAddresses), errors.Is(err, swarm.ErrNoGoodAddresses), errors.Is(err, swarm.ErrNoTransport):
+		reason, text = "no_address", "no address that we can dial"
+	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
+		reason, text = "timeout", "timed out"
+	default:
+		text = cause(err)
+	}
+	return reason, where + text
+}
+
+// cause shortens an error to its innermost reason, bounded.
+func cause(err error) string {
+	var t *swarm.TransportError
+	if errors.As(err, &t) && t.Cause != nil {
+		err = t.Cause
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			break
+		}
+		err = inner
+	}
+	s := err.Error()
+	if len(s) > 120 {
+		s = s[:120] + "…"
+	}
+	return s
+}
+
+// feelerLoop dials, every FeelerInterval, one peer that was never reached, so that
+// the book holds peers that answer. It runs on public networks only.
+func (d *Discovery) feelerLoop(ctx context.Context) {
+	ticker := time.NewTicker(d.opts.FeelerInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		t, ok := d.pickFeeler(time.Now())
+		if !ok {
+			continue
+		}
+		d.dial(ctx, t)
+		if d.host.Network().Connectedness(t.info.ID) != network.Connected {
+			continue
+		}
+		// Time for hello to say whether it is a good one; then the place is needed.
+		if !sleep(ctx, 5*time.Second) {
+			return
+		}
+		d.host.ConnManager().Unprotect(t.info.ID, protectTag)
+		if d.links().outbound > d.opts.MaxOutbound {
+			_ = d.host.Network().ClosePeer(t.info.ID)
+		}
+	}
+}
+
+func (d *Discovery) pickFeeler(now time.Time) (target, bool) {
+	l := d.links()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []*entry
+	for _, e := range d.book.byID {
+		_, connected := l.peers[e.id]
+		if connected || e.tried() || e.static || !e.dialSince.IsZero() || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 ||
+			e.tries+e.flaps > 0 && now.Sub(e.lastTry) < e.wait(false) {
+			continue
+		}
+		all = append(all, e)
+	}
+	if len(all) == 0 || l.outbound < d.opts.MaxOutbound {
+		return target{}, false // below the target the dial loop tries them anyhow
+	}
+	t := d.startLocked(all[rand.IntN(len(all))], now)
+	d.feelers++
+	return t, true
+}

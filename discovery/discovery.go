@@ -1,0 +1,839 @@
+// Package discovery finds the peers of one network and keeps a libp2p host
+// connected to enough of them.
+//
+// Its sources are raced, never asked in turn: the last good outbound peers
+// (anchors) and the address book of earlier runs, bootstrap and persistent peers,
+// DNS seeds, and a rendezvous in a Kademlia DHT of the network's own. No source is
+// needed if another one answers, and none that is silent holds up the others. It
+// retries for ever, with pauses that grow and are never in step, and says why
+// there are no peers when there are none.
+//
+// It is not an admission control (who may dial us), does not know what the peers
+// speak beyond the DHT, and never disconnects a peer, except one that it dialled
+// only to see whether it answers (a feeler). The caller tells what it learns of
+// peers by Good and Avoid.
+//
+// Invariants: everything that a peer, a DNS server or a file can make grow is
+// bounded; on a public network no private address is dialled that the operator did
+// not give, and what is left out is counted and logged; hearsay never displaces the
+// addresses at which a peer answers; a crash leaves each file whole, old or new.
+//
+// The package needs libp2p only and works on a bare host; see the example.
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/multiformats/go-multibase"
+)
+
+// Limits of what an operator may configure or add.
+const (
+	MaxStatic     = 256 // Bootstrap and Persistent together
+	MaxAdded      = 64  // peers of AddPeer
+	MaxSeeds      = 16
+	MaxDNSServers = 8
+
+	maxOutboundLimit = 256
+	maxAvoided       = 4096
+	maxReasonBytes   = 120
+	maxAnchors       = 4 // enough that one honest one is likely among them
+)
+
+// Errors of AddPeer and RemovePeer.
+var (
+	ErrTooManyPeers = fmt.Errorf("already %d added peers", MaxAdded)
+	ErrSelf         = errors.New("this is our own peer id")
+	ErrNotAdded     = errors.New("not an added peer")
+)
+
+// Options is what New needs. The zero value of an optional field is its default.
+type Options struct {
+	// Host is the libp2p host. Required. It stays the caller's: open it before Run and
+	// close it after Run has returned.
+	Host host.Host
+
+	// Namespace is the network's: /dunlin/<chain id>. Required. It prefixes the DHT's
+	// protocol (<Namespace>/kad/1.0.0); the rendezvous is <Namespace>/full.
+	Namespace string
+
+	// Bootstrap are addresses with a peer id, or /dnsaddr/<host>, with which to enter
+	// the network. They may be forgotten once other peers are found.
+	Bootstrap []ma.Multiaddr
+
+	// Persistent are addresses like those of Bootstrap, but of peers to be connected
+	// with always: they are redialled for ever and do not count against MaxOutbound
+	// when they are dialled.
+	Persistent []ma.Multiaddr
+
+	// DNSSeeds are /dnsaddr/<host> or plain host names whose _dnsaddr TXT records list
+	// the addresses of peers.
+	DNSSeeds []string
+
+	// DNSServers are the servers (host:port) that resolve all names; all are asked at
+	// once. Empty: the resolver of the machine.
+	DNSServers []string
+
+	// Dir is the folder for address book, anchors and added peers, made if missing.
+	// Empty: nothing is kept over restarts.
+	Dir string
+
+	// MaxOutbound is the number of outbound peers to reach and to keep, 1 to 256.
+	// Default 8. Connections that the DHT makes count too.
+	MaxOutbound int
+
+	// MaxBook bounds the address book, 16 to 65536 entries. Default 2048.
+	MaxBook int
+
+	// Private says that the network lives on private or loopback addresses, or on few
+	// machines: they are dialled and published, IP diversity is not asked for, and
+	// the DHT serves always. Off: only public addresses, spread over IP groups.
+	Private bool
+
+	// FeelerInterval is the time between two feelers, the dials that test peers never
+	// reached; public networks only. Default 2 min.
+	FeelerInterval time.Duration
+
+	// Logger gets the package's lines. Default: none.
+	Logger *slog.Logger
+}
+
+// validate fills in the defaults and reports every fault at once.
+func (o *Options) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.Host == nil {
+		bad("Host: missing")
+	}
+	if !strings.HasPrefix(o.Namespace, "/") || strings.HasSuffix(o.Namespace, "/") || len(o.Namespace) > 128 ||
+		strings.ContainsFunc(o.Namespace, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		bad("Namespace: %q is not of the form /dunlin/<chain id>, at most 128 printable characters", o.Namespace)
+	}
+	for _, list := range []struct {
+		name  string
+		addrs []ma.Multiaddr
+	}{{"Bootstrap", o.Bootstrap}, {"Persistent", o.Persistent}} {
+		for _, a := range list.addrs {
+			if err := checkStatic(a); err != nil {
+				bad("%s: %w", list.name, err)
+			}
+		}
+	}
+	if n := len(o.Bootstrap) + len(o.Persistent); n > MaxStatic {
+		bad("Bootstrap and Persistent: %d addresses, the limit is %d", n, MaxStatic)
+	}
+	for _, s := range o.DNSSeeds {
+		if _, err := seedAddr(s); err != nil {
+			bad("DNSSeeds: %w", err)
+		}
+	}
+	if len(o.DNSSeeds) > MaxSeeds {
+		bad("DNSSeeds: %d, the limit is %d", len(o.DNSSeeds), MaxSeeds)
+	}
+	for _, s := range o.DNSServers {
+		if h, p, err := net.SplitHostPort(s); err != nil || h == "" || p == "" {
+			bad("DNSServers: %q is not host:port", s)
+		}
+	}
+	if len(o.DNSServers) > MaxDNSServers {
+		bad("DNSServers: %d, the limit is %d", len(o.DNSServers), MaxDNSServers)
+	}
+	number := func(name string, v *int, def, lowest, highest int) {
+		if *v == 0 {
+			*v = def
+		}
+		if *v < lowest || *v > highest {
+			bad("%s: %d is not within %d and %d", name, *v, lowest, highest)
+		}
+	}
+	number("MaxOutbound", &o.MaxOutbound, 8, 1, maxOutboundLimit)
+	number("MaxBook", &o.MaxBook, defaultMaxBook, 16, 65_536)
+	if o.FeelerInterval == 0 {
+		o.FeelerInterval = 2 * time.Minute
+	}
+	if o.FeelerInterval < time.Second {
+		bad("FeelerInterval: %s is under 1s", o.FeelerInterval)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return errors.Join(errs...)
+}
+
+// avoidance is a peer that is not to be dialled for now.
+type avoidance struct {
+	until  time.Time
+	reason string
+}
+
+// addedPeer is a peer of AddPeer.
+type addedPeer struct {
+	addrs      []ma.Multiaddr // as given, names too, without /p2p
+	persistent bool
+}
+
+// Discovery finds peers. All methods are safe for concurrent use; none but Run
+// and AddPeer/RemovePeer (which write a file) blocks.
+type Discovery struct {
+	opts     Options
+	host     host.Host
+	log      *slog.Logger
+	key      cid.Cid
+	kad      protocol.ID
+	lookup   lookuper
+	running  atomic.Bool
+	wake     chan struct{} // to the dial loop: something has changed
+	wakeName chan struct{} // to the name loop: a name was added
+	lost     chan struct{} // to the find loop: an outbound peer is gone
+
+	providers *providerStore
+
+	saving sync.Mutex // held while a file is written, and never together with mu by one who waits for it
+
+	mu        sync.Mutex // guards what follows; held for work in memory only
+	book      *book
+	avoid     map[peer.ID]avoidance
+	added     map[peer.ID]addedPeer
+	names     []*name
+	yield     map[Source]*Yield
+	failures  map[string]uint64 // by the reasons of dialReason
+	hidden    hiddenAddrs
+	advert    Advert
+	table     func() int // size of the routing table; nil before Run
+	feelers   uint64
+	turn      int      // of the dialler's rotation
+	mention   []string // private addresses that are dialled on a public network; told by the status loop
+	bookDirty bool
+}
+
+// New checks the options, every fault at once, and reads what earlier runs have
+// saved. A damaged file is logged, kept beside as .damaged and used as far as it is
+// whole; one of another network is an error. New starts nothing.
+func New(opts Options) (*Discovery, error) {
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("discovery options: %w", err)
+	}
+	key, err := rendezvousKey(opts.Namespace + "/full")
+	if err != nil {
+		return nil, fmt.Errorf("rendezvous key: %w", err)
+	}
+	d := &Discovery{
+		opts: opts, host: opts.Host, log: opts.Logger, key: key,
+		kad:    protocol.ID(opts.Namespace + "/kad/1.0.0"),
+		lookup: systemResolver{net.DefaultResolver},
+		wake:   make(chan struct{}, 1), wakeName: make(chan struct{}, 1), lost: make(chan struct{}, 1),
+		book:  newBook(opts.Private, opts.MaxBook),
+		avoid: map[peer.ID]avoidance{}, added: map[peer.ID]addedPeer{},
+		yield: map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
+	}
+	if len(opts.DNSServers) > 0 {
+		d.lookup = serverResolver{opts.DNSServers}
+	}
+	for _, s := range allSources {
+		d.yield[s] = &Yield{}
+	}
+	d.providers = newProviderStore(providerKey(key), time.Now)
+	if err := d.load(time.Now()); err != nil {
+		return nil, err
+	}
+	for _, a := range opts.Bootstrap {
+		d.addStatic(a, SourceBootstrap, false)
+	}
+	for _, a := range opts.Persistent {
+		d.addStatic(a, SourcePersistent, true)
+	}
+	for _, s := range opts.DNSSeeds {
+		a, _ := seedAddr(s) // checked by validate
+		d.names = append(d.names, &name{addr: a, label: s, source: SourceDNS})
+	}
+	return d, nil
+}
+
+// providerKey is the datastore key of the records of a CID, as kad-dht makes it.
+func providerKey(c cid.Cid) string {
+	text, err := multibase.Encode(multibase.Base32Upper, c.Hash())
+	if err != nil {
+		panic(err) // the encoding is a constant
+	}
+	return "/providers/" + text[1:]
+}
+
+// Run finds and dials peers until ctx ends, then saves what it knows and returns
+// nil. It returns an error if the DHT cannot start, and on a second call. All
+// goroutines that it started have ended when it returns, but for DHT queries that
+// wind down within moments.
+func (d *Discovery) Run(ctx context.Context) error {
+	if d.running.Swap(true) {
+		return errors.New("discovery: Run called twice")
+	}
+	events, err := d.host.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted), eventbus.BufSize(256), eventbus.Name("discovery"))
+	if err != nil {
+		return fmt.Errorf("discovery: subscribe to identify: %w", err)
+	}
+	defer events.Close()
+	notify := &network.NotifyBundle{
+		ConnectedF:    func(network.Network, network.Conn) { d.poke() },
+		DisconnectedF: func(n network.Network, c network.Conn) { d.disconnected(n, c) },
+	}
+	d.host.Network().Notify(notify)
+	defer d.host.Network().StopNotify(notify)
+
+	kad, err := d.startDHT()
+	if err != nil {
+		return fmt.Errorf("discovery: start the DHT: %w", err)
+	}
+	d.mu.Lock()
+	d.table = kad.RoutingTable().Size
+	d.mu.Unlock()
+
+	var wg sync.WaitGroup
+	wg.Go(func() { d.identifyLoop(ctx, events) })
+	wg.Go(func() { d.dialLoop(ctx) })
+	wg.Go(func() { d.nameLoop(ctx) })
+	wg.Go(func() { d.advertiseLoop(ctx, kad) })
+	wg.Go(func() { d.findLoop(ctx, kad) })
+	wg.Go(func() { d.saveLoop(ctx) })
+	wg.Go(func() { d.statusLoop(ctx) })
+	if !d.opts.Private {
+		wg.Go(func() { d.feelerLoop(ctx) })
+	}
+	<-ctx.Done()
+	wg.Wait()
+	d.host.RemoveStreamHandler(d.kad)
+	err = kad.Close()
+	d.mu.Lock()
+	d.table = nil
+	d.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("discovery: close the DHT: %w", err)
+	}
+	return nil
+}
+
+// poke makes the dial loop look.
+func (d *Discovery) poke() { signal(d.wake) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Discovery) disconnected(n network.Network, c network.Conn) {
+	p := c.RemotePeer()
+	if n.Connectedness(p) != network.Connected {
+		d.host.ConnManager().Unprotect(p, protectTag)
+	}
+	if c.Stat().Direction == network.DirOutbound {
+		signal(d.lost)
+	}
+	if len(n.Peers()) == 0 {
+		d.askNamesSoon()
+	}
+	d.poke()
+}
+
+// identifyLoop notes the peers of our network that are connected, by whatever way
+// they came.
+func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-events.Out():
+			if !ok {
+				return
+			}
+			if evt, ok := e.(event.EvtPeerIdentificationCompleted); ok && slices.Contains(evt.Protocols, d.kad) {
+				d.identified(evt.Conn, evt.ListenAddrs, true)
+			}
+		}
+	}
+}
+
+// identified notes a peer that speaks our DHT protocol, which names our chain, or that
+// the caller vouches for. With count, the connection goes into the yields.
+func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, count bool) {
+	remote := c.RemoteMultiaddr()
+	outbound := c.Stat().Direction == network.DirOutbound
+	if outbound {
+		listen = append([]ma.Multiaddr{remote}, listen...)
+	}
+	if !manet.IsIPLoopback(remote) {
+		// Its loopback is not ours.
+		listen = slices.DeleteFunc(slices.Clone(listen), manet.IsIPLoopback)
+	}
+	// What a peer lists besides its public addresses is nobody's mistake: not counted.
+	addrs, _ := usable(listen, d.opts.Private)
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	src := SourceInbound
+	if outbound {
+		src = SourceDHT // ours are in the book before they are dialled
+	}
+	before, known := d.book.byID[c.RemotePeer()]
+	byUs := known && (!before.dialSince.IsZero() || now.Sub(before.lastUp) < 5*time.Second)
+	if !known && len(addrs) == 0 {
+		return
+	}
+	e := d.book.reached(now, c.RemotePeer(), addrs, src, outbound)
+	if e == nil {
+		return
+	}
+	d.bookDirty = true
+	if !known {
+		d.yield[src].Found++
+	}
+	if count && !byUs {
+		d.yield[src].Connected++
+	}
+}
+
+// learn notes what a source says of a peer. It reports whether the peer is new.
+func (d *Discovery) learn(ai peer.AddrInfo, src Source) (fresh bool) {
+	if ai.ID == d.host.ID() || ai.ID.Validate() != nil {
+		return false
+	}
+	addrs, hidden := usable(ai.Addrs, d.opts.Private)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if hidden > 0 && len(addrs) == 0 {
+		d.hidden.note(src, hidden)
+	}
+	if len(addrs) == 0 {
+		return false
+	}
+	if _, fresh = d.book.learn(time.Now(), ai.ID, addrs, src); fresh {
+		d.yield[src].Found++
+		d.bookDirty = true
+	}
+	return fresh
+}
+
+// addStatic notes an address of the operator's, checked by checkStatic.
+func (d *Discovery) addStatic(a ma.Multiaddr, src Source, persistent bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	addr, id := splitPeer(a)
+	if isDNS(addr) {
+		d.names = append(d.names, &name{addr: a, label: a.String(), source: src, persistent: persistent})
+		return
+	}
+	d.staticLocked(id, []ma.Multiaddr{addr}, src, persistent)
+}
+
+// staticLocked notes a peer of the operator's, but for ourselves. Private addresses pass, since they
+// are wanted, but are mentioned by the status loop. The caller holds mu.
+func (d *Discovery) staticLocked(id peer.ID, addrs []ma.Multiaddr, src Source, persistent bool) {
+	if id == d.host.ID() {
+		return
+	}
+	addrs, _ = usable(addrs, true)
+	if len(addrs) == 0 {
+		return
+	}
+	e := d.book.byID[id]
+	if e == nil {
+		e = &entry{id: id, heard: time.Now(), jitter: 1}
+		d.book.byID[id] = e
+	}
+	if !e.static {
+		d.yield[src].Found++
+		if i := slices.IndexFunc(addrs, func(a ma.Multiaddr) bool { return !manet.IsPublicAddr(a) }); i >= 0 && !d.opts.Private {
+			d.mention = append(d.mention, addrs[i].String())
+		}
+	}
+	e.static = true
+	if !e.persistent || persistent {
+		e.source = src
+	}
+	e.persistent = e.persistent || persistent
+	e.addrs = mergeAddrs(addrs, e.addrs)
+}
+
+// AddPeer makes a peer be dialled soon, kept over restarts and, if persistent,
+// redialled for ever; otherwise it is treated like a bootstrap peer. Adding it
+// again replaces what was added. Addresses may have DNS names. It does not wait
+// for the dial. It returns ErrTooManyPeers, ErrSelf, what is wrong with the
+// address, or the fault of writing the file, in which case the peer is dialled but not
+// kept.
+func (d *Discovery) AddPeer(ai peer.AddrInfo, persistent bool) error {
+	if ai.ID == d.host.ID() {
+		return fmt.Errorf("add peer %s: %w", ai.ID, ErrSelf)
+	}
+	if err := ai.ID.Validate(); err != nil {
+		return fmt.Errorf("add peer: %w", err)
+	}
+	if len(ai.Addrs) == 0 || len(ai.Addrs) > maxAddrsPerPeer {
+		return fmt.Errorf("add peer %s: %d addresses, want 1 to %d", ai.ID, len(ai.Addrs), maxAddrsPerPeer)
+	}
+	full, err := peer.AddrInfoToP2pAddrs(&ai)
+	if err != nil {
+		return fmt.Errorf("add peer %s: %w", ai.ID, err)
+	}
+	for _, a := range full {
+		if err := checkStatic(a); err != nil {
+			return fmt.Errorf("add peer: %w", err)
+		}
+	}
+	d.mu.Lock()
+	if _, again := d.added[ai.ID]; !again && len(d.added) >= MaxAdded {
+		d.mu.Unlock()
+		return fmt.Errorf("add peer %s: %w", ai.ID, ErrTooManyPeers)
+	}
+	d.added[ai.ID] = addedPeer{addrs: slices.Clone(ai.Addrs), persistent: persistent}
+	delete(d.avoid, ai.ID)
+	d.applyAddedLocked(ai.ID)
+	d.mu.Unlock()
+	signal(d.wakeName)
+	d.poke()
+	return d.saveAdded()
+}
+
+// applyAddedLocked makes an added peer be dialled. The caller holds mu.
+func (d *Discovery) applyAddedLocked(id peer.ID) {
+	p := d.added[id]
+	d.names = slices.DeleteFunc(d.names, func(n *name) bool { return n.added == id })
+	var addrs []ma.Multiaddr
+	for _, a := range p.addrs {
+		if !isDNS(a) {
+			addrs = append(addrs, a)
+			continue
+		}
+		full := a.Encapsulate(p2pAddr(id))
+		d.names = append(d.names, &name{addr: full, label: full.String(), source: SourceAdded, persistent: p.persistent, added: id})
+	}
+	d.staticLocked(id, addrs, SourceAdded, p.persistent)
+	if e := d.book.byID[id]; e != nil && e.source == SourceAdded {
+		e.persistent = p.persistent
+		e.tries, e.flaps = 0, 0 // dial it now
+	}
+}
+
+func p2pAddr(id peer.ID) ma.Multiaddr {
+	c, err := ma.NewComponent("p2p", id.String())
+	if err != nil {
+		panic(err) // the id was validated
+	}
+	return c.Multiaddr()
+}
+
+// RemovePeer forgets a peer of AddPeer, also for the next start; ErrNotAdded if it
+// is none. It does not disconnect it.
+func (d *Discovery) RemovePeer(id peer.ID) error {
+	d.mu.Lock()
+	if _, ok := d.added[id]; !ok {
+		d.mu.Unlock()
+		return fmt.Errorf("remove peer %s: %w", id, ErrNotAdded)
+	}
+	delete(d.added, id)
+	d.names = slices.DeleteFunc(d.names, func(n *name) bool { return n.added == id })
+	if e := d.book.byID[id]; e != nil && e.source == SourceAdded {
+		e.static, e.persistent = false, false
+	}
+	d.mu.Unlock()
+	return d.saveAdded()
+}
+
+// Added returns the addresses of the peers of AddPeer, each with its peer id,
+// sorted.
+func (d *Discovery) Added() []ma.Multiaddr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []ma.Multiaddr
+	for id, p := range d.added {
+		for _, a := range p.addrs {
+			out = append(out, a.Encapsulate(p2pAddr(id)))
+		}
+	}
+	slices.SortFunc(out, func(a, b ma.Multiaddr) int { return a.Compare(b) })
+	return out
+}
+
+// Good says that a connected peer proved to be of our network (hello succeeded):
+// it becomes an entry of the book that hearsay cannot displace, and may be an
+// anchor.
+func (d *Discovery) Good(id peer.ID) {
+	conns := d.host.Network().ConnsToPeer(id)
+	listen := d.host.Peerstore().Addrs(id)
+	if len(conns) == 0 {
+		return
+	}
+	for _, c := range conns {
+		if c.Stat().Direction == network.DirOutbound {
+			d.identified(c, listen, false)
+			return
+		}
+	}
+	d.identified(conns[0], listen, false)
+}
+
+// Avoid keeps a peer from being dialled, by the DHT too, for the given time; the
+// reason (at most 120 bytes are kept) is for people. A peer of another genesis is
+// avoided for an hour, say. It does not disconnect the peer. At most 4096 peers
+// are remembered: the one that is due first makes room. Persistent peers are
+// avoided too.
+func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
+	if how <= 0 {
+		return
+	}
+	now := time.Now()
+	until := now.Add(how)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, known := d.avoid[id]; !known && len(d.avoid) >= maxAvoided {
+		var due peer.ID
+		for p, a := range d.avoid {
+			if due == "" || a.until.Before(d.avoid[due].until) {
+				due = p
+			}
+		}
+		delete(d.avoid, due)
+	}
+	d.avoid[id] = avoidance{until: until, reason: reason[:min(len(reason), maxReasonBytes)]}
+	// It is no peer of ours, whatever identify said.
+	if e := d.book.byID[id]; e != nil {
+		e.success, e.lastErr = time.Time{}, "avoided: "+d.avoid[id].reason
+		d.bookDirty = true
+	}
+}
+
+// avoidedLocked reports whether a peer must not be dialled now. The caller holds mu.
+func (d *Discovery) avoidedLocked(id peer.ID, now time.Time) bool {
+	a, ok := d.avoid[id]
+	if !ok {
+		return false
+	}
+	if now.Before(a.until) {
+		return true
+	}
+	delete(d.avoid, id)
+	return false
+}
+
+// The files in Options.Dir.
+const (
+	bookFile    = "peers.jsonl"
+	anchorsFile = "anchors.jsonl"
+	addedFile   = "added.jsonl"
+)
+
+// load reads the files.
+func (d *Discovery) load(now time.Time) error {
+	if d.opts.Dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(d.opts.Dir, 0o700); err != nil {
+		return fmt.Errorf("discovery folder: %w", err)
+	}
+	read := func(file string, limit int, use func(id peer.ID, addrs []ma.Multiaddr, p savedPeer)) error {
+		path := filepath.Join(d.opts.Dir, file)
+		peers, damaged, err := loadPeers(path, d.opts.Namespace, limit)
+		if err != nil {
+			return fmt.Errorf("read saved peers: %w", err)
+		}
+		for _, p := range peers {
+			id, addrs, err := p.decode()
+			if err != nil {
+				damaged++
+				continue
+			}
+			use(id, addrs, p)
+		}
+		if damaged > 0 {
+			d.log.Warn("saved peers are damaged; going on with the rest", slog.String("file", path),
+				slog.Int("lines_lost", damaged), slog.Int("lines_kept", len(peers)), slog.Any("copy_error", keepDamaged(path)))
+		}
+		return nil
+	}
+	saved := func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) *entry {
+		addrs, _ = usable(addrs, d.opts.Private)
+		if len(addrs) == 0 || id == d.host.ID() {
+			return nil
+		}
+		// A clock that was ahead must not keep an entry for ever.
+		at := func(sec int64) time.Time { return earlier(time.Unix(sec, 0), now) }
+		e := &entry{
+			id: id, addrs: addrs, source: SourceBook, heard: at(p.Heard), jitter: 1, loaded: true,
+			tries: min(max(p.Tries, 0), maxTriedAttempts),
+		}
+		if slices.Contains(allSources, p.Source) {
+			e.source = p.Source
+		}
+		if p.Success > 0 {
+			e.success = at(p.Success)
+		}
+		return e
+	}
+	err := read(bookFile, d.opts.MaxBook, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
+		if e := saved(id, addrs, p); e != nil && !e.terrible(now) {
+			d.book.byID[id] = e
+			d.yield[e.class()].Found++
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = read(anchorsFile, maxAnchors, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
+		if e := saved(id, addrs, p); e != nil {
+			e.anchor = true
+			d.book.byID[id] = e
+			d.yield[SourceAnchor].Found++
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return read(addedFile, MaxAdded, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
+		d.added[id] = addedPeer{addrs: addrs, persistent: p.Persistent}
+		d.applyAddedLocked(id)
+	})
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+const (
+	saveTick      = 5 * time.Second // anchors that changed are written so soon
+	bookSaveEvery = time.Minute
+)
+
+// saveLoop writes anchors and book when they have changed, and when ctx ends.
+func (d *Discovery) saveLoop(ctx context.Context) {
+	if d.opts.Dir == "" {
+		return
+	}
+	ticker := time.NewTicker(saveTick)
+	defer ticker.Stop()
+	var anchors []peer.ID
+	var savedAt time.Time
+	for done := false; !done; {
+		select {
+		case <-ctx.Done():
+			done = true
+		case <-ticker.C:
+		}
+		if now := d.anchors(); len(now) > 0 && !slices.EqualFunc(now, anchors, func(p savedPeer, id peer.ID) bool { return p.ID == id.String() }) {
+			d.warnSave(d.save(anchorsFile, now))
+			anchors = anchors[:0]
+			for _, p := range now {
+				if id, err := peer.Decode(p.ID); err == nil {
+					anchors = append(anchors, id)
+				}
+			}
+		}
+		if done || time.Since(savedAt) >= bookSaveEvery {
+			if peers, dirty := d.snapshot(); dirty {
+				d.warnSave(d.save(bookFile, peers))
+				savedAt = time.Now()
+			}
+		}
+	}
+}
+
+func (d *Discovery) warnSave(err error) {
+	if err != nil {
+		d.log.Warn("peers were not saved", slog.Any("error", err))
+	}
+}
+
+// anchors returns the outbound peers of our network, those connected first first.
+func (d *Discovery) anchors() []savedPeer {
+	l := d.links()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []*entry
+	for p, out := range l.peers {
+		if e := d.book.byID[p]; out && e != nil && e.tried() {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b *entry) int {
+		if c := a.success.Compare(b.success); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.id), string(b.id))
+	})
+	var out []savedPeer
+	for _, e := range all[:min(len(all), maxAnchors)] {
+		out = append(out, e.saved())
+	}
+	return out
+}
+
+// snapshot returns the book's lines if they have changed since the last call.
+func (d *Discovery) snapshot() (peers []savedPeer, dirty bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.bookDirty {
+		return nil, false
+	}
+	d.bookDirty = false
+	d.book.forget(time.Now())
+	for _, e := range d.book.byID {
+		if _, added := d.added[e.id]; !added {
+			peers = append(peers, e.saved())
+		}
+	}
+	slices.SortFunc(peers, func(a, b savedPeer) int { return strings.Compare(a.ID, b.ID) })
+	return peers, true
+}
+
+// saveAdded writes the peers of AddPeer.
+func (d *Discovery) saveAdded() error {
+	if d.opts.Dir == "" {
+		return nil
+	}
+	d.saving.Lock() // first, so that of two calls the later state is written last
+	defer d.saving.Unlock()
+	d.mu.Lock()
+	var peers []savedPeer
+	for id, p := range d.added {
+		e := entry{id: id, addrs: p.addrs, source: SourceAdded, persistent: p.persistent, heard: time.Now()}
+		peers = append(peers, e.saved())
+	}
+	d.mu.Unlock()
+	slices.SortFunc(peers, func(a, b savedPeer) int { return strings.Compare(a.ID, b.ID) })
+	return d.write(addedFile, peers)
+}
+
+func (d *Discovery) save(file string, peers []savedPeer) error {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	return d.write(file, peers)
+}
+
+// write replaces a file. The caller holds saving.
+func (d *Discovery) write(file string, peers []savedPeer) error {
+	lines, err := encodePeers(d.opts.Namespace, peers)
+	if err != nil {
+		return err
+	}
+	return writeLines(filepath.Join(d.opts.Dir, file), lines)
+}

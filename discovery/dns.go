@@ -1,0 +1,324 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/miekg/dns"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Limits of one seed's answer.
+const (
+	maxDNSResults = 100 // peer addresses of a seed; as many as go-multiaddr-dns takes
+	maxDNSDepth   = 4   // /dnsaddr records that name /dnsaddr records
+	maxDNSQueries = 32  // questions asked for one seed
+	maxTXTBytes   = 1024
+
+	dnsTimeout     = 3 * time.Second  // one question to one server, over UDP and then TCP
+	dnsSeedTimeout = 10 * time.Second // all questions of one seed
+	ednsBytes      = 1232             // passes every path without fragments (DNS flag day 2020)
+)
+
+// errNoPeerIDs says that a seed has addresses but no dnsaddr records.
+var errNoPeerIDs = errors.New("this seed gives no peer ids")
+
+// dnsError is an answer that is no result; its text is for the operator.
+type dnsError struct {
+	text     string
+	negative bool // the server answered and says there is nothing, as against no answer
+}
+
+func (e *dnsError) Error() string { return e.text }
+
+// lookuper asks for DNS records. Names are without a trailing dot.
+type lookuper interface {
+	txt(ctx context.Context, name string) ([]string, error)
+	ip(ctx context.Context, name string, qtype uint16) ([]netip.Addr, error) // qtype is A or AAAA
+}
+
+// systemResolver is the one of the machine.
+type systemResolver struct{ r *net.Resolver }
+
+func (s systemResolver) txt(ctx context.Context, name string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	defer cancel()
+	out, err := s.r.LookupTXT(ctx, name)
+	return out, systemError(err)
+}
+
+func (s systemResolver) ip(ctx context.Context, name string, qtype uint16) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	defer cancel()
+	network := "ip4"
+	if qtype == dns.TypeAAAA {
+		network = "ip6"
+	}
+	out, err := s.r.LookupNetIP(ctx, network, name)
+	return out, systemError(err)
+}
+
+func systemError(err error) error {
+	var d *net.DNSError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &d) && d.IsNotFound:
+		return &dnsError{text: "no such name or record", negative: true}
+	case errors.As(err, &d) && d.IsTimeout:
+		return &dnsError{text: "resolver timed out"}
+	case errors.As(err, &d):
+		return &dnsError{text: d.Err}
+	}
+	return err
+}
+
+// serverResolver asks given servers, all at once; the first answer with records wins.
+type serverResolver struct{ servers []string }
+
+func (s serverResolver) txt(ctx context.Context, name string) ([]string, error) {
+	rrs, err := s.ask(ctx, name, dns.TypeTXT)
+	var out []string
+	for _, rr := range rrs {
+		if t, ok := rr.(*dns.TXT); ok {
+			out = append(out, strings.Join(t.Txt, ""))
+		}
+	}
+	return out, err
+}
+
+func (s serverResolver) ip(ctx context.Context, name string, qtype uint16) ([]netip.Addr, error) {
+	rrs, err := s.ask(ctx, name, qtype)
+	var out []netip.Addr
+	for _, rr := range rrs {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out, err
+}
+
+// ask returns the first answer of any server, else the error that tells most. It
+// returns when every question has ended.
+func (s serverResolver) ask(ctx context.Context, name string, qtype uint16) ([]dns.RR, error) {
+	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	defer cancel()
+	type result struct {
+		rrs []dns.RR
+		err error
+	}
+	answers := make(chan result, len(s.servers))
+	for _, server := range s.servers {
+		go func() {
+			rrs, err := exchange(ctx, server, name, qtype)
+			answers <- result{rrs, err}
+		}()
+	}
+	var best result
+	for range s.servers { // every goroutine sends once, so all have ended after the loop
+		r := <-answers
+		var d *dnsError
+		switch {
+		case best.rrs != nil:
+		case r.err == nil:
+			best = r
+			cancel() // the others need not go on
+		case best.err == nil || errors.As(r.err, &d) && d.negative:
+			best = r
+		}
+	}
+	return best.rrs, best.err
+}
+
+// exchange asks one server over UDP, and over TCP if the answer was cut.
+func exchange(ctx context.Context, server, name string, qtype uint16) ([]dns.RR, error) {
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), qtype)
+	q.SetEdns0(ednsBytes, false)
+	c := dns.Client{UDPSize: ednsBytes}
+	a, _, err := c.ExchangeContext(ctx, q, server)
+	if a != nil && a.Truncated {
+		c.Net = "tcp"
+		a, _, err = c.ExchangeContext(ctx, q, server)
+	}
+	if err != nil {
+		return nil, &dnsError{text: fmt.Sprintf("server %s: %s", server, cause(err))}
+	}
+	switch {
+	case a.Rcode != dns.RcodeSuccess:
+		return nil, &dnsError{text: dns.RcodeToString[a.Rcode], negative: a.Rcode == dns.RcodeNameError}
+	case len(a.Answer) == 0:
+		return nil, &dnsError{text: "no " + dns.TypeToString[qtype] + " records", negative: true}
+	}
+	return a.Answer, nil
+}
+
+// seedAnswer is what one seed or DNS address gave.
+type seedAnswer struct {
+	peers map[peer.ID][]ma.Multiaddr // transport addresses with IPs, without /p2p
+	found int                        // addresses in peers, at most maxDNSResults
+	noID  int                        // addresses without a peer id
+}
+
+// walk is the state of one seed's resolution.
+type walk struct {
+	r       lookuper
+	out     seedAnswer
+	queries int
+	seen    map[string]bool // names asked for TXT records
+	lastErr error
+}
+
+// resolveSeed resolves a seed: the multiaddr of a bootstrap or persistent peer
+// with a DNS name, or /dnsaddr/<host> for a plain host name. It blocks for at most
+// dnsSeedTimeout. The error is nil if there is any peer.
+func resolveSeed(ctx context.Context, r lookuper, a ma.Multiaddr) (seedAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, dnsSeedTimeout)
+	defer cancel()
+	w := walk{r: r, out: seedAnswer{peers: map[peer.ID][]ma.Multiaddr{}}, seen: map[string]bool{}}
+	w.resolve(ctx, a, 0)
+	if w.out.found > 0 {
+		return w.out, nil
+	}
+	if w.out.noID > 0 {
+		return w.out, fmt.Errorf("%w (%d addresses without one)", errNoPeerIDs, w.out.noID)
+	}
+	if first(a) == ma.P_DNSADDR && w.lastErr != nil {
+		host := a[0].Value()
+		for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			if ips, err := r.ip(ctx, host, t); err == nil && len(ips) > 0 {
+				return w.out, fmt.Errorf("%w: %s has A or AAAA records but no _dnsaddr TXT records", errNoPeerIDs, host)
+			}
+		}
+	}
+	if w.lastErr == nil {
+		w.lastErr = &dnsError{text: "no dnsaddr= records", negative: true}
+	}
+	return w.out, w.lastErr
+}
+
+func (w *walk) resolve(ctx context.Context, a ma.Multiaddr, depth int) {
+	if w.out.found >= maxDNSResults || len(a) == 0 || len(a.Bytes()) > maxAddrBytes || ctx.Err() != nil {
+		return
+	}
+	if !isDNS(a) {
+		addr, id := splitPeer(a)
+		if id == "" {
+			w.out.noID++
+			return
+		}
+		if _, ok := addrIP(addr); ok && !containsAddr(w.out.peers[id], addr) {
+			w.out.peers[id] = append(w.out.peers[id], addr)
+			w.out.found++
+		}
+		return
+	}
+	if depth >= maxDNSDepth || w.queries >= maxDNSQueries {
+		w.lastErr = &dnsError{text: "too many records that name other records"}
+		return
+	}
+	name, rest := a[0].Value(), a[1:]
+	if first(a) == ma.P_DNSADDR {
+		w.dnsaddr(ctx, name, rest, depth)
+		return
+	}
+	types := []uint16{dns.TypeA, dns.TypeAAAA}
+	switch first(a) {
+	case ma.P_DNS4:
+		types = types[:1]
+	case ma.P_DNS6:
+		types = types[1:]
+	}
+	for _, t := range types {
+		w.queries++
+		ips, err := w.r.ip(ctx, name, t)
+		if err != nil {
+			w.lastErr = fmt.Errorf("%s: %w", name, err)
+			continue
+		}
+		for _, ip := range ips {
+			if ip.Is4() == (t == dns.TypeA) {
+				w.resolve(ctx, ipAddr(ip).Encapsulate(rest), depth+1)
+			}
+		}
+	}
+}
+
+// dnsaddr follows the TXT records of a name that end in rest.
+func (w *walk) dnsaddr(ctx context.Context, name string, rest ma.Multiaddr, depth int) {
+	key := strings.ToLower(name) + rest.String()
+	if w.seen[key] {
+		return
+	}
+	w.seen[key] = true
+	w.queries++
+	records, err := w.r.txt(ctx, "_dnsaddr."+name)
+	if err != nil {
+		w.lastErr = err
+		return
+	}
+	// A seed may answer with more than we take: take a random part, so that no one
+	// place in the answer decides whom everybody meets.
+	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	for _, t := range records {
+		text, ok := strings.CutPrefix(t, "dnsaddr=")
+		if !ok || len(t) > maxTXTBytes {
+			continue
+		}
+		a, err := ma.NewMultiaddr(text)
+		if err != nil || len(a) < len(rest) || len(rest) > 0 && !a[len(a)-len(rest):].Equal(rest) {
+			continue
+		}
+		w.resolve(ctx, a, depth+1)
+	}
+}
+
+func ipAddr(ip netip.Addr) ma.Multiaddr {
+	code := ma.P_IP6
+	if ip.Is4() {
+		code = ma.P_IP4
+	}
+	c, err := ma.NewComponent(ma.ProtocolWithCode(code).Name, ip.WithZone("").String())
+	if err != nil {
+		panic(err) // an IP always makes a component
+	}
+	return c.Multiaddr()
+}
+
+// seedAddr turns a configured seed into a multiaddr: /dnsaddr/<host> as it is, a
+// plain host name as /dnsaddr/<host>.
+func seedAddr(seed string) (ma.Multiaddr, error) {
+	text := seed
+	if !strings.HasPrefix(seed, "/") {
+		host := strings.TrimSuffix(seed, ".")
+		if _, ok := dns.IsDomainName(host); !ok || host == "" || strings.ContainsAny(host, "/: \t") {
+			return nil, fmt.Errorf("%q: want a host name or /dnsaddr/<host name>", seed)
+		}
+		if _, err := netip.ParseAddr(host); err == nil {
+			return nil, fmt.Errorf("%q: an IP address is no DNS seed; give it as a bootstrap address", seed)
+		}
+		text = "/dnsaddr/" + host
+	}
+	a, err := ma.NewMultiaddr(text)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", seed, err)
+	}
+	if first(a) != ma.P_DNSADDR {
+		return nil, fmt.Errorf("%q: want a host name or /dnsaddr/<host name>", seed)
+	}
+	return a, nil
+}

@@ -1,0 +1,113 @@
+package discovery
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// The files of this package are lines of JSON, each followed by a space and the
+// CRC32C of the JSON in eight hex digits. The first line names format and
+// namespace. A damaged line costs itself only.
+const (
+	maxFileBytes = 8 << 20
+	maxLineBytes = 8 << 10
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// readLines returns the intact lines of the file at path and the number of
+// damaged ones. A file that does not exist has no lines. Of a file longer than
+// maxFileBytes only the first part is read; the rest counts as one damaged line.
+func readLines(path string) (lines [][]byte, damaged int, err error) {
+	f, err := os.Open(path) //nolint:gosec // The path is the operator's directory and a constant name.
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(data) > maxFileBytes {
+		data, damaged = data[:maxFileBytes], 1
+	}
+	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+		if len(line) == 0 {
+			continue
+		}
+		text, ok := checkLine(line)
+		if !ok {
+			damaged++
+			continue
+		}
+		lines = append(lines, text)
+	}
+	return lines, damaged, nil
+}
+
+func checkLine(line []byte) (text []byte, ok bool) {
+	i := len(line) - 9
+	if i < 1 || len(line) > maxLineBytes || line[i] != ' ' {
+		return nil, false
+	}
+	sum, err := strconv.ParseUint(string(line[i+1:]), 16, 32)
+	return line[:i], err == nil && uint32(sum) == crc32.Checksum(line[:i], castagnoli)
+}
+
+// writeLines replaces the file at path by lines: written beside it, synced and
+// renamed, so that a crash leaves either the old file or the new one.
+func writeLines(path string, lines [][]byte) error {
+	var buf bytes.Buffer
+	for _, l := range lines {
+		if len(l)+9 > maxLineBytes {
+			continue
+		}
+		fmt.Fprintf(&buf, "%s %08x\n", l, crc32.Checksum(l, castagnoli))
+	}
+	tmp := path + ".tmp"                                                  // one name, so that a crash leaves one file at most
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // The operator's directory.
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(buf.Bytes())
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(tmp))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a rename in dir last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir) //nolint:gosec // The operator's directory.
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// keepDamaged leaves a copy of a damaged file for the operator to look at. It
+// replaces the copy of an earlier damage.
+func keepDamaged(path string) error {
+	err := os.Remove(path + ".damaged")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Link(path, path+".damaged")
+}
