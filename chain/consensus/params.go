@@ -20,8 +20,8 @@ import (
 
 // Params are what the rules of one network depend on. Treat them as immutable.
 type Params struct {
-	Name        string         // bitcoin, regtest, simnet, testnet or an operator's own
-	Magic       uint32         // before each record of a block file (little-endian on disk)
+	Name        string // bitcoin, regtest, simnet, testnet or an operator's own
+	Magic       uint32 // before each record of a block file (little-endian on disk)
 	Genesis     *wire.MsgBlock
 	GenesisSeal []byte // SealBytes long; nil for PoW
 	GenesisHash chainhash.Hash
