@@ -1,10 +1,3 @@
-// Package ibd decides which peer to ask for which blocks while a node catches
-// up with the network (initial block download).
-//
-// A [Scheduler] is a pure state machine: no goroutine, no clock, no I/O. The
-// driver (chain/exchange) reports each event with the time at which it happened
-// and performs the actions that [Scheduler.Step] returns. The same seed, config
-// and events give the same actions.
 package ibd
 
 import "time"
@@ -15,17 +8,29 @@ type PeerID string
 // RequestID numbers the requests of one Scheduler, from 1.
 type RequestID uint64
 
+// Defaults of [Config], and the largest values of the fields that say so.
+const (
+	DefaultRequestsPerPeer = 16
+	DefaultBlocksPerPeer   = 1024
+	DefaultBytesPerPeer    = 16 << 20
+	DefaultRequests        = 128
+	DefaultBytes           = 64 << 20
+	DefaultCount           = 128
+	DefaultWindow          = 16384
+	maxWindow              = 1 << 20 // about 100 bytes of memory a height
+)
+
 // Config bounds the work of a Scheduler. Zero means the default.
 type Config struct {
-	MaxRequestsPerPeer int   // outstanding at one peer; default and most: 16
-	MaxBlocksPerPeer   int   // blocks promised by one peer; default 1024
-	MaxBytesPerPeer    int64 // bytes promised by one peer; default 16 MiB
-	MaxRequests        int   // outstanding at all peers together; default 128
-	MaxBytes           int64 // promised + buffered + delivered but not connected, all peers; default 64 MiB
-	MaxCount           int   // blocks in one request; default and most: 128
-	Window             int32 // heights past the connected tip that may be asked for; default 16,384
-	MaxBlockBytes      int64 // the network's largest block on the wire; no default
-	Seed               uint64
+	MaxRequestsPerPeer int    // outstanding at one peer; default and most: 16
+	MaxBlocksPerPeer   int    // blocks promised by one peer; default 1024
+	MaxBytesPerPeer    int64  // bytes promised by one peer; default 16 MiB
+	MaxRequests        int    // outstanding at all peers together; default 128
+	MaxBytes           int64  // promised + buffered + delivered but not connected, all peers; default 64 MiB
+	MaxCount           int    // blocks in one request; default and most: 128
+	Window             int32  // heights past the connected tip that may be asked for; default 16,384, most 1,048,576
+	MaxBlockBytes      int64  // the network's largest block on the wire; no default, most MaxBytesPerPeer
+	Seed               uint64 // of ties between equal peers and of the jitter of back-off
 }
 
 // An Event is something that happened: one of the types below.
@@ -40,7 +45,8 @@ type Target struct {
 	// Target: what is in flight or buffered above it is cancelled and forgotten.
 	Keep int32
 	// Have lists heights in (Base, Best] whose bytes are already on disk, as
-	// ascending, non-overlapping [from, to] pairs: never asked for.
+	// ascending, non-overlapping [from, to] pairs: never asked for and never
+	// delivered. Delivered blocks that are listed no longer count as memory.
 	Have [][2]int32
 }
 
@@ -52,10 +58,11 @@ type PeerTip struct {
 	RTT       time.Duration // smallest seen; 0 unknown
 }
 
-// PeerGone reports that a peer disconnected.
+// PeerGone reports that a peer disconnected and ends all its requests. What it
+// sent stays buffered.
 type PeerGone struct{ Peer PeerID }
 
-// Bytes reports n bytes of the reply to ID that arrived just now, whether or
+// Bytes reports N bytes of the reply to ID that arrived just now, whether or
 // not a block is complete.
 type Bytes struct {
 	Peer PeerID
@@ -64,7 +71,8 @@ type Bytes struct {
 }
 
 // Block reports a complete block of the reply to ID, already matched to the
-// validated header at Height.
+// validated header at Height. Blocks of a reply come in height order from the
+// first: anything else is a lie of the peer.
 type Block struct {
 	Peer   PeerID
 	ID     RequestID
@@ -84,7 +92,9 @@ const (
 	Lied                   // the reply did not match the request: wrong block, oversize, garbage
 )
 
-// Done reports the end of the reply to ID.
+// Done reports the end of the reply to ID. Every request ends in a Done or a
+// PeerGone, also a cancelled one, which counts against the caps of its peer
+// until then.
 type Done struct {
 	Peer   PeerID
 	ID     RequestID
@@ -95,12 +105,26 @@ type Done struct {
 // Connected reports that the chain holds everything up to Height as validated.
 type Connected struct{ Height int32 }
 
+// Stored reports that all blocks delivered up to Height are on disk, though not
+// validated: a side branch, which the chain switches to only when it has all of
+// it. They no longer count as memory and the window moves past them. Optional
+// where Connected follows soon.
+type Stored struct{ Height int32 }
+
 // Rejected reports that the chain refused the delivered block at Height.
 // BlameSender means that the bytes were mutated, so the height is asked for
-// again elsewhere; otherwise a new Target follows from the chain.
+// again elsewhere and the sender is dropped; Refetch alone that the chain lost
+// the bytes without a verdict (the parent was refused, the pipeline was
+// flushed), so they are asked for again and nobody is blamed. With neither, a
+// new Target follows from the chain, and nothing is asked for or delivered
+// before it.
+//
+// Verdicts come in height order: at the time of Rejected{h} everything below h
+// is connected or stored.
 type Rejected struct {
 	Height      int32
 	BlameSender bool
+	Refetch     bool
 }
 
 // Tick lets time pass. Send one at least every 100 ms while syncing.
@@ -113,6 +137,7 @@ func (Bytes) isEvent()     {}
 func (Block) isEvent()     {}
 func (Done) isEvent()      {}
 func (Connected) isEvent() {}
+func (Stored) isEvent()    {}
 func (Rejected) isEvent()  {}
 func (Tick) isEvent()      {}
 
@@ -126,42 +151,52 @@ type Request struct {
 	Start    int32
 	Count    int
 	MaxBytes int64
-	Attempt  int // 1 for the first request for Start
+	Attempt  int  // 1 for the first request for Start
+	Hedge    bool // a second copy of blocks that another peer also owes
 }
 
-// Cancel withdraws a request; blocks that still arrive for it are discarded.
+// Cancel withdraws a request; blocks that still arrive for it must not be kept
+// in memory (reported as Block they are answered with Discard). When all
+// requests at a peer are withdrawn, reset its stream and report Done (Failed)
+// for each: until then they count against the peer's own caps, though no longer
+// against the global ones.
 type Cancel struct {
 	Peer PeerID
 	ID   RequestID
 }
 
-// Deliver gives the buffered block at Height, which Peer sent, to the chain.
-// Deliveries come in height order.
+// Deliver gives the buffered block at Height, which Peer sent in its reply to
+// ID, to the chain. Deliveries come in height order, heights on disk left out;
+// after a Rejected that asks again, only what was refused is delivered again.
 type Deliver struct {
 	Peer   PeerID
+	ID     RequestID
 	Height int32
 }
 
-// Discard frees a received block that is not wanted (a hedge's second copy, or
-// a block of an abandoned branch).
+// Discard frees the block at Height that Peer sent in its reply to ID: it is
+// not wanted (a hedge's second copy, or a block of an abandoned branch). The
+// same peer may have sent a copy under another ID that is wanted.
 type Discard struct {
 	Peer   PeerID
+	ID     RequestID
 	Height int32
 }
 
-// Drop disconnects Peer: it lied.
+// Drop disconnects Peer: it lied. PeerGone follows; until then nothing that the
+// peer reports counts.
 type Drop struct {
 	Peer   PeerID
 	Reason string
 }
 
-// Stalled is for the log: Peer holds Height and has sent nothing for Waited;
-// Asked was asked instead or too.
+// Stalled is for the log: Peer holds Height and has sent nothing, or far too
+// little, for Waited; Asked was asked instead or too.
 type Stalled struct {
 	Peer   PeerID
 	Height int32
 	Waited time.Duration
-	Asked  PeerID // empty: nobody else has it
+	Asked  PeerID // empty: nobody else can be asked now
 }
 
 func (Request) isAction() {}
@@ -178,19 +213,7 @@ type Stats struct {
 	PromisedBytes          int64 // of outstanding requests, not yet received
 	BufferedBytes          int64 // received, not yet connected
 	ByteLimit              int64
-	Reason                 string // why nothing is asked for; empty while working
+	// Reason says why nothing is asked for. Empty while requests are
+	// outstanding and when nothing is missing.
+	Reason string
 }
-
-// A Scheduler tracks peers, outstanding requests and blocks that await
-// connection. It is not safe for concurrent use.
-type Scheduler struct{}
-
-// New returns a Scheduler. It reports every field of cfg that is out of range.
-func New(cfg Config) (*Scheduler, error) { panic("stub") }
-
-// Step takes one event and returns what to do now, in order. The slice is
-// reused by the next Step.
-func (s *Scheduler) Step(now time.Time, e Event) []Action { panic("stub") }
-
-// Stats returns a snapshot.
-func (s *Scheduler) Stats() Stats { panic("stub") }

@@ -1,0 +1,211 @@
+package ibd
+
+import (
+	"math"
+	"time"
+)
+
+// Tuning. Only the caps of Config are contract; these are the starting values
+// of DESIGN §7 and what the simulation of this package likes.
+const (
+	unknownRTT   = 100 * time.Millisecond // until measured
+	unknownRate  = 1 << 20                // bytes/s of a peer before its first sample, if no other peer tells better
+	quotaSlack   = 50 * time.Millisecond  // past the round trip: a reply's way through the peer's disk
+	chunkTime    = 100 * time.Millisecond // one request should keep a peer busy about this long
+	maxChunk     = 1 << 20                // expected bytes of one request
+	sampleTime   = 50 * time.Millisecond  // shortest interval of a rate sample while a peer is busy
+	maxRate      = 10 << 30               // bytes/s; keeps the integer arithmetic in range
+	bucketTime   = 500 * time.Millisecond
+	buckets      = 8 // of bucketTime: the 4 s over which the holder of the front is judged
+	maxLacks     = 16
+	backoffFirst = time.Second
+	backoffMost  = 30 * time.Second
+	fullScale    = 16
+)
+
+// request is an outstanding request.
+type request struct {
+	id        RequestID
+	start     int32
+	count     int32
+	next      int32 // blocks received
+	cancelled bool
+	hedge     bool
+	asked     time.Duration
+	promise   int64 // bytes that may still come
+	share     int64 // bytes expected of one block when asked
+	expect    int64 // bytes still expected
+	frames    int64 // bytes of the blocks received
+	arrived   int64 // bytes reported, of which frames were counted once
+	charge    int64 // of a hedge: counted against the hedge budget
+}
+
+func (r *request) last() int32  { return r.start + r.count - 1 }
+func (r *request) nextH() int32 { return r.start + r.next }
+
+// lack is a range that a peer said it does not have.
+type lack struct {
+	from, to int32
+	until    time.Duration
+}
+
+// peer is what the scheduler knows of one peer.
+type peer struct {
+	id        PeerID
+	tie       uint64 // decides between equals
+	low, high int32
+	dropped   bool // a Drop is out, PeerGone is to come
+
+	reqs     []*request // outstanding, oldest first, cancelled ones too
+	live     int        // of reqs, not cancelled
+	blocks   int        // owed by reqs
+	promised int64      // bytes that reqs may still bring
+	expect   int64      // bytes expected of reqs
+
+	rtt         time.Duration // smallest seen; 0 unknown
+	rate        int64         // bytes/s, moving average; 0 unknown
+	acc         int64         // bytes since sampleStart
+	sampleStart time.Duration
+	busySince   time.Duration // last time live went from 0 to 1
+	idleSince   time.Duration // last time live went to 0
+	lastBytes   time.Duration // 0: never
+	bucket      [buckets]int64
+	bucketNo    int64
+
+	until      time.Duration // not to be asked before
+	why        waitReason    // of until
+	backoffs   int           // in a row, of Busy and Failed
+	strikes    int           // stalls in a row
+	scale      int64         // of the quota, in sixteenths
+	stallTold  time.Duration // when a stall that nobody can mend was last told
+	lacks      []lack
+	lackRounds int // NotFound in a row
+
+	passed bool // scratch of assign
+}
+
+// waitReason says why a peer is left alone.
+type waitReason uint8
+
+const (
+	waitNone waitReason = iota
+	waitBusy
+	waitFailed
+	waitStalled
+)
+
+func (p *peer) find(id RequestID) *request {
+	for _, r := range p.reqs {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+func (p *peer) roundTrip() time.Duration {
+	if p.rtt == 0 {
+		return unknownRTT
+	}
+	return p.rtt
+}
+
+// count adds n bytes that arrived now to the rate.
+func (p *peer) count(now time.Duration, n int64) {
+	p.lastBytes = now
+	p.advance(now)
+	p.bucket[p.bucketNo%buckets] += n
+	p.acc += n
+	if dt := now - p.sampleStart; dt >= sampleTime {
+		p.sample(dt)
+		p.sampleStart = now
+	}
+}
+
+func (p *peer) sample(dt time.Duration) {
+	x := min(p.acc, math.MaxInt64/int64(time.Second)) * int64(time.Second) / int64(dt)
+	x = max(1, min(x, maxRate))
+	p.acc = 0
+	if p.rate == 0 {
+		p.rate = x
+		return
+	}
+	// A burst out of a buffer is not a rate: one sample counts at most 8 times the mean.
+	p.rate = max(1, (4*p.rate+min(x, 8*p.rate))/5)
+}
+
+// busy notes that the first request is out.
+func (p *peer) busy(now time.Duration) {
+	p.busySince = now
+	p.sampleStart = now + p.roundTrip()
+	p.acc = 0
+}
+
+// idle notes that the last request ended.
+func (p *peer) idle(now time.Duration) {
+	p.idleSince = now
+	if p.acc > 0 {
+		p.sample(max(now-p.sampleStart, 5*time.Millisecond))
+	}
+}
+
+func (p *peer) advance(now time.Duration) {
+	no := int64(now / bucketTime)
+	for range min(no-p.bucketNo, buckets) {
+		p.bucketNo++
+		p.bucket[p.bucketNo%buckets] = 0
+	}
+	p.bucketNo = no
+}
+
+// recent returns the bytes/s of the last 4 s.
+func (p *peer) recent(now time.Duration) int64 {
+	p.advance(now)
+	var sum int64
+	for _, n := range p.bucket {
+		sum += n
+	}
+	return sum / int64(buckets*bucketTime/time.Second)
+}
+
+// lacking returns the end of the range around h that the peer said it lacks,
+// and whether there is one in force.
+func (p *peer) lacking(now time.Duration, h int32) (int32, bool) {
+	for _, l := range p.lacks {
+		if l.from <= h && h <= l.to && now < l.until {
+			return l.to, true
+		}
+	}
+	return 0, false
+}
+
+// lacksFrom returns the lowest height above h that the peer said it lacks, or
+// the largest height.
+func (p *peer) lacksFrom(now time.Duration, h int32) int32 {
+	low := int32(math.MaxInt32)
+	for _, l := range p.lacks {
+		if l.from > h && now < l.until {
+			low = min(low, l.from)
+		}
+	}
+	return low
+}
+
+func (p *peer) addLack(l lack, now time.Duration) {
+	kept := p.lacks[:0]
+	for _, o := range p.lacks {
+		if now < o.until && (o.from < l.from || o.to > l.to) {
+			kept = append(kept, o)
+		}
+	}
+	if len(kept) == maxLacks { // forget the one that ends first: it is asked for again too early
+		first := 0
+		for i, o := range kept {
+			if o.until < kept[first].until {
+				first = i
+			}
+		}
+		kept = append(kept[:first], kept[first+1:]...)
+	}
+	p.lacks = append(kept, l)
+}
