@@ -8,15 +8,20 @@ package chain
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
-	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/store"
 )
 
 // Options configure Open. Zero means the default given.
@@ -39,6 +44,11 @@ type Options struct {
 	MaxQueueBlocks int           // blocks inside the pipeline; default 256
 	MaxQueueBytes  int64         // default 32 MiB (one block always fits)
 	MinFreeBytes   uint64        // stop accepting blocks below this much free disk; 0: off
+	// ScriptsChecked says that the scripts of the transaction with this witness
+	// id passed under these flags before (the mempool's memory). It is asked
+	// from many goroutines for blocks that did not come from sync, import or
+	// disk. Default: never.
+	ScriptsChecked func(wtxid chainhash.Hash, flags uint32) bool
 }
 
 // Source says where a block came from, for blame and for the log.
@@ -91,17 +101,27 @@ type Verdict struct {
 }
 
 // A Ticket yields the verdict on one submitted block.
-type Ticket struct{}
+type Ticket struct {
+	done    chan struct{}
+	verdict Verdict // set before done is closed
+}
 
 // Done is closed when the verdict is there.
-func (t *Ticket) Done() <-chan struct{} { panic("stub") }
+func (t *Ticket) Done() <-chan struct{} { return t.done }
 
 // Verdict returns the verdict; valid only after Done is closed.
-func (t *Ticket) Verdict() Verdict { panic("stub") }
+func (t *Ticket) Verdict() Verdict { return t.verdict }
 
 // Wait blocks until the verdict is there or ctx ends (then Outcome is Failed and
 // Err is ctx's; the block goes on through the pipeline all the same).
-func (t *Ticket) Wait(ctx context.Context) Verdict { panic("stub") }
+func (t *Ticket) Wait(ctx context.Context) Verdict {
+	select {
+	case <-t.done:
+		return t.verdict
+	case <-ctx.Done():
+		return Verdict{Outcome: Failed, Height: -1, Err: ctx.Err()}
+	}
+}
 
 // NodeStatus describes what is known of one header.
 type NodeStatus struct {
@@ -123,97 +143,178 @@ type ChainTip struct {
 }
 
 // A Chain is an open chain. All methods are safe for concurrent use unless they
-// say otherwise.
-type Chain struct{}
+// say otherwise. Readers never wait for validation.
+type Chain struct {
+	o       Options // with defaults filled in
+	log     *slog.Logger
+	store   *store.Store
+	tree    *tree
+	coins   *coinCache
+	queue   *queue
+	tip     *notice // the published tip
+	heads   *notice // the best header; set under tree.mu
+	kick    chan struct{}
+	asked   chan request
+	refused limiter // of log lines
+	forks   limiter
+
+	created bool // Open made the store: there is no tail to look for
+	ran     atomic.Bool
+	lowDisk atomic.Bool
+	ready   chan struct{}
+	closed  chan struct{} // closed when Run returns
+}
+
+// withDefaults fills in o's defaults and reports every field out of range.
+func (o Options) withDefaults() (Options, error) {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if o.Dir == "" {
+		fault("chain: Dir is empty")
+	}
+	if o.Params == nil {
+		fault("chain: Params is nil")
+	} else if o.ChainID == "" {
+		o.ChainID = o.Params.ChainID()
+	}
+	if o.Engine == nil {
+		fault("chain: Engine is nil")
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Workers < 0 || o.Workers > 1024 {
+		fault("chain: Workers is %d, not in 0…1024", o.Workers)
+	} else if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.MaxQueueBlocks < 0 || o.MaxQueueBlocks > 1<<16 {
+		fault("chain: MaxQueueBlocks is %d, not in 0…65536", o.MaxQueueBlocks)
+	} else if o.MaxQueueBlocks == 0 {
+		o.MaxQueueBlocks = 256
+	}
+	if o.FlushBlocks < 0 {
+		fault("chain: FlushBlocks is %d, below 0", o.FlushBlocks)
+	} else if o.FlushBlocks == 0 {
+		o.FlushBlocks = 2000
+	}
+	if o.FlushInterval < 0 {
+		fault("chain: FlushInterval is %v, below 0", o.FlushInterval)
+	} else if o.FlushInterval == 0 {
+		o.FlushInterval = 5 * time.Second
+	}
+	for _, f := range []struct {
+		name string
+		v    *int64
+		def  int64
+	}{
+		{"CacheBytes", &o.CacheBytes, 64 << 20},
+		{"FlushBytes", &o.FlushBytes, 32 << 20},
+		{"MaxQueueBytes", &o.MaxQueueBytes, 32 << 20},
+	} {
+		if *f.v < 0 {
+			fault("chain: %s is %d, below 0", f.name, *f.v)
+		} else if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	return o, errors.Join(faults...)
+}
 
 // Open opens or creates the chain in o.Dir, loads the header tree and the
 // committed tip. It reports every option out of range. Nothing runs until Run.
-func Open(o Options) (*Chain, error) { panic("stub") }
+func Open(o Options) (*Chain, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Open(store.Options{
+		Dir: o.Dir, FS: o.FS, ChainID: o.ChainID, Magic: o.Params.Magic, Logger: o.Logger,
+		MaxRecordBytes: maxRecordBytes(o.Params),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the chain in %s: %w", o.Dir, err)
+	}
+	c := &Chain{
+		o:      o,
+		log:    o.Logger,
+		store:  st,
+		tree:   newTree(o.Params.SealBytes),
+		coins:  newCoinCache(st),
+		queue:  newQueue(o.MaxQueueBlocks, o.MaxQueueBytes),
+		kick:   make(chan struct{}, 1),
+		asked:  make(chan request),
+		ready:  make(chan struct{}),
+		closed: make(chan struct{}),
+	}
+	if err := c.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the chain in %s: %w", o.Dir, err), st.Close())
+	}
+	return c, nil
+}
+
+// maxRecordBytes is the largest block or undo record. A block can spend as many
+// coins as it has room for inputs of 41 bytes, each with the longest script.
+func maxRecordBytes(p *consensus.Params) int {
+	const inputBytes, coinBytes = 41, txscript.MaxScriptSize + 16
+	return min(1<<30, max(p.MaxBlockBytes(), p.MaxBlockWeight/4/inputBytes*coinBytes))
+}
 
 // Run first replays what a crash left on disk past the committed tip, then runs
-// the pipeline until ctx ends, commits and returns. It joins every goroutine it
-// started. A returned error other than ctx's is our own trouble.
-func (c *Chain) Run(ctx context.Context) error { panic("stub") }
+// the pipeline until ctx ends, commits and returns ctx's error. It joins every
+// goroutine it started. Another error is our own trouble. Run may be called once.
+func (c *Chain) Run(ctx context.Context) error {
+	if !c.ran.CompareAndSwap(false, true) {
+		return errors.New("chain: Run was called before")
+	}
+	return c.conduct(ctx)
+}
 
 // Ready is closed when the replay is over and Submit no longer waits for it.
-func (c *Chain) Ready() <-chan struct{} { panic("stub") }
+func (c *Chain) Ready() <-chan struct{} { return c.ready }
 
-// Close releases the store; call it after Run has returned.
-func (c *Chain) Close() error { panic("stub") }
-
-// Submit hands over a block as received (header ‖ seal ‖ transactions). It blocks
-// only while the pipeline is full; verdicts come in the order in which blocks
-// were accepted. It keeps raw. An error is ctx's or ErrClosed; everything about
-// the block is in the ticket. A locally made block (FromMiner, FromRPC) gets its verdict only after it is
-// durable.
-func (c *Chain) Submit(ctx context.Context, raw []byte, src Source) (*Ticket, error) { panic("stub") }
-
-// AcceptHeaders checks headers (consecutive, ascending) and adds them to the
-// tree. It stops at the first fault. added counts the new ones; last is the end
-// of what is now known of them. A header whose parent is unknown gives
-// a *consensus.RuleError "unknown-parent" that blames nobody.
-func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last Tip, err error) {
-	panic("stub")
-}
-
-// CheckHeader runs the header checks without adding anything. known is true if
-// the tree has it already, then status is what Status returns.
-func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err error) { panic("stub") }
-
-// Tip returns the validated tip and a channel that is closed at its next change.
-// Until the first Run it is the committed tip.
-func (c *Chain) Tip() (Tip, <-chan struct{}) { panic("stub") }
-
-// BestHeader returns the tip of the valid header chain with most work, and a
-// channel that is closed at its next change.
-func (c *Chain) BestHeader() (Tip, <-chan struct{}) { panic("stub") }
-
-// Status returns what is known of a header.
-func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) { panic("stub") }
-
-// HashAt returns the hash at height on the active chain.
-func (c *Chain) HashAt(height int32) (chainhash.Hash, bool) { panic("stub") }
-
-// Ancestor returns the hash of the ancestor of hash at height (hash itself
-// included) in the header tree. O(log height).
-func (c *Chain) Ancestor(hash chainhash.Hash, height int32) (chainhash.Hash, bool) { panic("stub") }
-
-// Fork returns the last common block of the branches that end in a and b.
-func (c *Chain) Fork(a, b chainhash.Hash) (hash chainhash.Hash, height int32, ok bool) { panic("stub") }
-
-// Past returns the view that ends in hash, for engines and templates.
-func (c *Chain) Past(hash chainhash.Hash) (consensus.Past, bool) { panic("stub") }
-
-// Have returns the ranges of heights in (from, to] of the branch that ends in
-// tip whose block bytes are on disk, ascending and non-overlapping.
-func (c *Chain) Have(tip chainhash.Hash, from, to int32) [][2]int32 { panic("stub") }
-
-// Locator returns a block locator (newest first, exponentially sparser, genesis
-// last, at most 64 hashes) of the branch that ends in hash.
-func (c *Chain) Locator(hash chainhash.Hash) []chainhash.Hash { panic("stub") }
-
-// HeadersAfter appends to dst up to max raw headers (header ‖ seal each) of the
-// active chain that follow the first hash of the locator found on it (genesis if
-// none), and returns the height of the first.
-func (c *Chain) HeadersAfter(dst []byte, locator []chainhash.Hash, max int) (start int32, n int, raw []byte, err error) {
-	panic("stub")
-}
-
-// Block returns the bytes of a block that is on disk, after checking their CRC.
-// ErrNotFound if there are none.
-func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) { panic("stub") }
-
-// BlockSize returns the size of a block on disk without reading it; 0 if unknown.
-func (c *Chain) BlockSize(hash chainhash.Hash) int { panic("stub") }
-
-// Coin looks a coin up as of the validated tip.
-func (c *Chain) Coin(op wire.OutPoint) (consensus.Coin, bool, error) { panic("stub") }
-
-// Tips lists the leaves of the header tree, the active one first.
-func (c *Chain) Tips() []ChainTip { panic("stub") }
+// Close releases the store; call it after Run has returned. It commits nothing.
+func (c *Chain) Close() error { return c.store.Close() }
 
 // Params returns the network's parameters.
-func (c *Chain) Params() *consensus.Params { panic("stub") }
+func (c *Chain) Params() *consensus.Params { return c.o.Params }
+
+// Submit hands over a block as received (header ‖ seal ‖ transactions). It blocks
+// while the pipeline is full or the replay is not over; verdicts come in the
+// order in which blocks were accepted. It keeps raw. An error is ctx's or
+// ErrClosed; everything about the block is in the ticket. A locally made block
+// (FromMiner, FromRPC) gets its verdict only after it is durable.
+func (c *Chain) Submit(ctx context.Context, raw []byte, src Source) (*Ticket, error) {
+	select {
+	case <-c.ready:
+	case <-c.closed:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	it := &item{raw: raw, src: src, node: noNode, parent: noNode, ticket: &Ticket{done: make(chan struct{})}, prepared: make(chan struct{})}
+	if most := c.o.Params.MaxBlockBytes(); len(raw) > most {
+		err := ruleError("bad-blk-length", consensus.BlameSender, fmt.Sprintf("%d bytes, the most is %d", len(raw), most))
+		it.answer(Verdict{Outcome: Refused, Height: -1, Err: err})
+		return it.ticket, nil
+	}
+	if c.lowDisk.Load() && src.Kind != FromSync && src.Kind != FromImport {
+		it.answer(Verdict{Outcome: Failed, Height: -1, Err: ErrLowDisk})
+		return it.ticket, nil
+	}
+	if err := c.queue.put(ctx, it); err != nil {
+		return nil, err
+	}
+	return it.ticket, nil
+}
 
 // Flush commits everything validated so far.
-func (c *Chain) Flush(ctx context.Context) error { panic("stub") }
+func (c *Chain) Flush(ctx context.Context) error {
+	return c.ask(ctx, (*conductor).commit)
+}

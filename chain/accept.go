@@ -1,0 +1,287 @@
+package chain
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain/consensus"
+)
+
+// accept is the order in which a block is accepted, whoever it comes from. The
+// workers have done the parts that need no order (1, 6 and, if they could, 7)
+// already; their findings count only when their turn comes here, so the verdict
+// does not depend on who was faster.
+//
+// Blame decides what is remembered: a fault of the block marks its header and
+// all that builds on it for ever; a fault of the sender (a mutated or cut body)
+// leaves the header as it was, so that the right body is welcome; a fault of
+// nobody is forgotten.
+//
+// A returned error is our own trouble. A verdict without an outcome says that
+// the block waits to be connected: steps 9 to 12 follow in connect when its
+// branch is the best, at once if it builds on the tip.
+func (c *conductor) accept(it *item) (Verdict, error) {
+	// 1. The bytes decode, within every limit.
+	if it.err != nil {
+		return c.refuse(it, Verdict{Hash: it.hash, Height: -1}, it.err)
+	}
+
+	// 2. The block is new.
+	v, i, done := c.known(it.hash)
+	if done {
+		if v.Outcome == Refused {
+			return c.refuse(it, v, v.Err)
+		}
+		return v, nil
+	}
+	b := it.block
+
+	// 3. Its parent's header is known.
+	parent, ok := c.tree.lookup(&b.Header.PrevBlock)
+	if !ok {
+		return Verdict{Outcome: Orphan, Hash: b.Hash, Height: -1}, nil
+	}
+	v.Height = c.tree.node(parent).height + 1
+
+	// 4. Its parent is not invalid.
+	if c.bad(parent) {
+		return c.refuse(it, v, badParent(&b.Header.PrevBlock))
+	}
+
+	// 5. Its header is valid. Only now does the tree take it, and from peers
+	// only on a branch with enough work.
+	if i == noNode {
+		var err error
+		if i, err = c.acceptHeader(parent, &b.Header, b.Hash, it.src); err != nil {
+			return c.refuse(it, v, err)
+		}
+	}
+
+	// 6. Its body is valid as far as it can be seen without its past.
+	if !it.checked {
+		it.bodyErr = consensus.CheckBlockContextFree(c.o.Params, b)
+	}
+	if it.bodyErr != nil {
+		c.condemn(i, it.bodyErr)
+		return c.refuse(it, v, it.bodyErr)
+	}
+
+	// 7. And given its past.
+	if it.parent != parent {
+		it.pastErr = consensus.CheckBlockContext(c.o.Params, past{c.tree, parent}, b)
+	}
+	if it.pastErr != nil {
+		c.condemn(i, it.pastErr)
+		return c.refuse(it, v, it.pastErr)
+	}
+
+	// 8. Its bytes go to disk, where they stay.
+	linked, err := c.keepBlock(i, b)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if !linked {
+		v.Outcome = Stored // an ancestor's bytes are missing; continued when the gap closes
+		return v, nil
+	}
+
+	// 9–12. See connect.
+	it.node = i
+	return v, nil
+}
+
+// connect goes on with a block whose parent the coins are at. It changes the
+// coins, leaves the scripts to the workers and queues the block as in flight; a
+// broken rule leaves the coins as they were.
+func (c *conductor) connect(i uint32, it *item) error {
+	p, b := c.o.Params, it.block
+	nd := c.tree.node(i)
+	parent := past{c.tree, nd.parent}
+	f := &flight{
+		node:  i,
+		item:  it,
+		step:  step{block: b, height: nd.height, spent: make([]consensus.SpentTx, len(b.Txs))},
+		flags: consensus.ScriptFlags(p, nd.height, b.Hash),
+	}
+	c.coins.push(&f.step)
+	if err := c.applyCoins(parent, f); err != nil {
+		return c.giveUp(f, err)
+	}
+
+	// 10. The engine agrees, now that the coins are at hand.
+	if err := c.o.Engine.CheckBlock(parent, parentCoins{c.coins}, b); err != nil {
+		return c.giveUp(f, err)
+	}
+
+	// 11. Every script succeeds: the workers' task, across blocks.
+	// 12. Connected, in order, when all of them have: see finish.
+	c.launch(f)
+	return nil
+}
+
+// giveUp leaves the coins as they were before f. Failing that is worse than err.
+func (c *conductor) giveUp(f *flight, err error) error {
+	if own := c.takeBack(&f.step); own != nil {
+		return own
+	}
+	return err
+}
+
+// applyCoins is step 9: every input spends a coin that exists, is mature and
+// worth enough, sigops and coinbase keep within bounds, and no unspent output
+// is overwritten (BIP30).
+func (c *conductor) applyCoins(parent past, f *flight) error {
+	p, b, height := c.o.Params, f.step.block, f.step.height
+	overwrites := false
+	if consensus.CheckBIP30(p, parent, b.Hash) {
+		if err := c.checkBIP30(b); err != nil {
+			return err
+		}
+	} else {
+		// Before BIP34 an exempt coinbase may overwrite its twin's coins.
+		overwrites = height < p.BIP34Height
+	}
+	var fees int64
+	sigops := 0
+	inputs := 0
+	for _, tx := range b.Txs[1:] {
+		inputs += len(tx.MsgTx().TxIn)
+	}
+	all := make([]consensus.Coin, 0, inputs)
+	for n, tx := range b.Txs {
+		msg := tx.MsgTx()
+		var coins []consensus.Coin
+		if n > 0 {
+			for _, in := range msg.TxIn {
+				coin, ok, err := c.coins.get(in.PreviousOutPoint)
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return ruleError("bad-txns-inputs-missingorspent", consensus.BlameBlock,
+						fmt.Sprintf("transaction %v spends %v, which is not an unspent output", tx.Hash(), in.PreviousOutPoint))
+				}
+				all = append(all, coin)
+			}
+			coins = all[len(all)-len(msg.TxIn) : len(all) : len(all)]
+			fee, err := consensus.CheckTxInputs(p, parent, msg, coins)
+			if err != nil {
+				return err
+			}
+			if fee > math.MaxInt64-fees {
+				return ruleError("bad-txns-accumulated-fee-outofrange", consensus.BlameBlock, fmt.Sprintf("at transaction %v", tx.Hash()))
+			}
+			fees += fee
+		}
+		cost, err := consensus.SigOpCost(msg, coins, f.flags)
+		if err != nil {
+			return err
+		}
+		if sigops += cost; sigops > p.MaxBlockSigOpsCost {
+			return ruleError("bad-blk-sigops", consensus.BlameBlock, fmt.Sprintf("more than %d by transaction %v", p.MaxBlockSigOpsCost, tx.Hash()))
+		}
+		c.coins.applyTx(&f.step, n, coins, height, overwrites && n == 0)
+	}
+	f.inputs = inputs
+	return consensus.CheckCoinbaseValue(p, height, b.Txs[0].MsgTx(), fees)
+}
+
+func (c *conductor) checkBIP30(b *consensus.Block) error {
+	for _, tx := range b.Txs {
+		op := wire.OutPoint{Hash: *tx.Hash()}
+		for n := range tx.MsgTx().TxOut {
+			op.Index = uint32(n)
+			if _, ok, err := c.coins.get(op); err != nil {
+				return err
+			} else if ok {
+				return ruleError("bad-txns-BIP30", consensus.BlameBlock, fmt.Sprintf("transaction %v overwrites output %d of its unspent twin", tx.Hash(), n))
+			}
+		}
+	}
+	return nil
+}
+
+// known is step 2: it says what became of a hash before. done is false if the
+// block is wanted; then i is its node if its header is known.
+func (c *conductor) known(hash chainhash.Hash) (v Verdict, i uint32, done bool) {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	i, ok := t.find(&hash)
+	if !ok {
+		return Verdict{Hash: hash, Height: -1}, noNode, false
+	}
+	v = Verdict{Hash: hash, Height: t.node(i).height}
+	switch b := t.body(i); {
+	case b.flags&flagInvalid != 0:
+		v.Outcome, v.Err = Refused, ruleError("duplicate-invalid", consensus.BlameBlock, "the block was found invalid before")
+		return v, i, true
+	case b.flags&flagDoomed != 0:
+		v.Outcome, v.Err = Refused, badParent(&t.node(t.node(i).parent).hash)
+		return v, i, true
+	case b.block.Size > 0:
+		v.Outcome = Duplicate
+		return v, i, true
+	}
+	return v, i, false
+}
+
+func badParent(parent *chainhash.Hash) *consensus.RuleError {
+	return ruleError("bad-prevblk", consensus.BlameBlock, fmt.Sprintf("parent %v is invalid", parent))
+}
+
+// checkHeader is step 5 for a header whose parent is known and good.
+func (c *Chain) checkHeader(parent consensus.Past, h *consensus.Header) error {
+	return c.o.Engine.CheckHeader(parent, h, c.o.Now())
+}
+
+// acceptHeader checks the header of a block and adds it to the tree.
+func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.Hash, src Source) (uint32, error) {
+	if err := c.checkHeader(past{c.tree, parent}, h); err != nil {
+		return noNode, err
+	}
+	work := workOf(c.o.Engine.Work(h))
+	if src.Kind == FromSync || src.Kind == FromGossip {
+		if err := c.enoughWork(c.tree.node(parent).work.add(work)); err != nil {
+			return noNode, err
+		}
+	}
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return c.insert(h, hash, parent, work), nil
+}
+
+// enoughWork is the gate in front of the tree for what peers send.
+func (c *Chain) enoughWork(have work128) error {
+	least := c.o.Params.MinChainWork
+	if least == nil || !workOf(least).more(have) {
+		return nil
+	}
+	return ruleError("too-little-chainwork", consensus.BlameNobody, fmt.Sprintf("the branch has %x, the least is %x", have.big(), least))
+}
+
+// insert adds a checked header to the tree unless it is there. The caller holds
+// tree.mu.
+func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) uint32 {
+	t := c.tree
+	i, ok := t.find(&hash)
+	if !ok {
+		i = t.add(h, hash, parent, work)
+		t.touch(i)
+		c.heads.set(t.bestHeader)
+		c.wake()
+	}
+	return i
+}
+
+// wake tells the conductor that there is something to commit some time.
+func (c *Chain) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}

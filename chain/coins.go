@@ -1,0 +1,420 @@
+package chain
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/store"
+)
+
+// A coinEntry is one cached coin, or the grave of one.
+type coinEntry struct {
+	value  int64
+	script []byte // nil in a grave; never changed
+	code   uint32 // height·2 + coinbase
+	state  uint8
+}
+
+const (
+	coinDirty uint8 = 1 << iota // differs from the store
+	coinFresh                   // the store has no such coin: spending it leaves nothing to delete
+	coinSpent                   // a grave: the store has the coin, the next commit deletes it
+)
+
+// coinBytes is what an entry costs besides its script: the 36-byte key, the
+// 48-byte entry, and the map's control bytes and slack at its mean load.
+const coinBytes = 36 + 48 + 36
+
+func (e *coinEntry) coin() consensus.Coin {
+	return consensus.Coin{
+		Value:    e.value,
+		Script:   e.script,
+		Height:   int32(e.code >> 1),
+		Coinbase: e.code&1 == 1,
+	}
+}
+
+// coinStore is where coins are when the cache does not have them.
+type coinStore interface {
+	Coin(op wire.OutPoint) (consensus.Coin, bool, error)
+}
+
+// coinCache is the write-back cache of coins over the store, as of the last
+// block applied, whether or not its scripts have been checked.
+//
+// One goroutine, the conductor, changes it. So that goroutine reads without mu;
+// everybody else reads, and it writes, with mu, held for the coins of one
+// transaction and never across disk reads.
+type coinCache struct {
+	store coinStore
+
+	mu         sync.RWMutex
+	coins      map[wire.OutPoint]coinEntry
+	steps      []*step // from the published tip to the state of coins, oldest first
+	stepsLost  bool    // steps were dropped for their size: see view
+	dirty      []wire.OutPoint
+	bytes      int64 // of all entries and the dirty list
+	dirtyBytes int64 // of what the next commit writes, about
+}
+
+// A step is a block between the published tip and the coins: applied, or taken
+// back. Readers undo it in their heads. Guarded by coinCache.mu.
+type step struct {
+	block *consensus.Block
+	// spent has an entry a transaction; the coins of one are there once that
+	// transaction has been applied.
+	spent  []consensus.SpentTx
+	height int32
+	back   bool // the block was disconnected
+}
+
+func newCoinCache(s coinStore) *coinCache {
+	return &coinCache{store: s, coins: make(map[wire.OutPoint]coinEntry)}
+}
+
+// get returns the coin at op, reading it in if needed. Conductor only.
+func (c *coinCache) get(op wire.OutPoint) (consensus.Coin, bool, error) {
+	if e, ok := c.coins[op]; ok {
+		return e.coin(), e.state&coinSpent == 0, nil
+	}
+	coin, ok, err := c.store.Coin(op)
+	if err != nil {
+		return consensus.Coin{}, false, fmt.Errorf("reading coin %v: %w", op, err)
+	}
+	if !ok {
+		return consensus.Coin{}, false, nil
+	}
+	c.mu.Lock()
+	c.put(op, coinEntry{value: coin.Value, script: coin.Script, code: coinCode(coin)})
+	c.mu.Unlock()
+	return coin, true, nil
+}
+
+func coinCode(c consensus.Coin) uint32 {
+	code := uint32(c.Height) << 1
+	if c.Coinbase {
+		code |= 1
+	}
+	return code
+}
+
+// put sets an entry and keeps the accounts. The caller holds mu.
+func (c *coinCache) put(op wire.OutPoint, e coinEntry) {
+	old, had := c.coins[op]
+	if had {
+		c.bytes -= int64(len(old.script))
+	} else {
+		c.bytes += coinBytes
+	}
+	c.bytes += int64(len(e.script))
+	if e.state&coinDirty != 0 && (!had || old.state&coinDirty == 0) {
+		c.dirty = append(c.dirty, op)
+		c.dirtyBytes += coinBytes + int64(len(e.script)) + chainhash.HashSize + 4
+		c.bytes += chainhash.HashSize + 4
+	}
+	c.coins[op] = e
+}
+
+// spend removes a coin that get has just found. The caller holds mu.
+func (c *coinCache) spend(op wire.OutPoint) {
+	e := c.coins[op]
+	if e.state&coinFresh != 0 {
+		c.bytes -= coinBytes + int64(len(e.script))
+		c.dirtyBytes -= coinBytes + int64(len(e.script))
+		delete(c.coins, op)
+		return
+	}
+	c.put(op, coinEntry{state: coinDirty | coinSpent})
+}
+
+// create adds a coin that did not exist. The store has no such coin unless the
+// cache holds its grave or overwrites says so. The caller holds mu.
+func (c *coinCache) create(op wire.OutPoint, coin consensus.Coin, overwrites bool) {
+	e := coinEntry{value: coin.Value, script: coin.Script, code: coinCode(coin), state: coinDirty | coinFresh}
+	if _, had := c.coins[op]; had || overwrites {
+		e.state = coinDirty
+		if old := c.coins[op]; old.state&coinFresh != 0 {
+			e.state |= coinFresh
+		}
+	}
+	c.put(op, e)
+}
+
+// spendable says whether an output enters the set of coins. What can provably
+// never be spent does not (as in Bitcoin Core, so that the sets compare).
+func spendable(script []byte) bool {
+	return (len(script) == 0 || script[0] != txscript.OP_RETURN) && len(script) <= txscript.MaxScriptSize
+}
+
+// applyTx spends and creates the coins of transaction i of s. All its inputs
+// were found by get. Conductor only.
+func (c *coinCache) applyTx(s *step, i int, coins []consensus.Coin, height int32, overwrites bool) {
+	tx := s.block.Txs[i]
+	msg := tx.MsgTx()
+	op := wire.OutPoint{Hash: *tx.Hash()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.spent[i] = consensus.SpentTx{Tx: msg, Coins: coins}
+	if i > 0 {
+		for _, in := range msg.TxIn {
+			c.spend(in.PreviousOutPoint)
+		}
+	}
+	for n, out := range msg.TxOut {
+		if !spendable(out.PkScript) {
+			continue
+		}
+		op.Index = uint32(n)
+		// The script is copied, for a decoded transaction's scripts share one
+		// buffer that a single unspent coin would keep alive.
+		c.create(op, consensus.Coin{Value: out.Value, Script: bytes.Clone(out.PkScript), Height: height, Coinbase: i == 0}, overwrites)
+	}
+}
+
+// undoTx takes back transaction i of s: its outputs vanish, what it spent is
+// back. It fails if an output is not there, which means that the coins on disk
+// do not belong to the blocks. Conductor only.
+func (c *coinCache) undoTx(s *step, i int, coins []consensus.Coin) error {
+	tx := s.block.Txs[i]
+	msg := tx.MsgTx()
+	op := wire.OutPoint{Hash: *tx.Hash()}
+	for n, out := range msg.TxOut { // reads them in, so that spend knows them
+		if !spendable(out.PkScript) {
+			continue
+		}
+		op.Index = uint32(n)
+		// A coinbase may be gone: before BIP34 two had a later twin's id.
+		if _, ok, err := c.get(op); err != nil {
+			return err
+		} else if !ok && i > 0 {
+			return fmt.Errorf("taking back transaction %v: its output %d is not among the coins", tx.Hash(), n)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n, out := range msg.TxOut {
+		op.Index = uint32(n)
+		if e, ok := c.coins[op]; spendable(out.PkScript) && ok && e.state&coinSpent == 0 {
+			c.spend(op)
+		}
+	}
+	if i > 0 {
+		for n, in := range msg.TxIn {
+			c.create(in.PreviousOutPoint, coins[n], false)
+		}
+	}
+	return nil
+}
+
+// push adds a step at the newest end. Conductor only.
+func (c *coinCache) push(s *step) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.steps = append(c.steps, s)
+}
+
+// pop removes s if it is the newest step (it is not after lose). Conductor only.
+func (c *coinCache) pop(s *step) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.steps); n > 0 && c.steps[n-1] == s {
+		c.steps[n-1] = nil
+		c.steps = c.steps[:n-1]
+	}
+}
+
+// newest returns the newest step if it is the one that applied this block.
+// Conductor only.
+func (c *coinCache) newest(hash chainhash.Hash) *step {
+	if n := len(c.steps); n > 0 && !c.steps[n-1].back && c.steps[n-1].block.Hash == hash {
+		return c.steps[n-1]
+	}
+	return nil
+}
+
+// keep drops all but the newest n steps: the published tip is n steps behind
+// the coins now. Conductor only.
+func (c *coinCache) keep(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	drop := len(c.steps) - n
+	if drop < 0 {
+		return // some of these were lost: wait until they are behind the published tip
+	}
+	if drop > 0 {
+		clear(c.steps[:drop])
+		c.steps = c.steps[drop:]
+		if n == 0 {
+			c.steps = nil
+		}
+	}
+	c.stepsLost = false
+}
+
+// lose forgets the steps: there are too many to keep. Conductor only.
+func (c *coinCache) lose() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.steps, c.stepsLost = nil, true
+}
+
+// view looks op up as of the published tip. It never waits for validation, only
+// for the coins of one transaction. ErrBusy during a reorganisation too deep to
+// keep in memory.
+func (c *coinCache) view(op wire.OutPoint) (consensus.Coin, bool, error) {
+	coin, ok, found, err := c.peek(op, 0)
+	if err != nil || found {
+		return coin, ok, err
+	}
+	return c.store.Coin(op)
+}
+
+// peek answers from memory, undoing the steps from number first on. found is
+// false when only the store can tell.
+func (c *coinCache) peek(op wire.OutPoint, first int) (coin consensus.Coin, ok, found bool, err error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.stepsLost {
+		return coin, false, false, ErrBusy
+	}
+	if e, had := c.coins[op]; had {
+		coin, ok, found = e.coin(), e.state&coinSpent == 0, true
+	}
+	for i := len(c.steps) - 1; i >= first; i-- {
+		s := c.steps[i]
+		if out, made := s.output(op); made {
+			coin, ok, found = out, s.back, true
+			if !s.back {
+				coin = consensus.Coin{}
+			}
+			// A coin made and spent within one block exists neither before nor after it.
+			if _, gone := s.input(op); gone {
+				coin, ok = consensus.Coin{}, false
+			}
+			continue
+		}
+		if in, gone := s.input(op); gone {
+			coin, ok, found = in, !s.back, true
+			if s.back {
+				coin = consensus.Coin{}
+			}
+		}
+	}
+	return coin, ok, found, nil
+}
+
+// output returns the coin that the block makes at op.
+func (s *step) output(op wire.OutPoint) (consensus.Coin, bool) {
+	for i, tx := range s.block.Txs {
+		if *tx.Hash() != op.Hash {
+			continue
+		}
+		outs := tx.MsgTx().TxOut
+		if int64(op.Index) >= int64(len(outs)) || !spendable(outs[op.Index].PkScript) {
+			return consensus.Coin{}, false
+		}
+		out := outs[op.Index]
+		return consensus.Coin{Value: out.Value, Script: out.PkScript, Height: s.height, Coinbase: i == 0}, true
+	}
+	return consensus.Coin{}, false
+}
+
+// input returns the coin at op if the block spends it and got as far.
+func (s *step) input(op wire.OutPoint) (consensus.Coin, bool) {
+	for i := range s.spent {
+		if i == 0 || s.spent[i].Tx == nil {
+			continue
+		}
+		for n, in := range s.spent[i].Tx.TxIn {
+			if in.PreviousOutPoint == op {
+				return s.spent[i].Coins[n], true
+			}
+		}
+	}
+	return consensus.Coin{}, false
+}
+
+// parentCoins shows an engine the coins as of the parent of the block that the
+// newest step applies. Conductor only.
+type parentCoins struct{ c *coinCache }
+
+func (p parentCoins) Coin(op wire.OutPoint) (consensus.Coin, bool, error) {
+	c := p.c
+	s := c.steps[len(c.steps)-1]
+	if in, gone := s.input(op); gone {
+		if _, made := s.output(op); made {
+			return consensus.Coin{}, false, nil
+		}
+		return in, true, nil
+	}
+	if _, made := s.output(op); made {
+		return consensus.Coin{}, false, nil
+	}
+	return c.get(op)
+}
+
+// write puts every dirty coin into b. Conductor only.
+func (c *coinCache) write(b *store.Batch) {
+	for _, op := range c.dirty {
+		e, ok := c.coins[op]
+		switch {
+		case !ok || e.state&coinDirty == 0:
+		case e.state&coinSpent != 0:
+			b.DeleteCoin(op)
+		default:
+			b.PutCoin(op, e.coin())
+		}
+	}
+}
+
+// evictBatch is how many entries clean handles under one hold of the lock.
+const evictBatch = 4096
+
+// clean follows a commit of what write wrote: nothing is dirty any more, and
+// clean coins are dropped at random while there are more than limit bytes.
+// Conductor only.
+func (c *coinCache) clean(limit int64) {
+	for dirty := c.dirty; len(dirty) > 0; {
+		n := min(len(dirty), evictBatch)
+		c.mu.Lock()
+		for _, op := range dirty[:n] {
+			c.bytes -= chainhash.HashSize + 4
+			e, ok := c.coins[op]
+			switch {
+			case !ok:
+			case e.state&coinSpent != 0:
+				c.bytes -= coinBytes
+				delete(c.coins, op)
+			default:
+				e.state = 0
+				c.coins[op] = e
+			}
+		}
+		c.mu.Unlock()
+		dirty = dirty[n:]
+	}
+	c.dirty, c.dirtyBytes = nil, 0
+	if c.bytes <= limit {
+		return
+	}
+	n := 0
+	c.mu.Lock()
+	for op, e := range c.coins {
+		if c.bytes <= limit/2 {
+			break
+		}
+		c.bytes -= coinBytes + int64(len(e.script))
+		delete(c.coins, op)
+		if n++; n%evictBatch == 0 {
+			c.mu.Unlock()
+			c.mu.Lock()
+		}
+	}
+	c.mu.Unlock()
+}

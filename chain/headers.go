@@ -1,0 +1,163 @@
+package chain
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
+)
+
+// headerBatch is how many headers AcceptHeaders checks before it adds them. A
+// peer's reply is no longer than that.
+const headerBatch = 2000
+
+func unknownParent(parent *chainhash.Hash) *consensus.RuleError {
+	return ruleError("unknown-parent", consensus.BlameNobody, fmt.Sprintf("parent %v is unknown", parent))
+}
+
+// AcceptHeaders checks headers (consecutive, ascending) and adds them to the
+// tree. It stops at the first fault; what precedes it is kept. added counts the
+// new ones; last is the end of what is now known of them. A header whose parent
+// is unknown gives a *consensus.RuleError "unknown-parent" that blames nobody.
+//
+// On a network with MinChainWork nothing is added unless the valid part of hs
+// ends on a branch with that much work ("too-little-chainwork", which blames
+// nobody): the caller gathers headers until they claim enough. The headers are
+// durable with the next commit. It may be called at any time and by many.
+func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last Tip, err error) {
+	t := c.tree
+	end := noNode // the last header of hs that is in the tree
+	defer func() {
+		if end != noNode {
+			last = t.tip(end)
+		}
+	}()
+	gated := true // until the tree holds a header with enough work
+	for len(hs) > 0 {
+		if err := ctx.Err(); err != nil {
+			return added, last, err
+		}
+		// What is known already costs a look-up each.
+		hash := consensus.HeaderHash(&hs[0])
+		t.mu.RLock()
+		i, ok := t.find(&hash)
+		bad := ok && t.body(i).flags&flagBad != 0
+		parent, hasParent := t.find(&hs[0].PrevBlock)
+		badAbove := hasParent && t.body(parent).flags&flagBad != 0
+		t.mu.RUnlock()
+		switch {
+		case bad:
+			return added, last, ruleError("duplicate-invalid", consensus.BlameBlock, fmt.Sprintf("header %v was found invalid before", hash))
+		case ok && end != noNode && t.node(i).parent != end:
+			return added, last, notConsecutive(&hs[0], t.node(end).hash)
+		case ok:
+			end, hs = i, hs[1:]
+			continue
+		case !hasParent:
+			return added, last, unknownParent(&hs[0].PrevBlock)
+		case end != noNode && parent != end:
+			return added, last, notConsecutive(&hs[0], t.node(end).hash)
+		case badAbove:
+			return added, last, badParent(&hs[0].PrevBlock)
+		}
+
+		n := min(len(hs), headerBatch)
+		if gated = gated && c.enoughWork(t.node(parent).work) != nil; gated {
+			n = len(hs) // all or nothing
+		}
+		good, works, err := c.checkHeaders(ctx, parent, hs[:n])
+		if gated {
+			sum := t.node(parent).work
+			for _, w := range works {
+				sum = sum.add(w)
+			}
+			if short := c.enoughWork(sum); short != nil {
+				if err == nil {
+					err = short
+				}
+				return added, last, err
+			}
+		}
+		if more, i := c.insertAll(parent, hs[:len(good)], good, works); i != noNode {
+			added += more
+			end = i
+		}
+		if err != nil {
+			return added, last, err
+		}
+		hs = hs[n:]
+	}
+	return added, last, nil
+}
+
+func notConsecutive(h *consensus.Header, before chainhash.Hash) *consensus.RuleError {
+	return ruleError("headers-not-consecutive", consensus.BlameSender, fmt.Sprintf("header with parent %v follows %v", h.PrevBlock, before))
+}
+
+// checkHeaders checks consecutive headers above parent without the tree's lock.
+// It returns hash and work of those before the first fault.
+func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.Header) (hashes []chainhash.Hash, works []work128, err error) {
+	above := &batchPast{base: past{c.tree, parent}, height: c.tree.node(parent).height}
+	hashes = make([]chainhash.Hash, 0, len(hs))
+	works = make([]work128, 0, len(hs))
+	for k := range hs {
+		if k%256 == 0 && ctx.Err() != nil {
+			return hashes, works, ctx.Err()
+		}
+		h := &hs[k]
+		if before := above.Hash(); h.PrevBlock != before {
+			return hashes, works, notConsecutive(h, before)
+		}
+		if err := c.checkHeader(above, h); err != nil {
+			return hashes, works, err
+		}
+		hash := consensus.HeaderHash(h)
+		above.push(h, hash)
+		hashes = append(hashes, hash)
+		works = append(works, workOf(c.o.Engine.Work(h)))
+	}
+	return hashes, works, nil
+}
+
+// insertAll adds checked headers and returns how many were new and the last.
+func (c *Chain) insertAll(parent uint32, hs []consensus.Header, hashes []chainhash.Hash, works []work128) (added int, last uint32) {
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.n
+	last = noNode
+	for k := range hs {
+		last = c.insert(&hs[k], hashes[k], parent, works[k])
+		parent = last
+	}
+	return int(t.n - before), last
+}
+
+// CheckHeader runs the header checks without adding anything. known is true if
+// the tree has it already, then status is what Status returns. height is -1 if
+// the parent is unknown.
+func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err error) {
+	hash := consensus.HeaderHash(h)
+	t := c.tree
+	t.mu.RLock()
+	i, known := t.find(&hash)
+	parent, hasParent := t.find(&h.PrevBlock)
+	bad := hasParent && t.body(parent).flags&flagBad != 0
+	t.mu.RUnlock()
+	switch {
+	case known:
+		return t.node(i).height, true, nil
+	case !hasParent:
+		return -1, false, unknownParent(&h.PrevBlock)
+	}
+	height = t.node(parent).height + 1
+	if bad {
+		return height, false, badParent(&h.PrevBlock)
+	}
+	if err := c.checkHeader(past{t, parent}, h); err != nil {
+		return height, false, err
+	}
+	return height, false, nil
+}

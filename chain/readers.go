@@ -1,0 +1,258 @@
+package chain
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/store"
+)
+
+// Tip returns the validated tip and a channel that is closed at its next change.
+// Until the first Run it is the committed tip.
+func (c *Chain) Tip() (Tip, <-chan struct{}) {
+	i, changed := c.tip.watch()
+	return c.tree.tip(i), changed
+}
+
+// BestHeader returns the tip of the valid header chain with most work, and a
+// channel that is closed at its next change.
+func (c *Chain) BestHeader() (Tip, <-chan struct{}) {
+	i, changed := c.heads.watch()
+	return c.tree.tip(i), changed
+}
+
+// active says whether i is on the active chain. No lock needed.
+func (c *Chain) active(i uint32) bool { return c.tree.descends(c.tip.get(), i) }
+
+// Status returns what is known of a header.
+func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) {
+	t := c.tree
+	t.mu.RLock()
+	i, ok := t.find(&hash)
+	var b body
+	if ok {
+		b = *t.body(i)
+	}
+	t.mu.RUnlock()
+	if !ok {
+		return NodeStatus{}, false
+	}
+	nd := t.node(i)
+	return NodeStatus{
+		Height:    nd.height,
+		Header:    t.header(i),
+		Work:      nd.work.big(),
+		HaveBlock: b.block.Size > 0,
+		Valid:     b.flags&flagValid != 0,
+		Invalid:   b.flags&flagBad != 0,
+		Active:    c.active(i),
+		Txs:       int(b.txs),
+	}, true
+}
+
+// HashAt returns the hash at height on the active chain. O(log height).
+func (c *Chain) HashAt(height int32) (chainhash.Hash, bool) {
+	i := c.tree.ancestor(c.tip.get(), height)
+	if i == noNode {
+		return chainhash.Hash{}, false
+	}
+	return c.tree.node(i).hash, true
+}
+
+// Ancestor returns the hash of the ancestor of hash at height (hash itself
+// included) in the header tree. O(log height).
+func (c *Chain) Ancestor(hash chainhash.Hash, height int32) (chainhash.Hash, bool) {
+	i, ok := c.tree.lookup(&hash)
+	if !ok {
+		return chainhash.Hash{}, false
+	}
+	if i = c.tree.ancestor(i, height); i == noNode {
+		return chainhash.Hash{}, false
+	}
+	return c.tree.node(i).hash, true
+}
+
+// Fork returns the last common block of the branches that end in a and b.
+func (c *Chain) Fork(a, b chainhash.Hash) (hash chainhash.Hash, height int32, ok bool) {
+	i, okA := c.tree.lookup(&a)
+	j, okB := c.tree.lookup(&b)
+	if !okA || !okB {
+		return chainhash.Hash{}, -1, false
+	}
+	nd := c.tree.node(c.tree.fork(i, j))
+	return nd.hash, nd.height, true
+}
+
+// Past returns the view that ends in hash, for engines and templates.
+func (c *Chain) Past(hash chainhash.Hash) (consensus.Past, bool) {
+	i, ok := c.tree.lookup(&hash)
+	if !ok {
+		return nil, false
+	}
+	return past{c.tree, i}, true
+}
+
+// Have returns the ranges of heights in (from, to] of the branch that ends in
+// tip whose block bytes are on disk, ascending and non-overlapping. Both ends of
+// a range are included.
+func (c *Chain) Have(tip chainhash.Hash, from, to int32) [][2]int32 {
+	t := c.tree
+	i, ok := t.lookup(&tip)
+	if !ok {
+		return nil
+	}
+	from = max(from, -1)
+	to = min(to, t.node(i).height)
+	if to <= from {
+		return nil
+	}
+	i = t.ancestor(i, to)
+	var have [][2]int32
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for h := to; h > from; h-- {
+		if t.body(i).block.Size > 0 {
+			if n := len(have); n > 0 && have[n-1][0] == h+1 {
+				have[n-1][0] = h
+			} else {
+				have = append(have, [2]int32{h, h})
+			}
+		}
+		i = t.node(i).parent
+	}
+	slices.Reverse(have)
+	return have
+}
+
+// maxLocator is the most hashes in a locator: 10 single steps and doublings over
+// 2^31 heights stay below it.
+const maxLocator = 64
+
+// Locator returns a block locator (newest first, exponentially sparser, genesis
+// last, at most 64 hashes) of the branch that ends in hash; nil if it is unknown.
+func (c *Chain) Locator(hash chainhash.Hash) []chainhash.Hash {
+	t := c.tree
+	i, ok := t.lookup(&hash)
+	if !ok {
+		return nil
+	}
+	locator := make([]chainhash.Hash, 0, maxLocator)
+	for back := int32(1); ; {
+		nd := t.node(i)
+		locator = append(locator, nd.hash)
+		if nd.height == 0 {
+			return locator
+		}
+		if len(locator) > 10 {
+			back *= 2
+		}
+		i = t.ancestor(i, max(0, nd.height-back))
+	}
+}
+
+// HeadersAfter appends to dst up to max raw headers (header ‖ seal each) of the
+// active chain that follow the first hash of the locator found on it (genesis if
+// none), and returns the height of the first and their number.
+func (c *Chain) HeadersAfter(dst []byte, locator []chainhash.Hash, max int) (start int32, n int, raw []byte, err error) {
+	t := c.tree
+	tip := c.tip.get()
+	height := t.node(tip).height
+	for k := range locator {
+		if i, ok := t.lookup(&locator[k]); ok && t.descends(tip, i) {
+			start = t.node(i).height
+			break
+		}
+	}
+	start++
+	n = min(max, int(height-start)+1)
+	if n <= 0 {
+		return start, 0, dst, nil
+	}
+	nodes := make([]uint32, n)
+	i := t.ancestor(tip, start+int32(n)-1)
+	for k := n - 1; k >= 0; k-- {
+		nodes[k] = i
+		i = t.node(i).parent
+	}
+	dst = slices.Grow(dst, n*(consensus.HeaderBytes+t.sealBytes))
+	for _, i := range nodes {
+		dst = t.appendRaw(dst, i)
+	}
+	return start, n, dst, nil
+}
+
+// place returns where the bytes of a block are; Size is 0 if nowhere.
+func (c *Chain) place(hash *chainhash.Hash) store.Pos {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if i, ok := t.find(hash); ok {
+		return t.body(i).block
+	}
+	return store.Pos{}
+}
+
+// Block returns the bytes of a block that is on disk, after checking their CRC.
+// ErrNotFound if there are none.
+func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) {
+	p := c.place(&hash)
+	if p.Size == 0 {
+		return nil, ErrNotFound
+	}
+	raw, err := c.store.ReadBlock(p)
+	if err != nil {
+		return nil, fmt.Errorf("block %v: %w", hash, err)
+	}
+	return raw, nil
+}
+
+// BlockSize returns the size of a block on disk without reading it; 0 if unknown.
+func (c *Chain) BlockSize(hash chainhash.Hash) int { return int(c.place(&hash).Size) }
+
+// Coin looks a coin up as of the validated tip. ErrBusy during a reorganisation
+// too deep for its steps to be kept in memory.
+func (c *Chain) Coin(op wire.OutPoint) (consensus.Coin, bool, error) { return c.coins.view(op) }
+
+// Tips lists the leaves of the header tree and the active tip, the latter first,
+// then by descending height, first seen first.
+func (c *Chain) Tips() []ChainTip {
+	t := c.tree
+	tip := c.tip.get()
+	type leaf struct {
+		i    uint32
+		body body
+	}
+	t.mu.RLock()
+	leaves := make([]leaf, 0, len(t.leaves)+1)
+	for i := range t.leaves {
+		if i != tip {
+			leaves = append(leaves, leaf{i, *t.body(i)})
+		}
+	}
+	t.mu.RUnlock()
+	slices.SortFunc(leaves, func(a, b leaf) int {
+		return cmp.Or(cmp.Compare(t.node(b.i).height, t.node(a.i).height), cmp.Compare(a.i, b.i))
+	})
+	tips := make([]ChainTip, 0, len(leaves)+1)
+	tips = append(tips, ChainTip{Tip: t.tip(tip), Status: "active"})
+	for _, l := range leaves {
+		ct := ChainTip{Tip: t.tip(l.i), Branch: t.node(l.i).height - t.node(t.fork(l.i, tip)).height}
+		switch {
+		case l.body.flags&flagBad != 0:
+			ct.Status = "invalid"
+		case l.body.flags&flagValid != 0:
+			ct.Status = "valid-fork"
+		case l.body.flags&flagLinked != 0:
+			ct.Status = "valid-headers"
+		default:
+			ct.Status = "headers-only"
+		}
+		tips = append(tips, ct)
+	}
+	return tips
+}

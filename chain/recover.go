@@ -1,0 +1,231 @@
+package chain
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/store"
+)
+
+// load fills the tree from the store, or creates the chain with its genesis
+// block connected. The coins of genesis can never be spent, so there are none.
+func (c *Chain) load() error {
+	tip, ok, err := c.store.Tip()
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return c.create()
+	}
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := c.store.Headers(c.loadHeader); err != nil {
+		return err
+	}
+	at, ok := t.find(&tip.Hash)
+	if !ok || t.node(at).height != tip.Height {
+		return fmt.Errorf("the tip %v at height %d is not in the header tree", tip.Hash, tip.Height)
+	}
+	if t.body(at).flags&flagLinked == 0 {
+		return fmt.Errorf("blocks below the tip %v at height %d are missing", tip.Hash, tip.Height)
+	}
+	t.reconsider(at)
+	c.tip, c.heads = newNotice(at), newNotice(t.bestHeader)
+	return nil
+}
+
+// loadHeader adds a stored node. They come in ascending height.
+func (c *Chain) loadHeader(hash chainhash.Hash, r store.HeaderRecord) error {
+	h, err := consensus.DecodeHeader(c.o.Params, r.Raw)
+	if err != nil {
+		return fmt.Errorf("stored header %v: %w", hash, err)
+	}
+	t := c.tree
+	parent := noNode
+	switch {
+	case t.n == 0 && (hash != c.o.Params.GenesisHash || r.Height != 0):
+		return fmt.Errorf("the first stored header is %v at height %d, not genesis %v", hash, r.Height, c.o.Params.GenesisHash)
+	case t.n > 0:
+		p, ok := t.find(&h.PrevBlock)
+		if !ok || t.node(p).height+1 != r.Height {
+			return fmt.Errorf("stored header %v at height %d: its parent is not", hash, r.Height)
+		}
+		parent = p
+	}
+	i := t.add(&h, hash, parent, workOf(c.o.Engine.Work(&h)))
+	b := t.body(i)
+	b.flags |= r.Status & storedFlags
+	b.block, b.undo, b.txs = r.Block, r.Undo, r.Txs
+	if b.block.Size == 0 {
+		return nil
+	}
+	if parent != noNode && t.body(parent).flags&flagLinked == 0 {
+		t.pending[parent] = append(t.pending[parent], i)
+	} else {
+		b.flags |= flagLinked
+	}
+	return nil
+}
+
+// create writes genesis into a new store.
+func (c *Chain) create() error {
+	c.created = true
+	// A crash between the two steps below leaves a record that nothing knows.
+	if err := c.store.ScanTail(func(store.Pos, []byte) error { return nil }); err != nil {
+		return err
+	}
+	g := c.o.Params.GenesisBlock()
+	p, err := c.store.AppendBlock(g.Raw)
+	if err != nil {
+		return fmt.Errorf("storing genesis: %w", err)
+	}
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.add(&g.Header, g.Hash, noNode, workOf(c.o.Engine.Work(&g.Header)))
+	t.body(i).flags |= flagValid
+	t.setBlock(i, p, uint32(len(g.Txs)))
+	b := c.store.NewBatch()
+	b.PutHeader(g.Hash, t.record(i))
+	b.SetTip(store.Tip{Hash: g.Hash})
+	if err := c.store.Commit(b); err != nil {
+		return fmt.Errorf("storing genesis: %w", err)
+	}
+	t.dirty = nil
+	t.body(i).flags &^= flagDirty
+	c.tip, c.heads = newNotice(i), newNotice(i)
+	return nil
+}
+
+// A tailBlock is a block found past the last commit.
+type tailBlock struct {
+	place  store.Pos
+	header consensus.Header
+	hash   chainhash.Hash
+	txs    uint32
+}
+
+// replay goes on where the last run was cut off: it takes up the blocks that lie
+// past the last commit and connects all that is on disk and was not connected.
+// A header that was not committed is found again in its block.
+func (c *conductor) replay() error {
+	start := time.Now()
+	from := c.verified
+	found, lost := 0, 0
+	if !c.created {
+		// Out-of-order blocks lie before their parents; the number of records past
+		// one commit bounds what waits here.
+		waits := make(map[chainhash.Hash][]tailBlock)
+		err := c.store.ScanTail(func(p store.Pos, raw []byte) error {
+			b, err := c.readTail(p, raw)
+			if err != nil {
+				lost++
+				c.log.Warn("a record past the last commit is no block, left alone", "file", p.File, "offset", p.Offset, "err", err)
+				return nil
+			}
+			todo := []tailBlock{b}
+			for len(todo) > 0 {
+				b, todo = todo[0], todo[1:]
+				switch took, err := c.takeTail(b); {
+				case err != nil:
+					return err
+				case !took:
+					waits[b.header.PrevBlock] = append(waits[b.header.PrevBlock], b)
+				default:
+					found++
+					todo = append(todo, waits[b.hash]...)
+					delete(waits, b.hash)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("looking for blocks past the last commit: %w", err)
+		}
+		for _, bs := range waits {
+			lost += len(bs)
+		}
+	}
+	if err := c.advance(); err != nil {
+		return err
+	}
+	if err := c.drain(); err != nil {
+		return err
+	}
+	if err := c.advance(); err != nil {
+		return err
+	}
+	if found > 0 || lost > 0 || c.verified != from {
+		c.log.Info("replayed blocks past the last commit",
+			"found", found, "unusable", lost, "from_height", c.tree.node(from).height,
+			"height", c.tree.node(c.verified).height, "took_ms", time.Since(start).Milliseconds())
+	}
+	c.replaying = false
+	close(c.ready)
+	return nil
+}
+
+// readTail reads what the tree needs from the bytes of a block.
+func (c *conductor) readTail(p store.Pos, raw []byte) (tailBlock, error) {
+	head := consensus.HeaderBytes + c.o.Params.SealBytes
+	if len(raw) < head {
+		return tailBlock{}, fmt.Errorf("%d bytes", len(raw))
+	}
+	h, err := consensus.DecodeHeader(c.o.Params, raw[:head])
+	if err != nil {
+		return tailBlock{}, err
+	}
+	n, err := txCount(raw[head:])
+	if err != nil {
+		return tailBlock{}, err
+	}
+	return tailBlock{place: p, header: h, hash: consensus.HeaderHash(&h), txs: n}, nil
+}
+
+// takeTail adds a block past the last commit to the tree; false if its parent is
+// not there.
+func (c *conductor) takeTail(b tailBlock) (bool, error) {
+	t := c.tree
+	i, ok := t.lookup(&b.hash)
+	if !ok {
+		parent, ok := t.lookup(&b.header.PrevBlock)
+		if !ok {
+			return false, nil
+		}
+		var err error
+		if i, err = c.acceptHeader(parent, &b.header, b.hash, Source{Kind: FromDisk}); asRule(err) != nil {
+			c.log.Warn("a block past the last commit is not valid any more", "hash", b.hash, "err", err)
+			return true, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.body(i).block.Size == 0 {
+		t.setBlock(i, b.place, b.txs)
+	}
+	return true, nil
+}
+
+var errTxCount = errors.New("no transaction count after the header")
+
+// txCount reads a block's number of transactions; the block has been decoded
+// before, or will be before it counts.
+func txCount(b []byte) (uint32, error) {
+	switch {
+	case len(b) >= 1 && b[0] < 0xfd:
+		return uint32(b[0]), nil
+	case len(b) >= 3 && b[0] == 0xfd:
+		return uint32(binary.LittleEndian.Uint16(b[1:])), nil
+	case len(b) >= 5 && b[0] == 0xfe:
+		return binary.LittleEndian.Uint32(b[1:]), nil
+	}
+	return 0, errTxCount
+}

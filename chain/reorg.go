@@ -1,0 +1,373 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/store"
+)
+
+// aheadBlocks is how many blocks of the best branch are read back from disk and
+// prepared ahead of the coins.
+const aheadBlocks = 64
+
+// advance moves the coins to the end of the best branch whose bytes are all on
+// disk: forward, or back to a fork and forward. It takes the block at hand from
+// waiting and the others from disk. When a block fails on the way it is marked,
+// the best branch is another one, possibly the old, and the coins go there; the
+// published tip moves only to a verified block with more work.
+func (c *conductor) advance() error {
+	for {
+		if err := c.poll(); err != nil {
+			return err
+		}
+		target, more := c.target()
+		if !more {
+			break
+		}
+		if !c.tree.descends(target, c.applied) {
+			// The coins must leave this branch, and they leave it verified.
+			if len(c.flights) > 0 {
+				if err := c.drain(); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := c.disconnect(); err != nil {
+				return err
+			}
+			continue
+		}
+		next := c.tree.ancestor(target, c.tree.node(c.applied).height+1)
+		it, ok := c.waiting[next]
+		if !ok {
+			var err error
+			if it, err = c.fromDisk(next, target); err != nil {
+				return err
+			}
+		}
+		if err := c.advanceTo(next, it); err != nil {
+			return err
+		}
+	}
+	return c.settle()
+}
+
+// target returns where the coins should go; more is false when they are there.
+func (c *conductor) target() (i uint32, more bool) {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	i = t.bestLinked
+	if i == c.applied || i == noNode {
+		return i, false
+	}
+	return i, t.body(c.applied).flags&flagBad != 0 || t.node(i).work.more(t.node(c.applied).work)
+}
+
+// advanceTo connects one block on top of the coins.
+func (c *conductor) advanceTo(next uint32, it *item) error {
+	for c.full(int64(len(it.raw))) {
+		select {
+		case <-c.w.done:
+			if err := c.finish(); err != nil {
+				return err
+			}
+		case <-c.stop:
+			return errStopping
+		}
+	}
+	parent := c.tree.node(next).parent
+	if c.applied != parent {
+		return nil // what came before failed meanwhile
+	}
+	err := errors.Join(it.bodyErr, it.pastErr)
+	if err == nil {
+		err = c.connect(next, it)
+	}
+	if err == nil {
+		delete(c.waiting, next)
+		if len(c.ahead) > 0 && c.ahead[0] == it {
+			c.ahead = c.ahead[1:]
+		}
+		if err := c.finish(); err != nil {
+			return err
+		}
+		return c.commitIfDue()
+	}
+	if asRule(err) == nil {
+		return fmt.Errorf("connecting block %v at height %d: %w", it.hash, c.tree.node(next).height, err)
+	}
+	// The fault counts only if all that came before is sound.
+	if err := c.drain(); err != nil {
+		return err
+	}
+	if c.applied != parent {
+		return nil
+	}
+	delete(c.waiting, next)
+	c.fault(next, err)
+	return c.refuseStored(it, next, err)
+}
+
+// fault marks a block whose bytes are on disk after it broke a rule. Its fault
+// counts for ever; what is nobody's (or, after the checks it passed, cannot be)
+// is not tried again before a restart.
+func (c *conductor) fault(i uint32, err error) {
+	flag := flagDeferred
+	if asRule(err).Blame == consensus.BlameBlock {
+		flag = flagInvalid
+	}
+	c.mark(i, flag)
+}
+
+// condemn marks a header whose body broke a rule before it was stored, if the
+// block is to blame.
+func (c *conductor) condemn(i uint32, err error) {
+	if r := asRule(err); r != nil && r.Blame == consensus.BlameBlock {
+		c.mark(i, flagInvalid)
+	}
+}
+
+func (c *conductor) mark(i uint32, flag uint8) {
+	t := c.tree
+	t.mu.Lock()
+	t.condemn(i, flag, c.tip.get())
+	c.heads.set(t.bestHeader)
+	t.mu.Unlock()
+	c.armFlush()
+}
+
+// bad says whether a node is known to be invalid.
+func (c *conductor) bad(i uint32) bool {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.body(i).flags&flagBad != 0
+}
+
+// reject takes back the first block in flight, whose scripts failed, and all
+// that follow it, then marks it.
+func (c *conductor) reject(err error) error {
+	flights := c.flights
+	for _, f := range flights {
+		f.dropped.Store(true)
+	}
+	for n := len(flights) - 1; n >= 0; n-- {
+		if err := c.takeBack(&flights[n].step); err != nil {
+			return err
+		}
+	}
+	c.flights, c.flightInputs, c.flightBytes = nil, 0, 0
+	c.applied = c.verified
+	if asRule(err) == nil {
+		return fmt.Errorf("checking scripts of block %v at height %d: %w", flights[0].step.block.Hash, flights[0].step.height, err)
+	}
+	c.fault(flights[0].node, err)
+	if err := c.refuseStored(flights[0].item, flights[0].node, err); err != nil {
+		return err
+	}
+	for _, f := range flights[1:] {
+		above := badParent(&f.step.block.Header.PrevBlock)
+		above.Blame = asRule(err).Blame
+		if err := c.refuseStored(f.item, f.node, above); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseStored gives the verdict on a block that failed after it was stored.
+func (c *conductor) refuseStored(it *item, i uint32, err error) error {
+	v, err := c.refuse(it, Verdict{Hash: it.hash, Height: c.tree.node(i).height}, err)
+	if err == nil {
+		it.answer(v)
+	}
+	return err
+}
+
+// takeBack undoes a block in memory, from what it noted when it was applied.
+func (c *conductor) takeBack(s *step) error {
+	for n := len(s.spent) - 1; n >= 0; n-- {
+		if s.spent[n].Tx == nil {
+			continue
+		}
+		if err := c.coins.undoTx(s, n, s.spent[n].Coins); err != nil {
+			return fmt.Errorf("taking back block %v at height %d: %w", s.block.Hash, s.height, err)
+		}
+	}
+	c.coins.pop(s)
+	return nil
+}
+
+// disconnect takes the coins one verified block back, from its undo record.
+func (c *conductor) disconnect() error {
+	t := c.tree
+	i := c.applied
+	nd := t.node(i)
+	t.mu.RLock()
+	at := *t.body(i)
+	t.mu.RUnlock()
+	fail := func(err error) error {
+		return fmt.Errorf("disconnecting block %v at height %d: %w", nd.hash, nd.height, err)
+	}
+	raw, err := c.store.ReadBlock(at.block)
+	if err != nil {
+		return fail(err)
+	}
+	b, err := consensus.DecodeBlock(c.o.Params, raw)
+	if err != nil {
+		return fail(err)
+	}
+	s := &step{block: b, height: nd.height, back: true}
+	if s.spent, err = c.readUndo(b, at.undo); err != nil {
+		return fail(err)
+	}
+	// A block that was never published needs no step back: the one forward goes.
+	undone := c.coins.newest(b.Hash)
+	if undone == nil {
+		c.coins.push(s)
+		if c.awayBytes += int64(len(raw)); c.awayBytes > c.o.MaxQueueBytes {
+			c.coins.lose()
+		}
+	}
+	for n := len(b.Txs) - 1; n >= 0; n-- {
+		if err := c.coins.undoTx(s, n, s.spent[n].Coins); err != nil {
+			return fail(err)
+		}
+	}
+	if undone != nil {
+		c.coins.pop(undone)
+	}
+	c.away = true
+	c.applied, c.verified = nd.parent, nd.parent
+	return c.commitIfDue()
+}
+
+// readUndo returns what each transaction of a connected block spent.
+func (c *conductor) readUndo(b *consensus.Block, p store.Pos) ([]consensus.SpentTx, error) {
+	inputs := 0
+	for _, tx := range b.Txs[1:] {
+		inputs += len(tx.MsgTx().TxIn)
+	}
+	var coins []consensus.Coin
+	if inputs > 0 { // a block that spends nothing has no record
+		raw, err := c.store.ReadUndo(p)
+		if err != nil {
+			return nil, err
+		}
+		if coins, err = decodeUndo(raw, inputs); err != nil {
+			return nil, err
+		}
+	}
+	spent := make([]consensus.SpentTx, len(b.Txs))
+	for n, tx := range b.Txs {
+		spent[n].Tx = tx.MsgTx()
+		if n > 0 {
+			k := len(spent[n].Tx.TxIn)
+			spent[n].Coins, coins = coins[:k:k], coins[k:]
+		}
+	}
+	return spent, nil
+}
+
+// fromDisk returns the next block of the branch to target, read and prepared,
+// and lets the workers prepare those after it.
+func (c *conductor) fromDisk(next, target uint32) (*item, error) {
+	t := c.tree
+	if len(c.ahead) > 0 && c.ahead[0].node != next {
+		c.ahead = nil
+	}
+	last := t.node(next).height - 1
+	if n := len(c.ahead); n > 0 {
+		last = t.node(c.ahead[n-1].node).height
+		if !t.descends(target, c.ahead[n-1].node) {
+			c.ahead, last = nil, t.node(next).height-1
+		}
+	}
+	for len(c.ahead) < aheadBlocks && last < t.node(target).height {
+		last++
+		it := &item{src: Source{Kind: FromDisk}, node: t.ancestor(target, last), parent: noNode, prepared: make(chan struct{})}
+		t.mu.RLock()
+		it.place = t.body(it.node).block
+		t.mu.RUnlock()
+		if len(c.ahead) > 0 && c.aheadBytes()+int64(it.place.Size) > c.o.MaxQueueBytes {
+			break
+		}
+		c.ahead = append(c.ahead, it)
+		c.w.disk <- it
+	}
+	it := c.ahead[0]
+	if err := c.await(it); err != nil {
+		return nil, err
+	}
+	if it.err != nil {
+		// What was stored had been decoded once: the disk is at fault.
+		nd := t.node(next)
+		return nil, fmt.Errorf("reading block %v at height %d back: %w", nd.hash, nd.height, it.err)
+	}
+	return it, nil
+}
+
+func (c *conductor) aheadBytes() (n int64) {
+	for _, it := range c.ahead {
+		n += int64(it.place.Size)
+	}
+	return n
+}
+
+// settle ends an advance: the coins are where they should be, so the blocks that
+// still wait lie beside the best branch.
+func (c *conductor) settle() error {
+	if len(c.flights) == 0 {
+		if err := c.publish(0); err != nil {
+			return err
+		}
+		if c.away && c.verified == c.tip.get() { // the old branch again
+			c.coins.keep(0)
+			c.away, c.awayBytes = false, 0
+		}
+		for _, it := range c.passed { // good, but what built on them was not
+			c.unpublished(it)
+		}
+		clear(c.passed)
+		c.passed = c.passed[:0]
+	}
+	for i, it := range c.waiting {
+		delete(c.waiting, i)
+		if c.bad(i) {
+			if err := c.refuseStored(it, i, badParent(&it.block.Header.PrevBlock)); err != nil {
+				return err
+			}
+			continue
+		}
+		c.logFork(it)
+		c.unpublished(it)
+	}
+	if len(c.unsaved) > 0 {
+		return c.commit()
+	}
+	return nil
+}
+
+// unpublished gives the verdict on a good block that is not part of the active
+// chain.
+func (c *conductor) unpublished(it *item) {
+	c.decide(it, Verdict{Outcome: SideChain, Hash: it.hash, Height: c.tree.node(it.node).height})
+}
+
+// decide gives a good block's verdict, after the next commit if that matters.
+func (c *conductor) decide(it *item, v Verdict) {
+	if it.durable() {
+		c.unsaved = append(c.unsaved, decided{it, v})
+		return
+	}
+	it.answer(v)
+}
+
+// A decided item waits for the commit that makes its verdict true.
+type decided struct {
+	it *item
+	v  Verdict
+}
