@@ -1,0 +1,216 @@
+// Package api is the node's HTTP interface: the versioned JSON routes under
+// /api/v1 with their OpenAPI document, the probes and metrics, the simple routes
+// of the tutorials (/blocks, /mineBlock, /peers, /addPeer, /ws), and the client
+// that the command line uses.
+//
+// It holds no state of the chain: everything comes from a [Node], which the
+// wiring implements. It answers before there is one: status says "starting",
+// the rest 503.
+//
+// Invariants: nothing that changes the node runs without the token, unless the
+// server is open, which only test networks on loopback may be; no page of a
+// foreign site and no rebound DNS name reaches a handler; what a caller may send
+// or leave unread is bounded.
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// A Node is what the server shows and drives. All methods are safe for
+// concurrent use. Those without a context answer at once. An error that is the
+// caller's to know is an [*Error]; any other is logged and becomes a bare 500.
+type Node interface {
+	// Status is the present state. UptimeS is filled in by the server.
+	Status() Status
+	// Peers lists the connected peers, sorted by id.
+	Peers() []Peer
+	// Tip returns the validated tip and a channel that is closed at its next change.
+	Tip() (height int32, hash string, changed <-chan struct{})
+	// BlockAt returns the block at a height of the active chain; *Error 404 if none.
+	BlockAt(ctx context.Context, height int32) (Block, error)
+	// BlockByHash returns any block whose bytes are on disk; *Error 404 if none.
+	BlockByHash(ctx context.Context, hash string) (Block, error)
+	// RawBlock returns the stored bytes (header ‖ seal ‖ transactions); *Error 404 if none.
+	RawBlock(ctx context.Context, hash string) ([]byte, error)
+	// Tips lists the leaves of the header tree, the active one first.
+	Tips() []ChainTip
+
+	// MineBlock makes one block that carries data and returns it once it is
+	// durable. It ends with ctx. *Error 4xx: data too long, or this node cannot
+	// make blocks of its network.
+	MineBlock(ctx context.Context, data string) (Block, error)
+	// Miner tells what the miner does; StartMiner and StopMiner switch it.
+	Miner() MinerStatus
+	StartMiner() error
+	StopMiner() error
+
+	// AddPeer keeps a multiaddr that ends in a peer id, over restarts, and dials
+	// it in the background. Adding one twice is no error.
+	AddPeer(addr string) error
+	// SubmitBlock hands a block in and waits for its verdict. *Error 4xx: refused.
+	SubmitBlock(ctx context.Context, raw []byte) (SubmittedBlock, error)
+	// SubmitTx hands a transaction in and returns its id. *Error 4xx: refused.
+	SubmitTx(ctx context.Context, raw []byte) (txid string, err error)
+
+	// LogLevel and SetLogLevel read and change the least level that is logged
+	// (debug, info, warn or error).
+	LogLevel() string
+	SetLogLevel(level string) error
+	// Stop asks the node to stop; it does not wait.
+	Stop()
+}
+
+// An Error is a fault that the caller is told about.
+type Error struct {
+	Status int    // HTTP
+	Reason string // lower case, no full stop
+}
+
+func (e *Error) Error() string { return e.Reason }
+
+// Errorf makes an [*Error].
+func Errorf(status int, format string, args ...any) *Error {
+	return &Error{Status: status, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Sync states of [SyncStatus].
+const (
+	StateStarting   = "starting"
+	StateConnecting = "connecting"
+	StateHeaders    = "headers"
+	StateBlocks     = "blocks"
+	StateSynced     = "synced"
+	StateStalled    = "stalled"
+)
+
+// Status is what `dunlin status -o json` and GET /api/v1/status show, and what
+// the log's progress line is made from. Hashes are RPC (reversed) hex.
+type Status struct {
+	Network      string        `json:"network" doc:"Name of the network"`
+	ChainID      string        `json:"chain_id" doc:"Name and first 8 hex digits of the genesis hash"`
+	Genesis      string        `json:"genesis" doc:"Hash of the genesis block"`
+	PeerID       string        `json:"peer_id" doc:"libp2p id of this node"`
+	Agent        string        `json:"agent" doc:"Software and version"`
+	Height       int32         `json:"height" doc:"Height of the validated tip"`
+	HeaderHeight int32         `json:"header_height" doc:"Height of the best header"`
+	TargetHeight int32         `json:"target_height" doc:"Greatest height told by a peer or known"`
+	TipHash      string        `json:"tip_hash" doc:"Hash of the validated tip"`
+	TipTime      time.Time     `json:"tip_time" doc:"Header time of the validated tip"`
+	Work         string        `json:"work" doc:"Cumulative work of the validated tip, hex"`
+	Sync         SyncStatus    `json:"sync"`
+	Peers        PeerCounts    `json:"peers"`
+	Mempool      MempoolStatus `json:"mempool"`
+	UptimeS      float64       `json:"uptime_s" doc:"Seconds since the interface was opened"`
+}
+
+// SyncStatus is how far the node is behind, and how fast it catches up.
+type SyncStatus struct {
+	State         string   `json:"state" enum:"starting,connecting,headers,blocks,synced,stalled"`
+	Percent       float64  `json:"percent" doc:"0 to 100"`
+	BlocksPerS    float64  `json:"blocks_per_s"`
+	BytesPerS     float64  `json:"bytes_per_s"`
+	ETAS          *float64 `json:"eta_s" doc:"Seconds until synced; null while unknown"`
+	BehindS       float64  `json:"behind_s" doc:"Seconds between the tip's time and the target's"`
+	InFlight      int      `json:"in_flight" doc:"Requests that wait for an answer"`
+	InFlightLimit int      `json:"in_flight_limit"`
+	Reason        string   `json:"reason" doc:"Why the state is what it is; empty when there is nothing to say"`
+}
+
+// PeerCounts counts connected peers by direction.
+type PeerCounts struct {
+	Inbound  int `json:"inbound"`
+	Outbound int `json:"outbound"`
+}
+
+// MempoolStatus is the size of the pool of unconfirmed transactions.
+type MempoolStatus struct {
+	Count int   `json:"count"`
+	Bytes int64 `json:"bytes"`
+}
+
+// A Peer is a connected peer.
+type Peer struct {
+	ID       string    `json:"id"`
+	Addr     string    `json:"addr" doc:"Multiaddr of the other end"`
+	Endpoint string    `json:"endpoint" doc:"ip:port of the other end"`
+	Inbound  bool      `json:"inbound"`
+	Agent    string    `json:"agent"`
+	Ready    bool      `json:"ready" doc:"Greeted: it is on our chain"`
+	Height   int32     `json:"height" doc:"Of its tip as last told; -1 unknown"`
+	TipHash  string    `json:"tip_hash"`
+	Work     string    `json:"work" doc:"Of its tip, hex"`
+	RTTMS    float64   `json:"rtt_ms" doc:"Smallest round trip seen; 0 unknown"`
+	Since    time.Time `json:"since"`
+	BytesIn  int64     `json:"bytes_in"`
+	BytesOut int64     `json:"bytes_out"`
+	InFlight int       `json:"in_flight" doc:"Requests that wait for its answer"`
+}
+
+// A Block describes a block. Data and CoinbaseText are valid UTF-8.
+type Block struct {
+	Height       int32     `json:"height" doc:"-1 if it is on no known branch"`
+	Hash         string    `json:"hash"`
+	PreviousHash string    `json:"previous_hash"`
+	MerkleRoot   string    `json:"merkle_root"`
+	Time         time.Time `json:"time"`
+	Version      int32     `json:"version"`
+	Bits         string    `json:"bits" doc:"Compact difficulty, 8 hex digits"`
+	Nonce        uint32    `json:"nonce"`
+	Work         string    `json:"work,omitempty" doc:"Cumulative, hex, if known"`
+	Active       bool      `json:"active" doc:"On the active chain"`
+	Txs          int       `json:"txs"`
+	Size         int       `json:"size" doc:"Bytes as stored"`
+	Weight       int       `json:"weight"`
+	Data         string    `json:"data" doc:"Text of the coinbase's OP_RETURN output"`
+	CoinbaseText string    `json:"coinbase_text" doc:"Readable part of the coinbase script"`
+	Validator    string    `json:"validator,omitempty" doc:"Key that sealed it, on stake networks"`
+}
+
+// A ChainTip is a leaf of the header tree.
+type ChainTip struct {
+	Height int32  `json:"height"`
+	Hash   string `json:"hash"`
+	Branch int32  `json:"branch_len" doc:"Blocks since the fork from the active chain"`
+	Status string `json:"status" enum:"active,valid-fork,valid-headers,headers-only,invalid"`
+	Work   string `json:"work" doc:"Cumulative, hex"`
+}
+
+// MinerStatus tells what the miner does.
+type MinerStatus struct {
+	Running bool   `json:"running"`
+	Address string `json:"address" doc:"That new blocks pay"`
+	Blocks  int    `json:"blocks" doc:"Made since the start"`
+	Reason  string `json:"reason" doc:"Why it waits; empty if it does not"`
+}
+
+// SubmittedBlock is the verdict on a submitted block.
+type SubmittedBlock struct {
+	Hash    string `json:"hash"`
+	Height  int32  `json:"height"`
+	Outcome string `json:"outcome" doc:"connected, side-chain, stored or duplicate"`
+}
+
+// simpleBlock is a block as the tutorials have it. The order of the keys is part
+// of it.
+type simpleBlock struct {
+	Index        int32  `json:"index"`
+	Hash         string `json:"hash"`
+	PreviousHash string `json:"previous_hash"`
+	Timestamp    int64  `json:"timestamp"` // Unix seconds
+	Data         string `json:"data"`
+	Validator    string `json:"validator,omitempty"`
+}
+
+func simple(b Block) simpleBlock {
+	s := simpleBlock{
+		Index: b.Height, Hash: b.Hash, PreviousHash: b.PreviousHash,
+		Timestamp: b.Time.Unix(), Data: b.Data, Validator: b.Validator,
+	}
+	if b.Height == 0 && s.Data == "" {
+		s.Data = b.CoinbaseText
+	}
+	return s
+}

@@ -1,0 +1,332 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// NodeFileName is the name of the running node's description in its home.
+const NodeFileName = "node.json"
+
+// A NodeFile describes a running node to scripts and to the command line.
+type NodeFile struct {
+	PID         int      `json:"pid"`
+	PeerID      string   `json:"peer_id"`
+	ListenAddrs []string `json:"listen_addrs"` // full multiaddrs with /p2p/…
+	RPCAddr     string   `json:"rpc_addr"`     // host:port
+	Network     string   `json:"network"`
+	ChainID     string   `json:"chain_id"`
+	Version     string   `json:"version"`
+}
+
+// WriteNodeFile writes <home>/node.json by rename.
+func WriteNodeFile(home string, n NodeFile) error {
+	raw, err := json.MarshalIndent(n, "", "  ")
+	if err != nil {
+		return fmt.Errorf("%s: %w", NodeFileName, err)
+	}
+	return writeFile(home, NodeFileName, append(raw, '\n'))
+}
+
+// RemoveNodeFile removes <home>/node.json; none is no error.
+func RemoveNodeFile(home string) error {
+	if err := os.Remove(filepath.Join(home, NodeFileName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", NodeFileName, err)
+	}
+	return nil
+}
+
+// maxNodeFileBytes bounds what is read of node.json and of the cookie.
+const maxNodeFileBytes = 64 << 10
+
+func readSmall(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxNodeFileBytes))
+}
+
+// ErrUnreachable says that no node answers (exit code 4 of the command line).
+// Its wrappers say why: never started, gone without a word, not listening.
+var ErrUnreachable = errors.New("node unreachable")
+
+type unreachableError struct {
+	reason string
+	cause  error
+}
+
+func (e *unreachableError) Error() string { return e.reason }
+
+// Is makes every such error an ErrUnreachable.
+func (e *unreachableError) Is(target error) bool { return target == ErrUnreachable }
+
+// Unwrap returns the error of the system or the network, if there is one.
+func (e *unreachableError) Unwrap() error { return e.cause }
+
+// ReadNodeFile reads <home>/node.json and checks that its process lives. Errors
+// are ErrUnreachable when no node runs there; a stale file is told from none,
+// and n is filled in then.
+func ReadNodeFile(home string) (n NodeFile, err error) {
+	name := filepath.Join(home, NodeFileName)
+	raw, err := readSmall(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return n, &unreachableError{reason: "no node runs in " + home + " (no " + NodeFileName + "); start one with dunlin start --home " + home, cause: err}
+	}
+	if err != nil {
+		return n, fmt.Errorf("%s: %w", NodeFileName, err)
+	}
+	if err := json.Unmarshal(raw, &n); err != nil || n.PID <= 0 {
+		return n, fmt.Errorf("%s is damaged; a start of the node replaces it", name)
+	}
+	if !alive(n.PID) {
+		return n, &unreachableError{reason: fmt.Sprintf("no node runs in %s: %s is stale, its process %d is gone (killed or crashed); dunlin start carries on from there", home, NodeFileName, n.PID)}
+	}
+	return n, nil
+}
+
+// alive says whether a process exists, whoever owns it.
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	err = p.Signal(syscall.Signal(0))
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+// A Client calls a node's interface. It is safe for concurrent use. Errors are
+// ErrUnreachable when nothing answers, and *Error when the node refuses.
+type Client struct {
+	base  string // http://host:port
+	token string
+	http  *http.Client
+}
+
+// NewClient returns a client for an address, "host:port" or a URL, and a token,
+// which may be empty: then only reads on loopback are answered.
+func NewClient(addr, token string) (*Client, error) {
+	if !strings.Contains(addr, "://") {
+		addr = "http://" + addr
+	}
+	u, err := url.Parse(addr)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, fmt.Errorf("address %q: want host:port or an http(s) URL", addr)
+	}
+	return &Client{
+		base: u.Scheme + "://" + u.Host, token: token,
+		// The interface never redirects, and a token must not follow one.
+		http: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	}, nil
+}
+
+// Open returns a client for the node that runs in home, and its description.
+func Open(home string) (*Client, NodeFile, error) {
+	n, err := ReadNodeFile(home)
+	if err != nil {
+		return nil, n, err
+	}
+	token, err := ReadToken(home)
+	if err != nil {
+		return nil, n, err
+	}
+	c, err := NewClient(n.RPCAddr, token)
+	return c, n, err
+}
+
+// ReadToken reads <home>/api.cookie; "" if there is none.
+func ReadToken(home string) (string, error) {
+	raw, err := readSmall(filepath.Join(home, CookieFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", CookieFile, err)
+	}
+	return strings.TrimSpace(string(raw)), nil
+}
+
+// maxAnswerBytes bounds what a client reads: 1,000 blocks, or one block as hex.
+const maxAnswerBytes = 64 << 20
+
+// Call sends in as JSON (nil: no body) and decodes the answer into out (nil: dropped).
+func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
+	var reader io.Reader
+	if in != nil {
+		raw, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", method, path, err)
+		}
+		reader = bytes.NewReader(raw)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if in != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	w, err := c.http.Do(r)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s %s: %w", method, path, ctx.Err())
+		}
+		return &unreachableError{reason: fmt.Sprintf("no node answers at %s: %v", c.base, err), cause: err}
+	}
+	defer w.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(w.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s %s: reading the answer: %w", method, path, err)
+	case len(raw) > maxAnswerBytes:
+		return fmt.Errorf("%s %s: the answer is larger than %d bytes", method, path, maxAnswerBytes)
+	case w.StatusCode >= 300:
+		return refusal(w.StatusCode, raw)
+	case out == nil:
+		return nil
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("%s %s: decoding the answer: %w", method, path, err)
+	}
+	return nil
+}
+
+// refusal reads the reason from either form of error.
+func refusal(status int, raw []byte) error {
+	var problem huma.ErrorModel
+	var simple struct {
+		Message string `json:"message"`
+	}
+	e := &Error{Status: status, Reason: http.StatusText(status)}
+	if json.Unmarshal(raw, &simple) == nil && simple.Message != "" {
+		e.Reason = simple.Message
+	} else if json.Unmarshal(raw, &problem) == nil && problem.Detail != "" {
+		e.Reason = problem.Detail
+		for _, d := range problem.Errors {
+			e.Reason += "; " + d.Error()
+		}
+	}
+	return e
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (out T, err error) {
+	err = c.Call(ctx, http.MethodGet, "/api/v1"+path, nil, &out)
+	return out, err
+}
+
+func send[T any](ctx context.Context, c *Client, method, path string, in any) (out T, err error) {
+	err = c.Call(ctx, method, "/api/v1"+path, in, &out)
+	return out, err
+}
+
+// Status returns the node's state.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return get[Status](ctx, c, "/status")
+}
+
+// Peers lists the connected peers.
+func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
+	a, err := get[PeersAnswer](ctx, c, "/peers")
+	return a.Peers, err
+}
+
+// AddPeer has the node keep and dial a multiaddr.
+func (c *Client) AddPeer(ctx context.Context, addr string) error {
+	return c.Call(ctx, http.MethodPost, "/api/v1/peers", PeerRequest{Addr: addr}, nil)
+}
+
+// Head returns the block at the validated tip.
+func (c *Client) Head(ctx context.Context) (Block, error) { return get[Block](ctx, c, "/chain/head") }
+
+// Block returns a block by height or hash.
+func (c *Client) Block(ctx context.Context, id string) (Block, error) {
+	return get[Block](ctx, c, "/chain/blocks/"+url.PathEscape(id))
+}
+
+// RawBlock returns the bytes of a block by height or hash, as hex.
+func (c *Client) RawBlock(ctx context.Context, id string) (string, error) {
+	a, err := get[RawBlockAnswer](ctx, c, "/chain/blocks/"+url.PathEscape(id)+"/raw")
+	return a.Hex, err
+}
+
+// Blocks returns up to count blocks of the active chain, ascending from a height.
+func (c *Client) Blocks(ctx context.Context, from int32, count int) ([]Block, error) {
+	a, err := get[BlocksAnswer](ctx, c, "/chain/blocks?from="+strconv.Itoa(int(from))+"&count="+strconv.Itoa(count))
+	return a.Blocks, err
+}
+
+// LastBlocks returns the last n blocks of the active chain, ascending.
+func (c *Client) LastBlocks(ctx context.Context, n int) ([]Block, error) {
+	a, err := get[BlocksAnswer](ctx, c, "/chain/blocks?last="+strconv.Itoa(n))
+	return a.Blocks, err
+}
+
+// Tips lists the leaves of the header tree.
+func (c *Client) Tips(ctx context.Context) ([]ChainTip, error) {
+	a, err := get[TipsAnswer](ctx, c, "/chain/tips")
+	return a.Tips, err
+}
+
+// SubmitBlock hands in a block as hex and returns the verdict.
+func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (SubmittedBlock, error) {
+	return send[SubmittedBlock](ctx, c, http.MethodPost, "/chain/blocks", HexRequest{Hex: blockHex})
+}
+
+// SubmitTx hands in a transaction as hex and returns its id.
+func (c *Client) SubmitTx(ctx context.Context, txHex string) (string, error) {
+	a, err := send[TxAnswer](ctx, c, http.MethodPost, "/tx", HexRequest{Hex: txHex})
+	return a.TxID, err
+}
+
+// Miner tells what the miner does.
+func (c *Client) Miner(ctx context.Context) (MinerStatus, error) {
+	return get[MinerStatus](ctx, c, "/miner")
+}
+
+// SwitchMiner starts or stops the miner.
+func (c *Client) SwitchMiner(ctx context.Context, on bool) (MinerStatus, error) {
+	path := "/miner/stop"
+	if on {
+		path = "/miner/start"
+	}
+	return send[MinerStatus](ctx, c, http.MethodPost, path, nil)
+}
+
+// MineBlock makes one block that carries data; it takes up to 60 s.
+func (c *Client) MineBlock(ctx context.Context, data string) (Block, error) {
+	return send[Block](ctx, c, http.MethodPost, "/miner/block", MineRequest{Data: data})
+}
+
+// LogLevel returns the least level that is logged.
+func (c *Client) LogLevel(ctx context.Context) (string, error) {
+	a, err := get[LogLevel](ctx, c, "/log/level")
+	return a.Level, err
+}
+
+// SetLogLevel changes the least level that is logged.
+func (c *Client) SetLogLevel(ctx context.Context, level string) error {
+	return c.Call(ctx, http.MethodPut, "/api/v1/log/level", LogLevel{Level: level}, nil)
+}
+
+// Stop asks the node to stop and does not wait for it.
+func (c *Client) Stop(ctx context.Context) error {
+	return c.Call(ctx, http.MethodPost, "/api/v1/stop", nil, nil)
+}

@@ -1,0 +1,199 @@
+package api
+
+import (
+	"encoding/json"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// guard lets only those requests through that may reach a handler: the right
+// host name, no foreign page, the token where it is wanted, JSON of a bounded
+// size, and a node that is there.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		if !s.hostAllowed(r.Host) {
+			fail(w, r, http.StatusForbidden, "host %q is not served here; use an IP address or localhost, or add the name to rpc.allowed_hosts", clip(r.Host))
+			return
+		}
+		socket := r.URL.Path == "/ws"
+		if origin := r.Header.Get("Origin"); origin != "" {
+			// An open server lets any page's WebSocket in, as the tutorials'
+			// clients come from browser extensions and local files.
+			if !s.originAllowed(origin, r) && (!s.o.Open || !socket) {
+				fail(w, r, http.StatusForbidden, "origin %q may not call this node; add it to rpc.allowed_origins", clip(origin))
+				return
+			}
+			h.Set("Access-Control-Allow-Origin", origin)
+			h.Add("Vary", "Origin")
+			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+				h.Set("Access-Control-Allow-Methods", "GET, POST, PUT")
+				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+				h.Set("Access-Control-Max-Age", "600")
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+		}
+		if !s.authorised(r, socket) {
+			h.Set("WWW-Authenticate", `Bearer realm="dunlin"`)
+			how := "send Authorization: Bearer with the content of " + CookieFile + " in the node's home"
+			if socket {
+				how = "add ?token= with the content of " + CookieFile + " in the node's home"
+			}
+			fail(w, r, http.StatusUnauthorized, "token missing or wrong; %s", how)
+			return
+		}
+		if !isRead(r) && r.ContentLength != 0 {
+			if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+				fail(w, r, http.StatusUnsupportedMediaType, "the body must be JSON and say so (curl -H 'Content-Type: application/json')")
+				return
+			}
+		}
+		limit := s.bodyLimit(r)
+		if r.ContentLength > limit {
+			fail(w, r, http.StatusRequestEntityTooLarge, "the body has %d bytes, limit %d", r.ContentLength, limit)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		if s.node.Load() == nil && !answersWhileStarting(r.URL.Path) {
+			h.Set("Retry-After", "1")
+			fail(w, r, http.StatusServiceUnavailable, "the node is starting")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func isRead(r *http.Request) bool {
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+}
+
+func answersWhileStarting(path string) bool {
+	switch path {
+	case "/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/openapi.json":
+		return true
+	}
+	return false
+}
+
+// hostAllowed refuses names that a foreign DNS server may have bound to our
+// address. An IP address cannot be rebound.
+func (s *Server) hostAllowed(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil || host == "localhost" {
+		return true
+	}
+	return slices.Contains(s.hosts, host)
+}
+
+// originAllowed is true for the node's own pages and for those of the list.
+func (s *Server) originAllowed(origin string, r *http.Request) bool {
+	if slices.Contains(s.o.AllowedOrigins, origin) {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return u.Scheme == scheme && strings.EqualFold(u.Host, r.Host)
+}
+
+// authorised says whether the request may go on: reads from this machine are
+// open, everything else wants the token unless the server is open. Probes tell
+// nothing worth guarding.
+func (s *Server) authorised(r *http.Request, socket bool) bool {
+	if r.URL.Path == "/livez" || r.URL.Path == "/readyz" {
+		return isRead(r)
+	}
+	local := false
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		local = ap.Addr().Unmap().IsLoopback()
+	}
+	if local && (s.o.Open || (isRead(r) && !socket)) {
+		return true
+	}
+	if socket {
+		if token := r.URL.Query().Get("token"); token != "" {
+			return sameToken(s.token, token)
+		}
+	}
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return sameToken(s.token, strings.TrimSpace(given))
+	}
+	if user, password, ok := r.BasicAuth(); ok {
+		return sameToken(s.token, user+":"+password)
+	}
+	return false
+}
+
+// bodyLimit is in bytes: blocks and transactions travel as hex.
+func (s *Server) bodyLimit(r *http.Request) int64 {
+	switch r.URL.Path {
+	case "/api/v1/chain/blocks", "/api/v1/tx":
+		return s.submitLimit()
+	}
+	return maxBodyBytes
+}
+
+func (s *Server) submitLimit() int64 { return 2*int64(s.o.MaxBlockBytes) + 1024 }
+
+// simpleFault is an error on the simple routes.
+type simpleFault struct {
+	Status  bool   `json:"status"`
+	Message string `json:"message"`
+}
+
+// fail answers with an error in the form of the route: RFC 9457 under /api/v1,
+// the tutorials' form elsewhere.
+func fail(w http.ResponseWriter, r *http.Request, status int, format string, args ...any) {
+	e := Errorf(status, format, args...)
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(status)
+		writeJSON(w, &huma.ErrorModel{Title: http.StatusText(status), Status: status, Detail: e.Reason})
+		return
+	}
+	reply(w, status, simpleFault{Message: e.Reason})
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	writeJSON(w, v)
+}
+
+// writeJSON leaves <, > and & alone: nothing here is embedded in HTML. An error
+// is the caller having gone, which the server notices by itself.
+func writeJSON(w http.ResponseWriter, v any) {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v)
+}
+
+// maxEchoBytes bounds how much of a request an answer repeats.
+const maxEchoBytes = 64
+
+func clip(s string) string {
+	if len(s) <= maxEchoBytes {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return strings.ToValidUTF8(s[:maxEchoBytes], "") + "…"
+}

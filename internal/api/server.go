@@ -1,0 +1,277 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+)
+
+// Limits of the server.
+const (
+	maxBodyBytes    = 64 << 10 // simple routes and WebSocket messages
+	maxHeaderBytes  = 8 << 10
+	headerTimeout   = 5 * time.Second
+	readTimeout     = 30 * time.Second
+	writeTimeout    = 30 * time.Second
+	idleTimeout     = 60 * time.Second
+	stopTimeout     = 1500 * time.Millisecond // Run returns within 2 s
+	maxBlocks       = 1000                    // in one answer of /blocks
+	mineTimeout     = 60 * time.Second
+	readyLagBlocks  = 3 // a ready node stays so while no further behind
+	defaultMaxConns = 256
+)
+
+// Options configure New. Zero means the default given.
+type Options struct {
+	Listen  string // host:port; no default
+	Home    string // where the token's file is written; no default
+	Open    bool   // no token from loopback, any page's WebSocket; needs Test and a loopback Listen
+	Test    bool   // the network is one of tests
+	Remote  bool   // allow a Listen off loopback without TLS
+	TLSCert string // path of a PEM file
+	TLSKey  string // path of a PEM file
+
+	AllowedHosts   []string // names accepted as Host besides localhost and the listen address
+	AllowedOrigins []string // besides the server's own
+	MaxConnections int      // default 256; WebSockets may take half of them
+	MaxBlockBytes  int      // the network's largest block; default 4,000,000
+
+	Starting func() Status // status before there is a node; default: just the state
+	Metrics  http.Handler  // served at /metrics; default: none, 404
+	// MineTimeout bounds POST /mineBlock; default 60 s.
+	MineTimeout time.Duration
+	Version     string // in the OpenAPI document; default "dev"
+	Logger      *slog.Logger
+	Now         func() time.Time // default time.Now
+}
+
+// A Server is the HTTP interface of one node. Make one with New, Listen, then Run.
+type Server struct {
+	o       Options
+	log     *slog.Logger
+	hosts   []string // lower case
+	token   string
+	handler http.Handler
+	started time.Time
+	node    atomic.Pointer[Node]
+	hub     *hub
+	book    *registry
+	ready   atomic.Bool    // was ready at the last look; see readiness
+	sockets sync.WaitGroup // WebSocket handlers, which http.Server does not track
+
+	listener net.Listener // set by Listen
+}
+
+// New checks the options, reporting every fault. It opens and starts nothing.
+func New(o Options) (*Server, error) {
+	var faults []error
+	host, _, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		faults = append(faults, fmt.Errorf("api: listen %q: want host:port", o.Listen))
+	}
+	ip := net.ParseIP(host)
+	loopback := strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
+	if err == nil && !loopback && o.TLSCert == "" && !o.Remote {
+		faults = append(faults, fmt.Errorf("api: listen %s: off loopback the token would travel in the clear; set a TLS certificate and key, or allow remote use explicitly", o.Listen))
+	}
+	if o.Open && (!o.Test || !loopback) {
+		faults = append(faults, errors.New("api: open is for test networks on loopback only"))
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		faults = append(faults, errors.New("api: TLS wants both a certificate and a key"))
+	}
+	if o.Home == "" {
+		faults = append(faults, errors.New("api: no home for "+CookieFile))
+	}
+	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 {
+		faults = append(faults, errors.New("api: limits must not be negative"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = defaultMaxConns
+	}
+	if o.MaxBlockBytes == 0 {
+		o.MaxBlockBytes = 4_000_000
+	}
+	if o.MineTimeout == 0 {
+		o.MineTimeout = mineTimeout
+	}
+	if o.Version == "" {
+		o.Version = "dev"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{
+		o: o, log: o.Logger, token: newToken(), started: o.Now(),
+		hub: newHub(max(1, o.MaxConnections/2)),
+	}
+	s.book = &registry{path: filepath.Join(o.Home, registryFile)}
+	for _, h := range append([]string{host}, o.AllowedHosts...) {
+		s.hosts = append(s.hosts, strings.TrimSuffix(strings.ToLower(h), "."))
+	}
+	s.handler = s.guard(s.routes())
+	return s, nil
+}
+
+// SetNode says that the node is there; until then only status, probes and
+// metrics answer. Call it once.
+func (s *Server) SetNode(n Node) {
+	s.node.Store(&n)
+	select {
+	case s.hub.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Handler returns the whole interface, for tests and for embedding.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Listen opens the port, reads the registered peers and writes the token's file.
+// It returns the address with the port that the system chose. Run calls it if
+// the caller did not; without Run, Close releases the port.
+func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
+	if s.listener != nil {
+		return s.listener.Addr(), nil
+	}
+	var cert tls.Certificate
+	if s.o.TLSCert != "" {
+		var err error
+		if cert, err = tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey); err != nil {
+			return nil, fmt.Errorf("api: TLS certificate %s: %w", s.o.TLSCert, err)
+		}
+	}
+	if err := s.book.load(); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.o.Listen)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("api: %s is in use by another program; choose another with --rpc-listen (port 0 lets the system choose): %w", s.o.Listen, err)
+	case err != nil:
+		return nil, fmt.Errorf("api: listen: %w", err)
+	}
+	if err := writeFile(s.o.Home, CookieFile, []byte(s.token)); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	s.listener = netutil.LimitListener(l, s.o.MaxConnections)
+	if s.o.TLSCert != "" {
+		s.listener = tls.NewListener(s.listener, &tls.Config{
+			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		})
+	}
+	return s.listener.Addr(), nil
+}
+
+// Close releases the port and removes the token's file. Only for a server that
+// was never run.
+func (s *Server) Close() error {
+	if s.listener == nil {
+		return nil
+	}
+	return errors.Join(s.listener.Close(), os.Remove(filepath.Join(s.o.Home, CookieFile)))
+}
+
+// Run serves until ctx ends, then lets running requests end, for at most 2 s,
+// and joins all it started. It returns nil after a stop by ctx.
+func (s *Server) Run(ctx context.Context) error {
+	if _, err := s.Listen(ctx); err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		// net/http reads up to 4 KiB more than it is told.
+		MaxHeaderBytes: maxHeaderBytes - 4<<10,
+		// Requests end when the server is told to stop: those that wait (mining,
+		// WebSockets) would hold it up.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { s.pushBlocks(gctx); return nil })
+	g.Go(func() error {
+		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("api: serve: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if err := server.Shutdown(stop); err != nil {
+			return errors.Join(server.Close())
+		}
+		return nil
+	})
+	err := g.Wait()
+	s.sockets.Wait()
+	// The token dies with the server; a file that is gone already is no fault.
+	if e := os.Remove(filepath.Join(s.o.Home, CookieFile)); e != nil && !errors.Is(e, os.ErrNotExist) {
+		s.log.Warn("api cookie left behind", "err", e)
+	}
+	return err
+}
+
+// status is what the status route shows, node or not.
+func (s *Server) status() Status {
+	var st Status
+	if n := s.node.Load(); n != nil {
+		st = (*n).Status()
+	} else {
+		if s.o.Starting != nil {
+			st = s.o.Starting()
+		}
+		st.Sync.State = StateStarting
+	}
+	st.UptimeS = s.o.Now().Sub(s.started).Round(time.Millisecond).Seconds()
+	return st
+}
+
+// readiness returns what is checked, and "" or what is amiss, for each. A node
+// becomes ready once it is synced and then stays so while it is no more than
+// readyLagBlocks behind, so that a probe does not flap at every new block.
+func (s *Server) readiness() (ready bool, listening, synced string) {
+	st := s.status()
+	if s.node.Load() == nil {
+		listening = "the node is starting"
+	}
+	lag := max(st.TargetHeight, st.HeaderHeight) - st.Height
+	catchingUp := st.Sync.State == StateHeaders || st.Sync.State == StateBlocks
+	if st.Sync.State != StateSynced && (!s.ready.Load() || !catchingUp || lag > readyLagBlocks) {
+		synced = "state " + st.Sync.State
+		if catchingUp {
+			synced += fmt.Sprintf(", height %d of %d", st.Height, max(st.TargetHeight, st.HeaderHeight))
+		}
+		if st.Sync.Reason != "" {
+			synced += ": " + st.Sync.Reason
+		}
+	}
+	ready = listening == "" && synced == ""
+	s.ready.Store(ready)
+	return ready, listening, synced
+}

@@ -1,0 +1,259 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// body is the answer of a route: v as JSON.
+type body[T any] struct{ Body T }
+
+func answer[T any](v T) *body[T] { return &body[T]{Body: v} }
+
+// Bodies of requests and answers that are not types of their own.
+type (
+	// PeersAnswer is what GET /api/v1/peers gives.
+	PeersAnswer struct {
+		Peers []Peer `json:"peers"`
+	}
+	// TipsAnswer is what GET /api/v1/chain/tips gives.
+	TipsAnswer struct {
+		Tips []ChainTip `json:"tips"`
+	}
+	// BlocksAnswer is what GET /api/v1/chain/blocks gives.
+	BlocksAnswer struct {
+		Blocks []Block `json:"blocks" doc:"Ascending"`
+	}
+	// RawBlockAnswer is what GET /api/v1/chain/blocks/{id}/raw gives.
+	RawBlockAnswer struct {
+		Hex string `json:"hex" doc:"Header, seal and transactions as stored"`
+	}
+	// TxAnswer is what POST /api/v1/tx gives.
+	TxAnswer struct {
+		TxID string `json:"txid"`
+	}
+	// Accepted says that something was started and goes on.
+	Accepted struct {
+		Status string `json:"status" example:"accepted"`
+	}
+	// PeerRequest adds a peer.
+	PeerRequest struct {
+		Addr string `json:"addr" maxLength:"512" doc:"Multiaddr that ends in the node's id"`
+	}
+	// MineRequest makes a block.
+	MineRequest struct {
+		Data string `json:"data" doc:"Text for the coinbase's OP_RETURN output; may be empty"`
+	}
+	// HexRequest hands in a block or a transaction.
+	HexRequest struct {
+		Hex string `json:"hex"`
+	}
+	// LogLevel is the least level that is logged.
+	LogLevel struct {
+		Level string `json:"level" enum:"debug,info,warn,error"`
+	}
+)
+
+// nothing is the input of a route that takes none.
+type nothing struct{}
+
+// routesV1 registers the versioned routes and their OpenAPI document.
+func (s *Server) routesV1(mux *http.ServeMux) {
+	c := huma.DefaultConfig("dunlin", s.o.Version)
+	c.OpenAPIPath = "/api/v1/openapi"
+	c.DocsPath, c.SchemasPath = "", "" // the page would load scripts from elsewhere
+	c.CreateHooks = nil                // they add a $schema key to every answer
+	c.Info.Description = "The node's own interface. Reads from this machine are open; everything else wants the content of api.cookie as a bearer token."
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"cookie": {Type: "http", Scheme: "bearer"}}
+	api := humago.New(mux, c)
+
+	read := func(id, path, summary string) huma.Operation {
+		return huma.Operation{
+			OperationID: id, Method: http.MethodGet, Path: "/api/v1" + path, Summary: summary,
+			RejectUnknownQueryParameters: true,
+		}
+	}
+	write := func(id, method, path, summary string, status int) huma.Operation {
+		op := read(id, path, summary)
+		op.Method, op.DefaultStatus, op.MaxBodyBytes = method, status, maxBodyBytes
+		op.Security = []map[string][]string{{"cookie": {}}}
+		return op
+	}
+
+	huma.Register(api, read("status", "/status", "State of the node; answers while it starts"),
+		func(context.Context, *nothing) (*body[Status], error) { return answer(s.status()), nil })
+
+	huma.Register(api, read("peers", "/peers", "Connected peers"),
+		func(context.Context, *nothing) (*body[PeersAnswer], error) {
+			return answer(PeersAnswer{Peers: orEmpty(s.theNode().Peers())}), nil
+		})
+	huma.Register(api, write("peers-add", http.MethodPost, "/peers", "Keep and dial a peer", http.StatusAccepted),
+		func(_ context.Context, in *body[PeerRequest]) (*body[Accepted], error) {
+			if err := CheckPeerAddr(in.Body.Addr); err != nil {
+				return nil, huma.NewError(http.StatusUnprocessableEntity, err.Error())
+			}
+			if err := s.theNode().AddPeer(in.Body.Addr); err != nil {
+				return nil, s.problem("peers-add", err)
+			}
+			return answer(Accepted{Status: "accepted"}), nil
+		})
+
+	huma.Register(api, read("chain-head", "/chain/head", "Block at the validated tip"),
+		func(ctx context.Context, _ *nothing) (*body[Block], error) {
+			_, hash, _ := s.theNode().Tip()
+			b, err := s.theNode().BlockByHash(ctx, hash)
+			if err != nil {
+				return nil, s.problem("chain-head", err)
+			}
+			return answer(b), nil
+		})
+	huma.Register(api, read("chain-tips", "/chain/tips", "Leaves of the header tree, the active one first"),
+		func(context.Context, *nothing) (*body[TipsAnswer], error) {
+			return answer(TipsAnswer{Tips: orEmpty(s.theNode().Tips())}), nil
+		})
+	huma.Register(api, read("chain-blocks", "/chain/blocks", "Blocks of the active chain"),
+		func(ctx context.Context, in *struct {
+			From  int32 `query:"from" minimum:"0" doc:"Height of the first"`
+			Count int   `query:"count" minimum:"1" maximum:"1000" default:"100"`
+			Last  int   `query:"last" minimum:"0" maximum:"1000" doc:"The last so many, in place of from and count"`
+		},
+		) (*body[BlocksAnswer], error) {
+			from, count := int(in.From), in.Count
+			if in.Last > 0 {
+				tip, _, _ := s.theNode().Tip()
+				from, count = max(0, int(tip)-in.Last+1), in.Last
+			}
+			out := BlocksAnswer{Blocks: []Block{}}
+			if err := s.eachBlock(ctx, from, count, func(b Block) { out.Blocks = append(out.Blocks, b) }); err != nil {
+				return nil, s.problem("chain-blocks", err)
+			}
+			return answer(out), nil
+		})
+	type blockID struct {
+		ID string `path:"id" maxLength:"64" doc:"Height on the active chain, or hash"`
+	}
+	huma.Register(api, read("chain-block", "/chain/blocks/{id}", "One block by height or hash"),
+		func(ctx context.Context, in *blockID) (*body[Block], error) {
+			b, err := s.block(ctx, in.ID)
+			if err != nil {
+				return nil, s.problem("chain-block", err)
+			}
+			return answer(b), nil
+		})
+	huma.Register(api, read("chain-block-raw", "/chain/blocks/{id}/raw", "Bytes of one block by height or hash"),
+		func(ctx context.Context, in *blockID) (*body[RawBlockAnswer], error) {
+			b, err := s.block(ctx, in.ID)
+			if err != nil {
+				return nil, s.problem("chain-block-raw", err)
+			}
+			raw, err := s.theNode().RawBlock(ctx, b.Hash)
+			if err != nil {
+				return nil, s.problem("chain-block-raw", err)
+			}
+			return answer(RawBlockAnswer{Hex: hex.EncodeToString(raw)}), nil
+		})
+	submit := write("chain-submit", http.MethodPost, "/chain/blocks", "Hand in a block and wait for the verdict", http.StatusOK)
+	submit.MaxBodyBytes = s.submitLimit()
+	huma.Register(api, submit, func(ctx context.Context, in *body[HexRequest]) (*body[SubmittedBlock], error) {
+		raw, err := hex.DecodeString(in.Body.Hex)
+		if err != nil {
+			return nil, huma.NewError(http.StatusUnprocessableEntity, "hex: "+err.Error())
+		}
+		out, err := s.theNode().SubmitBlock(ctx, raw)
+		if err != nil {
+			return nil, s.problem("chain-submit", err)
+		}
+		return answer(out), nil
+	})
+
+	sendTx := write("tx-submit", http.MethodPost, "/tx", "Hand in a transaction", http.StatusOK)
+	sendTx.MaxBodyBytes = s.submitLimit()
+	huma.Register(api, sendTx, func(ctx context.Context, in *body[HexRequest]) (*body[TxAnswer], error) {
+		raw, err := hex.DecodeString(in.Body.Hex)
+		if err != nil {
+			return nil, huma.NewError(http.StatusUnprocessableEntity, "hex: "+err.Error())
+		}
+		id, err := s.theNode().SubmitTx(ctx, raw)
+		if err != nil {
+			return nil, s.problem("tx-submit", err)
+		}
+		return answer(TxAnswer{TxID: id}), nil
+	})
+
+	huma.Register(api, read("miner", "/miner", "What the miner does"),
+		func(context.Context, *nothing) (*body[MinerStatus], error) { return answer(s.theNode().Miner()), nil })
+	for id, set := range map[string]func(Node) error{"start": Node.StartMiner, "stop": Node.StopMiner} {
+		huma.Register(api, write("miner-"+id, http.MethodPost, "/miner/"+id, "Switch the miner", http.StatusOK),
+			func(context.Context, *nothing) (*body[MinerStatus], error) {
+				if err := set(s.theNode()); err != nil {
+					return nil, s.problem("miner-"+id, err)
+				}
+				return answer(s.theNode().Miner()), nil
+			})
+	}
+	// huma hides the response writer, whose deadline this route must move.
+	op := write("miner-block", http.MethodPost, "/miner/block", "Make one block", http.StatusOK)
+	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) {
+		_, w := humago.Unwrap(hc)
+		next(huma.WithValue(hc, writerKey{}, w))
+	}}
+	huma.Register(api, op, func(ctx context.Context, in *body[MineRequest]) (*body[Block], error) {
+		w, _ := ctx.Value(writerKey{}).(http.ResponseWriter)
+		b, err := s.mine(w, ctx, in.Body.Data)
+		if err != nil {
+			return nil, s.problem("miner-block", err)
+		}
+		return answer(b), nil
+	})
+
+	huma.Register(api, read("log-level", "/log/level", "Least level that is logged"),
+		func(context.Context, *nothing) (*body[LogLevel], error) {
+			return answer(LogLevel{Level: s.theNode().LogLevel()}), nil
+		})
+	huma.Register(api, write("log-level-set", http.MethodPut, "/log/level", "Change the least level that is logged", http.StatusOK),
+		func(_ context.Context, in *body[LogLevel]) (*body[LogLevel], error) {
+			if err := s.theNode().SetLogLevel(in.Body.Level); err != nil {
+				return nil, s.problem("log-level-set", err)
+			}
+			return answer(LogLevel{Level: s.theNode().LogLevel()}), nil
+		})
+	huma.Register(api, write("stop", http.MethodPost, "/stop", "Stop the node", http.StatusAccepted),
+		func(context.Context, *nothing) (*body[Accepted], error) {
+			s.theNode().Stop()
+			return answer(Accepted{Status: "accepted"}), nil
+		})
+}
+
+type writerKey struct{}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// block finds a block by height or hash.
+func (s *Server) block(ctx context.Context, id string) (Block, error) {
+	if len(id) == 64 {
+		if _, err := hex.DecodeString(id); err == nil {
+			return s.theNode().BlockByHash(ctx, id)
+		}
+	}
+	height, err := strconv.ParseUint(id, 10, 31)
+	if err != nil {
+		return Block{}, Errorf(http.StatusUnprocessableEntity, "%q is neither a height nor a block hash of 64 hex digits", clip(id))
+	}
+	return s.theNode().BlockAt(ctx, int32(height))
+}
+
+// problem is an RFC 9457 answer for an error of the node.
+func (s *Server) problem(operation string, err error) error {
+	status, reason := s.explain(operation, err)
+	return huma.NewError(status, reason)
+}

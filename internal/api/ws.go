@@ -1,0 +1,389 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Limits of one WebSocket client.
+const (
+	queueMessages  = 128              // unread messages after which a client is dropped
+	socketWrite    = 10 * time.Second // to hand one message to its system
+	pingInterval   = 30 * time.Second
+	closeTimeout   = 500 * time.Millisecond
+	maxPushedBatch = 100 // blocks told after one change of the tip; older ones are to be asked for
+)
+
+// A socketReply answers a WebSocket message. The order of the keys is part of it.
+type socketReply struct {
+	Status   int             `json:"status"`
+	Error    string          `json:"error"`
+	Response json.RawMessage `json:"response,omitempty"`
+}
+
+var jsonNull = json.RawMessage("null")
+
+func notFound(op string) socketReply {
+	return socketReply{404, fmt.Sprintf("Operation \"%s\" is not supported.", op), jsonNull}
+}
+
+func failed(why string) socketReply { return socketReply{500, why, jsonNull} }
+
+func missingArgs(op string, names ...string) socketReply {
+	return failed(fmt.Sprintf("Operation \"%s\" requires the following \"args\": \"%s\"", op, strings.Join(names, `", "`)))
+}
+
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("api: encoding a message of our own: " + err.Error())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// parseMessage takes a WebSocket message apart. If answer is set the message is
+// at fault and that is what to answer.
+func parseMessage(raw []byte) (op string, args map[string]json.RawMessage, answer *socketReply) {
+	if !json.Valid(raw) {
+		a := failed("Cannot parse request message.")
+		return "", nil, &a
+	}
+	var message struct {
+		Op   json.RawMessage `json:"op"`
+		Args json.RawMessage `json:"args"`
+	}
+	noOp := failed("Message body is not supported.")
+	if json.Unmarshal(raw, &message) != nil || json.Unmarshal(message.Op, &op) != nil || op == "" {
+		return "", nil, &noOp
+	}
+	// Args that are no object are none: the operation says what it misses.
+	if json.Unmarshal(message.Args, &args) != nil {
+		args = nil
+	}
+	return op, args, nil
+}
+
+// A client is one WebSocket connection. Its queue is filled by replies and by
+// pushes and emptied by one writer.
+type client struct {
+	queue  chan []byte
+	cancel context.CancelFunc // drops the connection
+
+	mu     sync.Mutex // guards blocks
+	blocks bool       // wants new blocks
+}
+
+func (c *client) wantsBlocks() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.blocks
+}
+
+// A hub knows the connected clients.
+type hub struct {
+	most int
+	wake chan struct{} // has a token when there is a node to watch
+
+	mu      sync.Mutex // guards clients
+	clients map[*client]bool
+}
+
+func newHub(most int) *hub {
+	return &hub{most: most, wake: make(chan struct{}, 1), clients: map[*client]bool{}}
+}
+
+func (h *hub) add(c *client) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.clients) >= h.most {
+		return false
+	}
+	h.clients[c] = true
+	return true
+}
+
+func (h *hub) remove(c *client) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.clients, c)
+}
+
+func (h *hub) wanted() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.clients {
+		if c.wantsBlocks() {
+			return true
+		}
+	}
+	return false
+}
+
+// push queues a message for all that want blocks and drops those whose queue is
+// full: they do not read. It never blocks. It returns how many it dropped.
+func (h *hub) push(message []byte) (dropped int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.clients {
+		if !c.wantsBlocks() {
+			continue
+		}
+		select {
+		case c.queue <- message:
+		default:
+			c.cancel()
+			delete(h.clients, c)
+			dropped++
+		}
+	}
+	return dropped
+}
+
+// getSocket serves one WebSocket client until it goes, stops reading, or the
+// server stops. The guard has checked host, origin and token.
+func (s *Server) getSocket(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	c := &client{queue: make(chan []byte, queueMessages), cancel: cancel}
+	if !s.hub.add(c) {
+		fail(w, r, http.StatusServiceUnavailable, "too many WebSocket clients, limit %d", s.hub.most)
+		return
+	}
+	defer s.hub.remove(c)
+	s.sockets.Add(1)
+	defer s.sockets.Done()
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the guard's check of the origin knows more
+	})
+	if err != nil {
+		s.log.Debug("websocket handshake", "err", err)
+		return // Accept has answered
+	}
+	conn.SetReadLimit(maxBodyBytes)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		writeSocket(ctx, conn, c.queue)
+	}()
+	// The writer closes the connection when ctx ends, which ends this read.
+	reading := context.WithoutCancel(ctx)
+	for {
+		_, raw, err := conn.Read(reading)
+		if err != nil {
+			break
+		}
+		select {
+		case c.queue <- encode(s.answerSocket(c, raw)):
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	cancel()
+	<-written
+}
+
+// writeSocket writes the queue until ctx ends or the client does not take a
+// message in time, then closes the connection.
+func writeSocket(ctx context.Context, conn *websocket.Conn, queue <-chan []byte) {
+	ping := time.NewTicker(pingInterval)
+	defer ping.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			// Close waits for the other side's farewell; a stopping server has no time.
+			last := time.AfterFunc(closeTimeout, func() { _ = conn.CloseNow() })
+			_ = conn.Close(websocket.StatusGoingAway, "")
+			last.Stop()
+			return
+		case message := <-queue:
+			err = withTimeout(ctx, func(ctx context.Context) error { return conn.Write(ctx, websocket.MessageText, message) })
+		case <-ping.C:
+			err = withTimeout(ctx, conn.Ping)
+		}
+		if err != nil {
+			_ = conn.CloseNow()
+			return
+		}
+	}
+}
+
+func withTimeout(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, socketWrite)
+	defer cancel()
+	return f(ctx)
+}
+
+func (s *Server) answerSocket(c *client, raw []byte) socketReply {
+	op, args, fault := parseMessage(raw)
+	if fault != nil {
+		return *fault
+	}
+	switch op {
+	case "peers":
+		return ok(map[string][]string{"peers": s.knownPeers()})
+	case "register":
+		return s.register(args["addr"])
+	case "subscribe":
+		var topics []string
+		if args["topics"] == nil || json.Unmarshal(args["topics"], &topics) != nil || len(topics) == 0 {
+			return missingArgs(op, "topics")
+		}
+		for _, topic := range topics {
+			if topic != "blocks" {
+				return failed(fmt.Sprintf("Topic \"%s\" is not supported.", clip(topic)))
+			}
+		}
+		c.mu.Lock()
+		c.blocks = true
+		c.mu.Unlock()
+		return ok(map[string][]string{"topics": {"blocks"}})
+	}
+	return notFound(clip(op))
+}
+
+func ok(response any) socketReply {
+	return socketReply{200, "OK", encode(response)}
+}
+
+// knownPeers lists what was registered, as it was given, and then the connected
+// peers that are not among them, as ip:port.
+func (s *Server) knownPeers() []string {
+	out := s.book.list()
+	var known []string
+	for _, a := range out {
+		known = append(known, endpoint(a))
+	}
+	for _, e := range endpoints(s.theNode().Peers()) {
+		if !slices.Contains(known, e) {
+			out = append(out, e)
+		}
+	}
+	return orEmpty(out)
+}
+
+// register keeps the usable addresses of a string or a list and has those that
+// are multiaddrs dialled.
+func (s *Server) register(raw json.RawMessage) socketReply {
+	var addrs []string
+	var one string
+	switch {
+	case raw == nil:
+		return missingArgs("register", "addr")
+	case json.Unmarshal(raw, &one) == nil && one != "":
+		addrs = []string{one}
+	case json.Unmarshal(raw, &addrs) != nil || len(addrs) == 0:
+		return missingArgs("register", "addr")
+	case len(addrs) > maxRegisterArgs:
+		return failed(fmt.Sprintf("Too many addresses: %d, limit %d.", len(addrs), maxRegisterArgs))
+	}
+	var usable []string
+	var reason error
+	for _, a := range addrs {
+		if err := checkRegistered(a); err != nil {
+			if reason == nil {
+				reason = err
+			}
+			continue
+		}
+		usable = append(usable, a)
+	}
+	var dialled []string
+	for _, a := range usable {
+		if !isURL(a) {
+			if err := s.theNode().AddPeer(a); err != nil {
+				if reason == nil {
+					reason = err
+				}
+				continue
+			}
+		}
+		dialled = append(dialled, a)
+	}
+	if len(dialled) == 0 {
+		return failed(fmt.Sprintf("No usable address: %v.", reason))
+	}
+	full, err := s.book.add(dialled)
+	if err != nil {
+		s.log.Error("api register", "err", err)
+		return failed("The addresses could not be kept; the node's log has it.")
+	}
+	if full {
+		return failed(fmt.Sprintf("No room for more addresses, limit %d.", maxRegistered))
+	}
+	return socketReply{Status: 202, Error: "Accepted"}
+}
+
+// pushBlocks tells new blocks to the clients that asked for them, until ctx
+// ends. It follows the tip even while nobody listens, so that a client hears of
+// every block that comes after the answer to its subscription.
+func (s *Server) pushBlocks(ctx context.Context) {
+	var told []string // hashes, oldest first
+	for {
+		var changed <-chan struct{}
+		if n := s.node.Load(); n != nil {
+			var hash string
+			_, hash, changed = (*n).Tip()
+			switch {
+			case told == nil || !s.hub.wanted():
+				told = []string{hash}
+			case told[len(told)-1] != hash:
+				told = s.tell(ctx, *n, hash, told)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-s.hub.wake:
+		}
+	}
+}
+
+// tell pushes the blocks from the one after the newest that was told before up
+// to the tip, ascending, and returns what has been told now. After a reorg these
+// are the blocks of the new branch.
+func (s *Server) tell(ctx context.Context, n Node, hash string, told []string) []string {
+	var batch []Block
+	for h := hash; len(batch) < maxPushedBatch && !slices.Contains(told, h); {
+		b, err := n.BlockByHash(ctx, h)
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.Warn("api push", "hash", h, "err", err)
+			}
+			break
+		}
+		batch = append(batch, b)
+		if b.Height == 0 {
+			break
+		}
+		h = b.PreviousHash
+	}
+	slices.Reverse(batch)
+	for _, b := range batch {
+		message := encode(struct {
+			Event string `json:"event"`
+			Data  Block  `json:"data"`
+		}{"block", b})
+		if n := s.hub.push(message); n > 0 {
+			s.log.Warn("websocket clients dropped that do not read", "clients", n)
+		}
+		told = append(told, b.Hash)
+	}
+	if len(told) == 0 || told[len(told)-1] != hash {
+		told = append(told, hash)
+	}
+	return told[max(0, len(told)-maxPushedBatch):]
+}
