@@ -241,6 +241,8 @@ func duplicateInput(ins []*wire.TxIn) int {
 // CheckBlockContextFree checks what a body proves without its past: merkle root
 // (a duplicate-mutated one blames the sender), coinbase, transaction sanity,
 // base size, legacy sigops. It is the expensive half of a block that workers do.
+// What it holds against the block itself depends on nothing but what the merkle
+// root commits to.
 func CheckBlockContextFree(p *Params, b *Block) error {
 	if err := checkMerkleRoot(b); err != nil {
 		return err
@@ -290,7 +292,7 @@ func legacySigOps(tx *wire.MsgTx) int {
 
 // CheckBlockContext checks the body given its past: coinbase height (BIP34),
 // finality (BIP113), witness commitment once segwit is active and unexpected
-// witness before, weight, BIP54.
+// witness before, weight, BIP54. b has passed CheckBlockContextFree.
 func CheckBlockContext(p *Params, past Past, b *Block) error {
 	height := past.Height() + 1
 	cutoff := b.Header.Timestamp.Unix()

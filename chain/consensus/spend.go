@@ -48,6 +48,22 @@ func ScriptFlags(p *Params, height int32, hash chainhash.Hash) uint32 {
 	return uint32(flags)
 }
 
+const (
+	versionBits = 0x2000_0000 // the top bits of BIP9
+	// simnetSignals are the bits of CSV, segwit and taproot.
+	simnetSignals = 1<<0 | 1<<1 | 1<<2
+)
+
+// BlockVersion is the version that a block made here carries at height. On
+// simnet it signals for what btcd activates by BIP9, so that btcd agrees with
+// the heights that are buried in ours.
+func (p *Params) BlockVersion(height int32) int32 {
+	if p.Name == "simnet" && height < simnetForkHeight {
+		return versionBits | simnetSignals
+	}
+	return versionBits
+}
+
 // CheckTxInputs checks value ranges, maturity, BIP68 locks and BIP54's limits of
 // a non-coinbase transaction in a block at past.Height()+1, and returns its fee.
 // coins[i] is what tx.TxIn[i] spends.
@@ -175,7 +191,7 @@ func SigOpCost(tx *wire.MsgTx, coins []Coin, flags uint32) (int, error) {
 // one after the other. It is safe for concurrent use. It is by far the most
 // expensive check; it does no other.
 func CheckTxScripts(tx *wire.MsgTx, coins []Coin, flags uint32) error {
-	if len(coins) != len(tx.TxIn) {
+	if len(coins) == 0 || len(coins) != len(tx.TxIn) {
 		return fmt.Errorf("scripts of %s: %d coins: %w", tx.TxHash(), len(coins), errCoins)
 	}
 	prevOuts := txscript.PrevOutputFetcher(txscript.NewCannedPrevOutputFetcher(coins[0].Script, coins[0].Value))

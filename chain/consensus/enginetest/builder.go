@@ -57,7 +57,7 @@ type Template struct {
 	Script  []byte          // that the coinbase pays; default OP_TRUE
 	Value   *int64          // that the coinbase claims; default subsidy and fees
 	Time    time.Time       // default: the parent's and the network's spacing
-	Version int32           // default 0x20000000
+	Version int32           // default: the network's
 	Data    string          // in an OP_RETURN output of the coinbase
 	Change  func(*Unsealed) // last change before the merkle root; breaks whatever it likes
 }
@@ -122,7 +122,7 @@ func (b *Builder) MineTemplate(parent *consensus.Block, t Template) *consensus.B
 
 	u := &Unsealed{Txs: append([]*wire.MsgTx{b.coinbase(height, made, &t)}, t.Txs...)}
 	h := consensus.Header{}
-	h.Version = 0x20000000
+	h.Version = p.BlockVersion(height)
 	if t.Version != 0 {
 		h.Version = t.Version
 	}
