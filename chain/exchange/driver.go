@@ -1,0 +1,803 @@
+package exchange
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/ibd"
+)
+
+const (
+	maxPulls       = 8                // header pulls at once, near the tip
+	nearHeaders    = MaxHeaders       // a peer ahead by no more than this is asked besides others
+	pullSlow       = 3 * time.Second  // without progress of the pulls, another peer is asked too
+	retryPull      = 30 * time.Second // before a peer whose claim did not come true is asked again
+	maxWishes      = 256              // remembered hashes of FetchFrom
+	wishAgain      = 30 * time.Second
+	tickEvery      = 100 * time.Millisecond
+	maxHysteresis  = 10 * time.Second // a synced node may be a block or two behind for so long
+	hysteresisGap  = 2
+	firstFetchGap  = 3 // blocks that gossip may be about to bring
+	maxRetargetGap = 2 * time.Second
+)
+
+// Events of the loop, besides blockEvents, pullProgress, pulled, verdictEvent
+// and troubleEvent.
+type (
+	peerReady struct{ r *remote }
+	peerGone  struct{ r *remote }
+	peerTip   struct{ r *remote }
+	wish      struct {
+		from peer.ID
+		hash chainhash.Hash
+	}
+)
+
+// driver feeds the scheduler and performs what it decides. All but post, wish
+// and snapshot belongs to the goroutine of run.
+type driver struct {
+	x      *Exchange
+	sched  *ibd.Scheduler
+	feed   *feeder
+	events chan any
+	wishes chan wish
+
+	peers  map[ibd.PeerID]*peerSync
+	held   map[heldKey][]byte // blocks that the scheduler has not delivered
+	wished map[chainhash.Hash]time.Time
+	pace   *rate.Limiter // of wishes
+	ready  bool          // the chain takes blocks
+
+	best      chain.Tip // of the last Target
+	targeted  bool      // there was one
+	bestMoved bool      // a Target is due at targetAt
+	targetAt  time.Time
+	connected int32 // told to the scheduler
+
+	pulls     int
+	pullMoved time.Time // a pull brought something
+
+	// The story.
+	received  atomic.Int64 // bytes of blocks
+	meter     rateMeter
+	state     State
+	since     time.Time // of state
+	moved     time.Time // something came or was validated
+	syncing   bool      // "sync started" was logged
+	behindAt  time.Time // when a synced node fell behind; zero if it has not
+	started   rateSample
+	lastTip   int32
+	lastBest  int32
+	lastBytes int64
+	lastLine  time.Time
+	stallLine time.Time
+	trouble   error
+	stalls    logLimit
+
+	mu     sync.Mutex // guards status, held for a copy
+	status SyncStatus
+}
+
+// peerSync is what the loop knows of a peer.
+type peerSync struct {
+	r         *remote
+	tip       TipInfo
+	tipAt     time.Time      // when tip last changed
+	greeting  bool           // tip is from the hello: gossip will not bring it
+	common    chainhash.Hash // highest header known to be on its chain
+	exhausted chainhash.Hash // tip whose headers it did not send when asked
+	notBefore time.Time      // no pull until then
+	pulling   bool
+	wished    bool // a wish wants its headers, whatever its tip
+	told      bool // low, high and rtt went to the scheduler
+	low, high int32
+	rtt       time.Duration
+}
+
+type heldKey struct {
+	peer   ibd.PeerID
+	id     ibd.RequestID
+	height int32
+}
+
+func newDriver(x *Exchange, sched *ibd.Scheduler) *driver {
+	return &driver{
+		x: x, sched: sched, feed: newFeeder(x),
+		events: make(chan any, 256),
+		wishes: make(chan wish, 64),
+		peers:  make(map[ibd.PeerID]*peerSync),
+		held:   make(map[heldKey][]byte),
+		wished: make(map[chainhash.Hash]time.Time),
+		pace:   rate.NewLimiter(4, 16),
+		state:  Starting,
+		status: SyncStatus{State: Starting},
+		stalls: logLimit{limiter: rate.NewLimiter(0.5, 4)},
+	}
+}
+
+// post hands an event to the loop. It blocks while the loop is behind.
+func (d *driver) post(ctx context.Context, e any) {
+	select {
+	case d.events <- e:
+	case <-ctx.Done():
+	}
+}
+
+// wish never blocks: what does not fit is dropped, tips heal it.
+func (d *driver) wish(w wish) {
+	select {
+	case d.wishes <- w:
+	default:
+	}
+}
+
+func (d *driver) snapshot() SyncStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status
+}
+
+// run is the event loop. It performs no I/O and never waits for a peer or the
+// pipeline.
+func (d *driver) run(ctx context.Context) {
+	d.x.tasks.Go(func() { d.feed.run(ctx) })
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	now := d.x.o.Now()
+	d.since, d.moved = now, now
+	chainReady := d.x.o.Chain.Ready()
+	var bestMoved, tipMoved <-chan struct{} // nil until the chain is ready
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-chainReady:
+			chainReady = nil
+			d.ready = true
+			_, bestMoved = d.x.o.Chain.BestHeader()
+			_, tipMoved = d.x.o.Chain.Tip()
+			d.retarget(ctx)
+		case <-bestMoved:
+			_, bestMoved = d.x.o.Chain.BestHeader()
+			d.onBest(ctx)
+		case <-tipMoved:
+			_, tipMoved = d.x.o.Chain.Tip()
+			d.onTip(ctx)
+		case e := <-d.events:
+			d.handle(ctx, e)
+		case w := <-d.wishes:
+			d.onWish(ctx, w)
+		case <-tick.C:
+			d.onTick(ctx)
+		}
+	}
+}
+
+func (d *driver) handle(ctx context.Context, e any) {
+	switch e := e.(type) {
+	case peerReady:
+		d.onReady(ctx, e.r)
+	case peerTip:
+		d.onPeerTip(ctx, e.r)
+	case peerGone:
+		d.onGone(ctx, e.r)
+	case blockEvents:
+		d.onBlocks(ctx, e)
+	case pullProgress:
+		d.onPullProgress(e)
+	case pulled:
+		d.onPulled(ctx, e)
+	case verdictEvent:
+		d.onVerdict(ctx, e)
+	case troubleEvent:
+		d.onTrouble(e.err)
+	}
+}
+
+// step gives the scheduler an event and performs its actions. An action that
+// cannot be performed becomes the next event.
+func (d *driver) step(ctx context.Context, e ibd.Event) {
+	next := []ibd.Event{e}
+	for len(next) > 0 {
+		e, next = next[0], next[1:]
+		for _, a := range d.sched.Step(d.x.o.Now(), e) {
+			if back := d.perform(ctx, a); back != nil {
+				next = append(next, back)
+			}
+		}
+	}
+}
+
+func (d *driver) perform(ctx context.Context, a ibd.Action) ibd.Event {
+	switch a := a.(type) {
+	case ibd.Request:
+		last, ok := d.x.o.Chain.Ancestor(d.best.Hash, a.Start+int32(a.Count)-1)
+		p := d.peers[a.Peer]
+		if !ok || p == nil || !p.r.blocks.add(&ask{id: a.ID, req: blocksRequest{
+			Start: a.Start, Count: a.Count, Last: last, MaxBytes: a.MaxBytes,
+		}}) {
+			return ibd.Done{Peer: a.Peer, ID: a.ID, Status: ibd.Failed}
+		}
+	case ibd.Cancel:
+		if p := d.peers[a.Peer]; p == nil || p.r.blocks.withdraw(func(k *ask) bool { return k.id == a.ID }) {
+			return ibd.Done{Peer: a.Peer, ID: a.ID, Status: ibd.Failed}
+		}
+	case ibd.Deliver:
+		k := heldKey{a.Peer, a.ID, a.Height}
+		raw := d.held[k]
+		delete(d.held, k)
+		d.feed.push(feedItem{peer: string(a.Peer), height: a.Height, raw: raw})
+	case ibd.Discard:
+		delete(d.held, heldKey{a.Peer, a.ID, a.Height})
+	case ibd.Drop:
+		id := peer.ID(a.Peer)
+		d.x.tasks.Go(func() { d.x.blame(id, a.Reason) })
+	case ibd.Stalled:
+		d.logStalled(a)
+	}
+	return nil
+}
+
+// Peers.
+
+func (d *driver) onReady(ctx context.Context, r *remote) {
+	tip, _ := r.lastTip()
+	d.peers[ibd.PeerID(r.id)] = &peerSync{r: r, tip: tip, tipAt: d.x.o.Now(), greeting: true}
+	d.tellPeer(ctx, d.peers[ibd.PeerID(r.id)])
+	d.considerPulls(ctx)
+}
+
+func (d *driver) onPeerTip(ctx context.Context, r *remote) {
+	p := d.peers[ibd.PeerID(r.id)]
+	if p == nil || p.r != r {
+		return
+	}
+	if tip, _ := r.lastTip(); tip.Hash != p.tip.Hash || tip.Lowest != p.tip.Lowest {
+		p.tip, p.tipAt, p.greeting = tip, d.x.o.Now(), false
+	}
+	d.tellPeer(ctx, p)
+	d.considerPulls(ctx)
+}
+
+func (d *driver) onGone(ctx context.Context, r *remote) {
+	p := d.peers[ibd.PeerID(r.id)]
+	if p == nil || p.r != r {
+		return
+	}
+	delete(d.peers, ibd.PeerID(r.id))
+	if p.told {
+		d.step(ctx, ibd.PeerGone{Peer: ibd.PeerID(r.id)})
+	}
+	d.considerPulls(ctx)
+}
+
+// tellPeer tells the scheduler which heights of the best header chain a peer serves.
+func (d *driver) tellPeer(ctx context.Context, p *peerSync) {
+	if !d.targeted || p.r.hello.Services&ServeBlocks == 0 {
+		return
+	}
+	_, rtt := p.r.lastTip()
+	low, high := p.tip.Lowest, d.serves(p)
+	if p.told && p.low == low && p.high == high && p.rtt == rtt {
+		return
+	}
+	p.told, p.low, p.high, p.rtt = true, low, high, rtt
+	d.step(ctx, ibd.PeerTip{Peer: ibd.PeerID(p.r.id), Low: low, High: high, RTT: rtt})
+}
+
+// serves is the highest block of the best header chain that a peer has.
+func (d *driver) serves(p *peerSync) int32 {
+	c := d.x.o.Chain
+	if headerKnown(c, p.tip.Hash) {
+		p.common = p.tip.Hash
+		_, height, _ := c.Fork(p.tip.Hash, d.best.Hash)
+		return height
+	}
+	// A tip that we do not know yet with more work most likely extends what we
+	// know; if it does not, the peer answers not found.
+	if p.tip.Work.Cmp(d.best.Work) > 0 {
+		return min(p.tip.Height, d.best.Height)
+	}
+	if p.common != (chainhash.Hash{}) {
+		_, height, _ := c.Fork(p.common, d.best.Hash)
+		return height
+	}
+	return 0
+}
+
+// Target.
+
+func (d *driver) onBest(ctx context.Context) {
+	now := d.x.o.Now()
+	best, _ := d.x.o.Chain.BestHeader()
+	tip, _ := d.x.o.Chain.Tip()
+	at := d.targetAt
+	// A header or two that no pull of ours brought come with their blocks: gossip, a
+	// miner or an operator is submitting them. Only if they do not connect soon are they fetched.
+	if d.pulls == 0 && d.state == Synced && best.Height-tip.Height <= firstFetchGap && best.Hash != tip.Hash {
+		at = now.Add(d.x.o.TipGrace)
+	}
+	if !d.bestMoved || at.Before(d.targetAt) {
+		d.bestMoved = true
+		if at.After(d.targetAt) {
+			d.targetAt = at
+		}
+	}
+	if !d.targetAt.After(now) {
+		d.retarget(ctx)
+	}
+}
+
+// retarget tells the scheduler what to download.
+func (d *driver) retarget(ctx context.Context) {
+	if !d.ready {
+		return
+	}
+	c := d.x.o.Chain
+	started := time.Now()
+	best, _ := c.BestHeader()
+	tip, _ := c.Tip()
+	_, base, _ := c.Fork(tip.Hash, best.Hash)
+	keep := base
+	if d.targeted {
+		_, keep, _ = c.Fork(d.best.Hash, best.Hash)
+	}
+	t := ibd.Target{Base: base, Best: best.Height, Keep: keep}
+	if base < best.Height {
+		t.Have = c.Have(best.Hash, base, best.Height)
+	}
+	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
+	d.step(ctx, t)
+	for _, p := range d.sorted() {
+		d.tellPeer(ctx, p)
+	}
+	// While headers stream in, Targets may not cost more than a tenth of the time.
+	d.targetAt = d.x.o.Now().Add(min(10*time.Since(started), maxRetargetGap))
+}
+
+func (d *driver) onTip(ctx context.Context) {
+	tip, _ := d.x.o.Chain.Tip()
+	if !d.targeted {
+		return
+	}
+	// Blocks also connect that nobody delivered here, from gossip or from disk.
+	if _, h, ok := d.x.o.Chain.Fork(tip.Hash, d.best.Hash); ok && h > d.connected {
+		d.connected = h
+		d.step(ctx, ibd.Connected{Height: h})
+	}
+}
+
+// Blocks.
+
+func (d *driver) onBlocks(ctx context.Context, e blockEvents) {
+	id := ibd.PeerID(e.from.id)
+	for _, b := range e.list {
+		switch {
+		case b.done:
+			d.step(ctx, ibd.Done{Peer: id, ID: b.id, Status: b.status, Size: b.size})
+		case b.raw != nil:
+			k := heldKey{id, b.id, b.height}
+			d.held[k] = b.raw
+			d.step(ctx, ibd.Block{Peer: id, ID: b.id, Height: b.height, Size: int64(len(b.raw))})
+		default:
+			d.received.Add(b.n)
+			d.step(ctx, ibd.Bytes{Peer: id, ID: b.id, N: b.n})
+		}
+	}
+}
+
+func (d *driver) onVerdict(ctx context.Context, e verdictEvent) {
+	v := &e.verdict
+	if at, ok := d.x.o.Chain.Ancestor(d.best.Hash, e.height); !ok || at != v.Hash {
+		if v.Outcome != chain.Refused { // the target has moved to another branch meanwhile
+			return
+		}
+	}
+	switch v.Outcome {
+	case chain.Connected:
+		d.connectedTo(ctx, e.height)
+	case chain.SideChain, chain.Stored:
+		d.step(ctx, ibd.Stored{Height: e.height})
+	case chain.Duplicate:
+		if s, _ := d.x.o.Chain.Status(v.Hash); s.Active {
+			d.connectedTo(ctx, e.height)
+		} else {
+			d.step(ctx, ibd.Stored{Height: e.height})
+		}
+	case chain.Refused:
+		d.onRefused(ctx, e)
+	default: // the chain lost it without a verdict
+		d.step(ctx, ibd.Rejected{Height: e.height, Refetch: true})
+	}
+}
+
+func (d *driver) connectedTo(ctx context.Context, height int32) {
+	if height > d.connected {
+		d.connected = height
+		d.step(ctx, ibd.Connected{Height: height})
+	}
+}
+
+func (d *driver) onRefused(ctx context.Context, e verdictEvent) {
+	var rule *consensus.RuleError
+	errors.As(e.verdict.Err, &rule)
+	switch {
+	case rule == nil:
+		d.step(ctx, ibd.Rejected{Height: e.height, Refetch: true})
+	case rule.Blame == consensus.BlameSender:
+		d.step(ctx, ibd.Rejected{Height: e.height, BlameSender: true})
+	default:
+		d.step(ctx, ibd.Rejected{Height: e.height})
+		// Whoever says that its validated chain holds this block follows other
+		// rules, whether or not it sent it.
+		if rule.Blame == consensus.BlameBlock {
+			for _, p := range d.sorted() {
+				if at, ok := d.x.o.Chain.Ancestor(p.tip.Hash, e.height); ok && at == e.verdict.Hash {
+					id := p.r.id
+					d.x.tasks.Go(func() { d.x.blame(id, "its chain holds an invalid block: "+rule.Error()) })
+				}
+			}
+		}
+		d.bestMoved = true // the chain has another best header now
+	}
+}
+
+func (d *driver) onTrouble(err error) {
+	if err != nil && d.trouble == nil {
+		d.x.log.Error("chain takes no blocks", "err", err)
+	}
+	d.trouble = err
+}
+
+// Headers.
+
+// considerPulls starts pulls of headers from peers that say they have a better
+// chain: one at a time while there is much to fetch, several near the tip.
+func (d *driver) considerPulls(ctx context.Context) {
+	if !d.ready {
+		return
+	}
+	now := d.x.o.Now()
+	best, _ := d.x.o.Chain.BestHeader()
+	var candidates []*peerSync
+	for _, p := range d.sorted() {
+		if !p.pulling && !now.Before(p.notBefore) && (p.wished || d.wants(p, &best, now)) {
+			candidates = append(candidates, p)
+		}
+	}
+	slices.SortStableFunc(candidates, func(a, b *peerSync) int {
+		if a.wished != b.wished {
+			if a.wished {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(b.tip.Work.Cmp(a.tip.Work), cmp.Compare(a.rtt, b.rtt))
+	})
+	for _, p := range candidates {
+		near := p.wished || p.tip.Height-best.Height <= nearHeaders
+		slow := now.Sub(d.pullMoved) > pullSlow
+		switch {
+		case d.pulls == 0, near && d.pulls < maxPulls, slow && d.pulls < 3:
+			d.startPull(ctx, p, now)
+		default:
+			return
+		}
+	}
+}
+
+// wants reports whether the headers of a peer's tip are worth asking for.
+func (d *driver) wants(p *peerSync, best *chain.Tip, now time.Time) bool {
+	if p.tip.Hash == p.exhausted || headerKnown(d.x.o.Chain, p.tip.Hash) {
+		return false
+	}
+	// A block that is being flooded overtakes nothing: give gossip its chance.
+	if !p.greeting && d.state == Synced && p.tip.Height-best.Height <= firstFetchGap && now.Sub(p.tipAt) < d.x.o.TipGrace {
+		return false
+	}
+	return true
+}
+
+func (d *driver) startPull(ctx context.Context, p *peerSync, now time.Time) {
+	p.pulling, p.wished = true, false
+	d.pulls++
+	d.pullMoved = now
+	r := p.r
+	d.x.tasks.Go(func() {
+		res := d.x.pull(ctx, r, func(e pullProgress) { d.post(ctx, e) })
+		if res.blame != "" && ctx.Err() == nil {
+			d.x.blame(r.id, res.blame)
+		}
+		d.post(ctx, res)
+	})
+}
+
+func (d *driver) onPullProgress(e pullProgress) {
+	now := d.x.o.Now()
+	d.pullMoved, d.moved = now, now
+	if p := d.peers[ibd.PeerID(e.from.id)]; p != nil && p.r == e.from && e.last != (chainhash.Hash{}) {
+		p.common = e.last
+	}
+}
+
+func (d *driver) onPulled(ctx context.Context, e pulled) {
+	d.pulls--
+	now := d.x.o.Now()
+	if p := d.peers[ibd.PeerID(e.from.id)]; p != nil && p.r == e.from {
+		p.pulling = false
+		switch {
+		case e.err != nil:
+			p.notBefore = now.Add(retryPull)
+			d.x.log.Debug("headers pull failed", "peer", e.from.id, "err", e.err)
+		default:
+			if e.last != (chainhash.Hash{}) {
+				p.common = e.last
+			}
+			if e.tip.Work != nil && e.tip.Hash != p.tip.Hash && e.tip.Work.Cmp(p.tip.Work) > 0 {
+				p.tip, p.tipAt = e.tip, now
+			}
+			if !headerKnown(d.x.o.Chain, p.tip.Hash) {
+				// It did not send what it claims: it may be about to, or it lies.
+				p.exhausted = p.tip.Hash
+			}
+		}
+	}
+	if best, _ := d.x.o.Chain.BestHeader(); best.Hash != d.best.Hash {
+		d.targetAt = now // ours: no grace
+		d.retarget(ctx)
+	} else if p := d.peers[ibd.PeerID(e.from.id)]; p != nil {
+		d.tellPeer(ctx, p)
+	}
+	d.considerPulls(ctx)
+}
+
+func (d *driver) onWish(ctx context.Context, w wish) {
+	now := d.x.o.Now()
+	if headerKnown(d.x.o.Chain, w.hash) {
+		return
+	}
+	if at, ok := d.wished[w.hash]; ok && now.Sub(at) < wishAgain {
+		return
+	}
+	if !d.pace.AllowN(now, 1) {
+		return
+	}
+	if len(d.wished) >= maxWishes {
+		for h, at := range d.wished {
+			if now.Sub(at) >= wishAgain {
+				delete(d.wished, h)
+			}
+		}
+		if len(d.wished) >= maxWishes {
+			clear(d.wished)
+		}
+	}
+	d.wished[w.hash] = now
+	// The sender first, then those with most work.
+	ps := d.sorted()
+	slices.SortStableFunc(ps, func(a, b *peerSync) int {
+		if (a.r.id == w.from) != (b.r.id == w.from) {
+			if a.r.id == w.from {
+				return -1
+			}
+			return 1
+		}
+		return b.tip.Work.Cmp(a.tip.Work)
+	})
+	for _, p := range ps[:min(len(ps), maxPulls)] {
+		p.wished = true
+	}
+	d.considerPulls(ctx)
+}
+
+// Time.
+
+func (d *driver) onTick(ctx context.Context) {
+	now := d.x.o.Now()
+	if d.ready {
+		if d.bestMoved && !now.Before(d.targetAt) {
+			d.retarget(ctx)
+		}
+		for _, p := range d.peers {
+			// A claim that did not come true may do so later.
+			if p.exhausted == p.tip.Hash && p.exhausted != (chainhash.Hash{}) && now.Sub(p.tipAt) > retryPull {
+				p.exhausted, p.tipAt = chainhash.Hash{}, now
+			}
+		}
+		d.considerPulls(ctx)
+		if d.targeted {
+			d.step(ctx, ibd.Tick{})
+		}
+	}
+	d.tell(now)
+}
+
+// sorted lists the peers by id, so that the same events lead to the same deeds.
+func (d *driver) sorted() []*peerSync {
+	ps := make([]*peerSync, 0, len(d.peers))
+	for _, p := range d.peers {
+		ps = append(ps, p)
+	}
+	slices.SortFunc(ps, func(a, b *peerSync) int { return cmp.Compare(a.r.id, b.r.id) })
+	return ps
+}
+
+// The story.
+
+// tell works out the state, publishes it and writes the log lines of a sync.
+func (d *driver) tell(now time.Time) {
+	c := d.x.o.Chain
+	tip, _ := c.Tip()
+	best, _ := c.BestHeader()
+	received := d.received.Load()
+	if tip.Height != d.lastTip || best.Height != d.lastBest || received != d.lastBytes {
+		d.lastTip, d.lastBest, d.lastBytes = tip.Height, best.Height, received
+		d.moved = now
+	}
+	stats := d.sched.Stats()
+
+	// The best peer whose claim is more than our headers and not refuted.
+	var ahead *peerSync
+	target := best.Height
+	for _, p := range d.sorted() {
+		if p.tip.Work.Cmp(best.Work) > 0 && p.tip.Hash != p.exhausted && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
+			ahead = p
+			target = max(target, p.tip.Height)
+		}
+	}
+	height := max(tip.Height, d.connected)
+	here := rateSample{at: now, height: height, bytes: received}
+	d.meter.add(here)
+	s := SyncStatus{
+		Height: tip.Height, HeaderHeight: best.Height, Target: target, Percent: 100,
+		Peers: len(d.peers), Serving: stats.Serving,
+		InFlight: stats.Requests, InFlightLimit: stats.RequestLimit,
+		InFlightBytes: stats.PromisedBytes, BufferedBytes: stats.BufferedBytes, ByteLimit: stats.ByteLimit,
+	}
+	if target > 0 {
+		s.Percent = min(100, 100*float64(tip.Height)/float64(target))
+	}
+	var over time.Duration
+	s.BlocksPerS, s.BytesPerS, over = d.meter.rates(here)
+	if left := target - height; left > 0 && s.BlocksPerS > 0 && over >= etaAfter {
+		eta := float64(left) / s.BlocksPerS
+		s.ETAS = &eta
+	}
+	switch {
+	case ahead != nil:
+		s.BehindS = max(0, now.Sub(tip.Time).Seconds())
+	case best.Hash != tip.Hash:
+		s.BehindS = max(0, best.Time.Sub(tip.Time).Seconds())
+	}
+
+	s.State = d.judge(now, &tip, &best, ahead, target)
+	switch {
+	case d.trouble != nil:
+		s.Reason = "chain takes no blocks: " + d.trouble.Error()
+	case s.State == Starting:
+		s.Reason = "the chain replays what it has on disk"
+	case s.State == Connecting:
+		s.Reason = "no peers"
+	case s.State == Stalled:
+		if s.Reason = stats.Reason; s.Reason == "" {
+			s.Reason = "nothing has come for " + now.Sub(d.moved).Round(time.Second).String()
+		}
+		if ahead != nil && best.Hash == tip.Hash {
+			s.Reason = "waiting for headers of " + ahead.r.id.String()
+		}
+	}
+	if s.State != d.state {
+		d.state, d.since = s.State, now
+	}
+	s.Since = d.since
+	d.log(now, &s, ahead, here)
+
+	d.mu.Lock()
+	d.status = s
+	d.mu.Unlock()
+}
+
+// judge works out the state.
+func (d *driver) judge(now time.Time, tip, best *chain.Tip, ahead *peerSync, target int32) State {
+	behind := ahead != nil || (best.Hash != tip.Hash && best.Work.Cmp(tip.Work) > 0)
+	switch {
+	case !d.ready:
+		return Starting
+	case len(d.peers) == 0 && !behind:
+		return Connecting
+	case !behind:
+		d.behindAt = time.Time{}
+		return Synced
+	}
+	// A new block is no new sync: it is on its way.
+	if d.state == Synced && target-tip.Height <= hysteresisGap {
+		if d.behindAt.IsZero() {
+			d.behindAt = now
+		}
+		if now.Sub(d.behindAt) < maxHysteresis {
+			return Synced
+		}
+	}
+	d.behindAt = time.Time{}
+	switch {
+	case len(d.peers) == 0:
+		return Connecting
+	case now.Sub(d.moved) > d.x.o.StallAfter || d.trouble != nil:
+		return Stalled
+	case ahead != nil && d.pulls > 0:
+		return Headers
+	}
+	return Blocks
+}
+
+// log writes the lines of a sync: started, progress, stalled, finished.
+func (d *driver) log(now time.Time, s *SyncStatus, ahead *peerSync, here rateSample) {
+	ctx := context.Background()
+	busy := s.State == Headers || s.State == Blocks || s.State == Stalled
+	switch {
+	case busy && !d.syncing:
+		d.syncing = true
+		d.started, d.lastLine = here, now
+		d.meter.reset(here)
+		d.moved = now
+		attrs := []slog.Attr{slog.Int64("height", int64(s.Height)), slog.Int64("target", int64(s.Target))}
+		reason := "blocks of the best header chain are missing"
+		if ahead != nil {
+			reason = "a peer has a better chain"
+			attrs = append(attrs, slog.String("best_peer", ahead.r.id.String()))
+		}
+		attrs = append(attrs, slog.Int("peers", s.Peers), slog.String("reason", reason))
+		d.x.log.LogAttrs(ctx, slog.LevelInfo, "sync started", attrs...)
+	case s.State == Synced && d.syncing:
+		d.syncing = false
+		took := now.Sub(d.started.at)
+		blocks := here.height - d.started.height
+		var perS float64
+		if took > 0 {
+			perS = float64(blocks) / took.Seconds()
+		}
+		d.x.log.LogAttrs(ctx, slog.LevelInfo, "sync finished",
+			slog.Int64("height", int64(s.Height)), slog.Int64("blocks", int64(blocks)),
+			slog.Duration("took", took.Round(time.Millisecond)), slog.Int64("blocks_per_s", int64(perS+0.5)),
+			slog.Int64("bytes", here.bytes-d.started.bytes))
+	}
+	if d.syncing && s.State != Connecting && now.Sub(d.lastLine) >= d.x.o.ProgressInterval {
+		d.lastLine = now
+		d.x.log.LogAttrs(ctx, slog.LevelInfo, "syncing", s.attrs()...)
+	}
+	if s.State == Stalled && now.Sub(d.stallLine) >= time.Minute {
+		d.stallLine = now
+		d.x.log.LogAttrs(ctx, slog.LevelWarn, "sync stalled",
+			slog.Int64("height", int64(s.Height)), slog.Int64("target", int64(s.Target)), slog.String("reason", s.Reason))
+	}
+	if s.State != Stalled {
+		d.stallLine = time.Time{}
+	}
+}
+
+// logStalled tells who held what up and who was asked.
+func (d *driver) logStalled(a ibd.Stalled) {
+	n, ok := d.stalls.allow(d.x.o.Now())
+	if !ok {
+		return
+	}
+	asked := "nobody else has it"
+	if a.Asked != "" {
+		asked = peer.ID(a.Asked).String()
+	}
+	tip, _ := d.x.o.Chain.Tip()
+	d.x.log.Warn("sync stalled", "waited", a.Waited.Round(100*time.Millisecond), "height", tip.Height,
+		"holder", peer.ID(a.Peer), "holds", a.Height, "asked", asked, "suppressed", n)
+}

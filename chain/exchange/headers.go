@@ -1,0 +1,235 @@
+package exchange
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"dunlin/chain/consensus"
+)
+
+// maxPullHeaders bounds one pull: about 2.5 GB of work for a liar, and another
+// pull follows if there is more.
+const maxPullHeaders = 4_000_000
+
+// serveHeaders answers headers requests on one stream until it ends.
+func (x *Exchange) serveHeaders(ctx context.Context, r *remote, s network.Stream) error {
+	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.IdleTimeout, count: &r.in}, maxHeadersRequest)
+	out := newWriter(s, x.o.WriteTimeout, &r.out)
+	headerBytes := consensus.HeaderBytes + x.o.Chain.Params().SealBytes
+	var buf, raw, msg []byte
+	for {
+		var err error
+		if buf, err = readMessage(in, buf, maxHeadersRequest); err != nil {
+			return cleanEnd(err)
+		}
+		req, err := decodeHeadersRequest(buf)
+		if err != nil {
+			return err
+		}
+		if err := r.requests.Wait(ctx); err != nil {
+			return err
+		}
+		var reply headersReply
+		limit := min(max(req.Max, 1), MaxHeaders)
+		reply.Start, reply.Count, raw, err = x.o.Chain.HeadersAfter(raw[:0], req.Locator, limit)
+		if err != nil {
+			return fmt.Errorf("headers after the locator: %w", err)
+		}
+		if len(raw) != reply.Count*headerBytes || reply.Count > limit {
+			return fmt.Errorf("headers after the locator: %d bytes for %d of at most %d headers", len(raw), reply.Count, limit)
+		}
+		reply.Bytes = len(raw)
+		reply.Tip, _ = x.localTip()
+		msg = appendDelimited(msg[:0], reply.append(nil))
+		if _, err := out.Write(msg); err != nil {
+			return err
+		}
+		if _, err := out.Write(raw); err != nil {
+			return err
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// cleanEnd turns the end of a stream between messages into no error.
+func cleanEnd(err error) error {
+	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// pulled is how a pull of headers from a peer ended.
+type pulled struct {
+	from  *remote
+	tip   TipInfo        // of the peer, as the last reply said
+	last  chainhash.Hash // last header known to be on the peer's chain; zero if none
+	added int            // headers that were new to us
+	err   error
+	blame string // why the peer is to blame; empty if it is not
+}
+
+// progress of a pull, told after each reply.
+type pullProgress struct {
+	from *remote
+	tip  TipInfo
+	last chainhash.Hash
+}
+
+// pull asks r for headers from our best header chain on until it has no more. The next
+// request is on its way while a reply is validated. tell is called after each reply.
+func (x *Exchange) pull(ctx context.Context, r *remote, tell func(pullProgress)) (res pulled) {
+	res.from = r
+	open, cancel := context.WithTimeout(ctx, x.o.ReplyTimeout)
+	defer cancel()
+	s, err := x.o.Host.NewStream(network.WithNoDial(open, "headers"), r.id, HeadersID(x.o.ChainID))
+	if err != nil {
+		res.err = fmt.Errorf("open headers stream: %w", err)
+		return res
+	}
+	if !r.track(s) {
+		_ = s.Reset()
+		res.err = errGone
+		return res
+	}
+	defer r.untrack(s)
+	stop := context.AfterFunc(ctx, func() { _ = s.ResetWithError(network.StreamShutdown) })
+	defer stop()
+	defer func() {
+		if res.err != nil {
+			resetFor(s, res.err)
+		} else {
+			_ = s.Close()
+		}
+	}()
+
+	p := x.o.Chain.Params()
+	headerBytes := consensus.HeaderBytes + p.SealBytes
+	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.ReplyTimeout, count: &r.in}, maxChunkBytes)
+	best, _ := x.o.Chain.BestHeader()
+	locator := x.o.Chain.Locator(best.Hash)
+	if len(locator) > MaxLocator {
+		locator = locator[:MaxLocator]
+	}
+	ask := func(hint int32, locator []chainhash.Hash) error {
+		req := headersRequest{Hint: hint, Locator: locator, Max: MaxHeaders}
+		if err := writeMessage(s, x.o.WriteTimeout, &r.out, req.append(nil)); err != nil {
+			return fmt.Errorf("ask for headers: %w", err)
+		}
+		return nil
+	}
+	if res.err = ask(best.Height, locator); res.err != nil {
+		return res
+	}
+	var buf []byte
+	headers := make([]consensus.Header, 0, MaxHeaders)
+	raw := make([]byte, 0, MaxHeaders*headerBytes)
+	for total := 0; ; {
+		started := time.Now()
+		if buf, err = readMessage(in, buf, maxHeadersReply); err != nil {
+			res.err = fmt.Errorf("read headers reply: %w", unexpectedEOF(err))
+			return res.withBlame()
+		}
+		reply, err := decodeHeadersReply(buf)
+		if err == nil && reply.Bytes != reply.Count*headerBytes {
+			err = violation("%d bytes for %d headers", reply.Bytes, reply.Count)
+		}
+		if err != nil {
+			res.err = fmt.Errorf("headers reply: %w", err)
+			return res.withBlame()
+		}
+		res.tip = reply.Tip
+		raw = raw[:reply.Bytes]
+		if err := readWithin(in, raw, started.Add(2*x.o.ReplyTimeout)); err != nil {
+			res.err = fmt.Errorf("read %d headers: %w", reply.Count, err)
+			return res
+		}
+		more := reply.Count == MaxHeaders && total+reply.Count < maxPullHeaders
+		if more {
+			// Ask for what follows before looking at what came. Our own locator goes
+			// along in case the peer changes its branch meanwhile.
+			last := chainhash.DoubleHashH(raw[len(raw)-headerBytes:][:consensus.HeaderBytes])
+			next := append([]chainhash.Hash{last}, locator[:min(len(locator), MaxLocator-1)]...)
+			if res.err = ask(reply.Start+int32(reply.Count)-1, next); res.err != nil {
+				return res
+			}
+		}
+		headers = headers[:0]
+		for i := range reply.Count {
+			h, err := consensus.DecodeHeader(p, raw[i*headerBytes:][:headerBytes])
+			if err != nil {
+				res.err = fmt.Errorf("header at height %d: %w", int(reply.Start)+i, err)
+				return res.withBlame()
+			}
+			headers = append(headers, h)
+		}
+		if len(headers) > 0 {
+			if _, known := x.o.Chain.Status(headers[0].PrevBlock); !known {
+				res.err = violation("headers from height %d do not follow the locator", reply.Start)
+				return res.withBlame()
+			}
+			added, last, err := x.o.Chain.AcceptHeaders(ctx, headers)
+			res.added += added
+			if last.Hash != (chainhash.Hash{}) {
+				res.last = last.Hash
+			}
+			if err != nil {
+				res.err = fmt.Errorf("headers from height %d: %w", reply.Start, err)
+				return res.withBlame()
+			}
+		}
+		total += reply.Count
+		tell(pullProgress{from: r, tip: res.tip, last: res.last})
+		if !more {
+			return res
+		}
+	}
+}
+
+// withBlame says why the peer is to blame for the error, if it is.
+func (p pulled) withBlame() pulled {
+	var rule *consensus.RuleError
+	switch {
+	case errors.Is(p.err, errProtocol):
+		p.blame = p.err.Error()
+	case errors.As(p.err, &rule) && rule.Blame != consensus.BlameNobody:
+		p.blame = p.err.Error()
+	}
+	return p
+}
+
+// readWithin fills b, which arrives under per-read deadlines, before the time
+// at as a whole: a trickle of headers is as good as none.
+func readWithin(in io.Reader, b []byte, at time.Time) error {
+	for len(b) > 0 {
+		n, err := in.Read(b)
+		b = b[n:]
+		if err != nil && len(b) > 0 {
+			return unexpectedEOF(err)
+		}
+		if len(b) > 0 && time.Now().After(at) {
+			return errSlow
+		}
+	}
+	return nil
+}
+
+var (
+	errSlow = errors.New("too slow")
+	errGone = errors.New("peer gone")
+)
+
+// headerKnown reports whether the header is in the tree.
+func headerKnown(c Chain, hash chainhash.Hash) bool {
+	_, ok := c.Status(hash)
+	return ok
+}

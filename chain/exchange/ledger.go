@@ -1,0 +1,48 @@
+package exchange
+
+import (
+	"context"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+)
+
+// Chain is what the protocols need of a chain: the methods of *[chain.Chain],
+// whose comments are the contract. [FromChain] makes one.
+type Chain interface {
+	Ready() <-chan struct{}
+	Submit(ctx context.Context, raw []byte, src chain.Source) (Ticket, error)
+	AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last chain.Tip, err error)
+	Tip() (chain.Tip, <-chan struct{})
+	BestHeader() (chain.Tip, <-chan struct{})
+	Status(hash chainhash.Hash) (chain.NodeStatus, bool)
+	Ancestor(hash chainhash.Hash, height int32) (chainhash.Hash, bool)
+	Fork(a, b chainhash.Hash) (hash chainhash.Hash, height int32, ok bool)
+	Have(tip chainhash.Hash, from, to int32) [][2]int32
+	Locator(hash chainhash.Hash) []chainhash.Hash
+	HeadersAfter(dst []byte, locator []chainhash.Hash, limit int) (start int32, n int, raw []byte, err error)
+	Block(hash chainhash.Hash) ([]byte, error)
+	BlockSize(hash chainhash.Hash) int
+	Params() *consensus.Params
+}
+
+// A Ticket yields the verdict on one submitted block, as *[chain.Ticket] does.
+type Ticket interface {
+	Done() <-chan struct{}
+	Verdict() chain.Verdict
+}
+
+// FromChain adapts c.
+func FromChain(c *chain.Chain) Chain { return ledger{c} }
+
+type ledger struct{ *chain.Chain }
+
+func (l ledger) Submit(ctx context.Context, raw []byte, src chain.Source) (Ticket, error) {
+	t, err := l.Chain.Submit(ctx, raw, src)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}

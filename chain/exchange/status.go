@@ -1,0 +1,112 @@
+package exchange
+
+import (
+	"log/slog"
+	"time"
+)
+
+// State says what a node does to keep up with its peers.
+type State string
+
+const (
+	Starting   State = "starting"   // the chain replays what it has on disk
+	Connecting State = "connecting" // no peer whose hello is complete
+	Headers    State = "headers"    // a peer has a better chain; its headers are being fetched
+	Blocks     State = "blocks"     // the best header chain's blocks are being fetched and validated
+	Synced     State = "synced"     // no peer has a better header chain, and ours is validated
+	Stalled    State = "stalled"    // behind, and nothing has come or been validated for a while; Reason says why
+)
+
+// SyncStatus is one snapshot for log, API and metrics.
+type SyncStatus struct {
+	State         State
+	Reason        string // why nothing moves; empty while all is well
+	Height        int32  // validated tip
+	HeaderHeight  int32  // best header chain
+	Target        int32  // the better of HeaderHeight and what the best peer claims
+	Percent       float64
+	BlocksPerS    float64  // over the last minute, or since the start of this sync
+	BytesPerS     float64  // likewise, received
+	ETAS          *float64 // seconds; nil unknown
+	BehindS       float64  // seconds from our tip's time to the best header's, or to now while headers are missing; 0 when synced
+	Peers         int      // hello complete
+	Serving       int      // with a request outstanding
+	InFlight      int      // requests
+	InFlightLimit int
+	InFlightBytes int64     // promised and not yet received
+	BufferedBytes int64     // received and not yet validated
+	ByteLimit     int64     // of both together
+	Since         time.Time // of this State
+}
+
+// rateWindow is how far back rates look: long enough that an ETA does not jump.
+const rateWindow = 60 * time.Second
+
+// etaAfter is how long a sync must have run before it is told how long it will take.
+const etaAfter = 10 * time.Second
+
+// rateMeter keeps a sample a second of the last minute.
+type rateMeter struct {
+	samples []rateSample // ascending in time, at least one once started
+}
+
+type rateSample struct {
+	at     time.Time
+	height int32
+	bytes  int64
+}
+
+func (m *rateMeter) reset(s rateSample) { m.samples = append(m.samples[:0], s) }
+
+func (m *rateMeter) add(s rateSample) {
+	if n := len(m.samples); n > 1 && s.at.Sub(m.samples[n-1].at) < time.Second {
+		return
+	}
+	m.samples = append(m.samples, s)
+	// Keep one sample that is a full window old.
+	for len(m.samples) > 2 && s.at.Sub(m.samples[1].at) >= rateWindow {
+		m.samples = m.samples[1:]
+	}
+}
+
+// rates returns blocks and bytes a second up to s, and how long they were measured.
+func (m *rateMeter) rates(s rateSample) (blocks, bytes float64, over time.Duration) {
+	if len(m.samples) == 0 {
+		return 0, 0, 0
+	}
+	first := m.samples[0]
+	over = s.at.Sub(first.at)
+	if over <= 0 {
+		return 0, 0, 0
+	}
+	blocks = max(0, float64(s.height-first.height)) / over.Seconds()
+	bytes = max(0, float64(s.bytes-first.bytes)) / over.Seconds()
+	return blocks, bytes, over
+}
+
+// attrs is the progress line.
+func (s *SyncStatus) attrs() []slog.Attr {
+	eta := "unknown"
+	if s.ETAS != nil {
+		eta = (time.Duration(*s.ETAS) * time.Second).String()
+	}
+	as := []slog.Attr{
+		slog.String("state", string(s.State)),
+		slog.Float64("percent", float64(int(s.Percent*10))/10),
+		slog.Int64("height", int64(s.Height)),
+		slog.Int64("headers", int64(s.HeaderHeight)),
+		slog.Int64("target", int64(s.Target)),
+		slog.Int64("blocks_per_s", int64(s.BlocksPerS+0.5)),
+		slog.String("eta", eta),
+		slog.String("behind", (time.Duration(s.BehindS) * time.Second).String()),
+		slog.Int("peers", s.Peers),
+		slog.Int("serving", s.Serving),
+		slog.Int("in_flight", s.InFlight),
+		slog.Int("in_flight_limit", s.InFlightLimit),
+		slog.Float64("mb_per_s", float64(int(s.BytesPerS/1e5))/10),
+	}
+	if s.Reason != "" {
+		as = append(as, slog.String("reason", s.Reason))
+	}
+	return as
+}

@@ -1,0 +1,227 @@
+package exchange
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+)
+
+// maxMempoolReply bounds the transactions of one reply by id: what is past it is
+// left out and can be asked for again.
+const maxMempoolReply = 4 << 20
+
+// Errors of the fetches. Test with errors.Is.
+var (
+	ErrNotReady = errors.New("exchange: no hello with this peer")
+	ErrNotFound = errors.New("exchange: the peer does not have it")
+	ErrBusy     = errors.New("exchange: the peer is busy")
+	ErrNotYet   = errors.New("exchange: the peer does not have it yet")
+)
+
+// serveTxs answers one request for transactions on one stream.
+func (x *Exchange) serveTxs(ctx context.Context, r *remote, s network.Stream) error {
+	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.HelloTimeout, count: &r.in}, 4<<10)
+	buf, err := readMessage(in, nil, maxTxsRequest)
+	if err != nil {
+		return cleanEnd(err)
+	}
+	req, err := decodeTxsRequest(buf)
+	if err != nil {
+		return err
+	}
+	if err := r.requests.Wait(ctx); err != nil {
+		return err
+	}
+	reply, txs, release, err := x.findTxs(ctx, r, &req)
+	if err != nil {
+		return err
+	}
+	defer release()
+	out := newWriter(s, x.o.WriteTimeout, &r.out)
+	if _, err := out.Write(appendDelimited(nil, reply.append(nil))); err != nil {
+		return err
+	}
+	for _, tx := range txs {
+		if _, err := out.Write(tx); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
+// findTxs gathers what req asks for. release gives its memory back to the gate.
+func (x *Exchange) findTxs(ctx context.Context, r *remote, req *txsRequest) (reply txsReply, txs [][]byte, release func(), err error) {
+	release = func() {}
+	if len(req.IDs) > 0 {
+		var total int
+		for _, id := range req.IDs {
+			tx, ok := x.o.TxByID(id)
+			if !ok || total+len(tx) > maxMempoolReply {
+				tx = nil
+			}
+			total += len(tx)
+			txs = append(txs, tx)
+			reply.Sizes = append(reply.Sizes, uint32(len(tx)))
+		}
+		return reply, txs, release, nil
+	}
+	size := x.o.Chain.BlockSize(req.Block)
+	if size == 0 {
+		if headerKnown(x.o.Chain, req.Block) {
+			reply.Status = statusNotYet
+		} else {
+			reply.Status = statusNotFound
+		}
+		return reply, nil, release, nil
+	}
+	// Decoding costs several times the block's bytes in memory.
+	cost := min(4*int64(size), x.o.ServeBytes)
+	switch err := x.gate.acquire(ctx, r.gone, &r.turn, cost, x.o.BusyAfter); {
+	case errors.Is(err, errBusy):
+		reply.Status = statusBusy
+		return reply, nil, release, nil
+	case err != nil:
+		return reply, nil, release, err
+	}
+	release = func() { x.gate.release(cost) }
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	raw, err := x.o.Chain.Block(req.Block)
+	if errors.Is(err, chain.ErrNotFound) {
+		reply.Status = statusNotFound
+		return reply, nil, release, nil
+	}
+	if err != nil {
+		return reply, nil, release, fmt.Errorf("read block %v: %w", req.Block, err)
+	}
+	b, err := consensus.DecodeBlock(x.o.Chain.Params(), raw)
+	if err != nil {
+		return reply, nil, release, fmt.Errorf("decode block %v: %w", req.Block, err)
+	}
+	for _, i := range req.Indexes {
+		if int64(i) >= int64(len(b.Txs)) {
+			return reply, nil, release, violation("index %d in a block of %d transactions", i, len(b.Txs))
+		}
+		w := &sliceWriter{b: make([]byte, 0, b.Txs[i].MsgTx().SerializeSize())}
+		if err := b.Txs[i].MsgTx().Serialize(w); err != nil {
+			return reply, nil, release, fmt.Errorf("serialise transaction %d: %w", i, err)
+		}
+		txs = append(txs, w.b)
+		reply.Sizes = append(reply.Sizes, uint32(len(w.b)))
+	}
+	return reply, txs, release, nil
+}
+
+type sliceWriter struct{ b []byte }
+
+func (w *sliceWriter) Write(p []byte) (int, error) {
+	w.b = append(w.b, p...)
+	return len(p), nil
+}
+
+// FetchBlockTxs asks a peer for the transactions of a block at ascending
+// indexes, at most MaxTxIndexes, and returns them in that order, serialised with
+// witness and not validated. It fails with ErrNotReady, ErrNotFound, ErrNotYet or ErrBusy.
+func (x *Exchange) FetchBlockTxs(ctx context.Context, from peer.ID, block chainhash.Hash, indexes []uint32) ([][]byte, error) {
+	return x.fetchTxs(ctx, from, &txsRequest{Block: block, Indexes: indexes}, len(indexes), x.o.Limits.MaxBlockBytes)
+}
+
+// FetchTxs asks a peer for transactions of its mempool by id, at most MaxTxIDs, and
+// returns them in that order, nil for those it does not have, serialised with witness and not
+// validated.
+func (x *Exchange) FetchTxs(ctx context.Context, from peer.ID, ids []chainhash.Hash) ([][]byte, error) {
+	return x.fetchTxs(ctx, from, &txsRequest{IDs: ids}, len(ids), maxMempoolReply)
+}
+
+func (x *Exchange) fetchTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64) ([][]byte, error) {
+	if n == 0 || len(req.Indexes) > MaxTxIndexes || len(req.IDs) > MaxTxIDs {
+		return nil, fmt.Errorf("fetch %d transactions: want 1 to %d by index or %d by id", n, MaxTxIndexes, MaxTxIDs)
+	}
+	r := x.remote(from)
+	if r == nil {
+		return nil, ErrNotReady
+	}
+	open, cancel := context.WithTimeout(ctx, x.o.ReplyTimeout)
+	defer cancel()
+	s, err := x.o.Host.NewStream(network.WithNoDial(open, "txs"), from, TxsID(x.o.ChainID))
+	if err != nil {
+		return nil, fmt.Errorf("open txs stream: %w", err)
+	}
+	defer func() { _ = s.Reset() }()
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	if !r.track(s) {
+		return nil, ErrNotReady
+	}
+	defer r.untrack(s)
+
+	txs, err := x.readTxs(r, s, req, n, limit)
+	if errors.Is(err, errProtocol) {
+		x.blame(from, "txs: "+err.Error())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch transactions: %w", err)
+	}
+	return txs, nil
+}
+
+func (x *Exchange) readTxs(r *remote, s network.Stream, req *txsRequest, n int, limit int64) ([][]byte, error) {
+	if err := writeMessage(s, x.o.WriteTimeout, &r.out, req.append(nil)); err != nil {
+		return nil, err
+	}
+	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.ReplyTimeout, count: &r.in}, maxChunkBytes)
+	buf, err := readMessage(in, nil, maxTxsReply)
+	if err != nil {
+		return nil, unexpectedEOF(err)
+	}
+	reply, err := decodeTxsReply(buf)
+	if err != nil {
+		return nil, err
+	}
+	switch reply.Status {
+	case statusOK:
+	case statusNotFound:
+		return nil, ErrNotFound
+	case statusNotYet:
+		return nil, ErrNotYet
+	case statusBusy:
+		return nil, ErrBusy
+	default:
+		return nil, violation("txs status %d", reply.Status)
+	}
+	if len(reply.Sizes) != n {
+		return nil, violation("%d transactions, asked for %d", len(reply.Sizes), n)
+	}
+	var total int64
+	for _, size := range reply.Sizes {
+		if total += int64(size); total > limit {
+			return nil, violation("transactions over %d bytes", limit)
+		}
+	}
+	txs := make([][]byte, n)
+	for i, size := range reply.Sizes {
+		if size == 0 {
+			if len(req.IDs) == 0 {
+				return nil, violation("transaction of no bytes")
+			}
+			continue
+		}
+		txs[i] = make([]byte, size)
+		if _, err := io.ReadFull(in, txs[i]); err != nil {
+			return nil, unexpectedEOF(err)
+		}
+	}
+	return txs, nil
+}
