@@ -78,10 +78,15 @@ func (b *Batch) SetTip(t Tip) {
 	b.set([]byte{prefixTip}, appendTip(nil, t))
 }
 
-// PutMeta stores a small value under a name of the caller's, 1 to 255 bytes.
+// PutMeta stores a value of at most 64 KiB under a name of the caller's, 1 to 255
+// bytes.
 func (b *Batch) PutMeta(name string, value []byte) {
 	if name == "" || len(name) > maxMetaName {
 		b.reject("meta name has %d bytes, must be 1 to %d", len(name), maxMetaName)
+		return
+	}
+	if len(value) > maxMetaValue {
+		b.reject("meta %s has %d bytes, must be at most %d", name, len(value), maxMetaValue)
 		return
 	}
 	b.set(metaKey(name), value)

@@ -38,6 +38,9 @@ const (
 	maxHeaderBytes = 4096
 	// maxMetaName bounds the name of a meta value.
 	maxMetaName = 255
+	// maxMetaValue bounds a meta value. Large values make large blocks, and
+	// Pebble searches a damaged block for the flipped bit in quadratic time.
+	maxMetaValue = 64 << 10
 )
 
 func putCoinKey(dst []byte, op wire.OutPoint) {

@@ -33,7 +33,7 @@ const (
 
 // An index is the Pebble database. Pebble means its fatal errors to end the
 // process; here the first one makes the index read-only, wakes whoever waits for
-// a commit, and ends only Pebble's own goroutine.
+// a commit, and ends only the goroutine that it happened on.
 type index struct {
 	db   *pebble.DB
 	home string // to shorten paths in errors
@@ -45,12 +45,14 @@ type index struct {
 	rotten string        // the file that Pebble last found damaged
 }
 
-// openIndex opens or creates the database in home/index.
+// openIndex opens or creates the database in home/index. The index it returns
+// must be closed, also after an error.
 func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger) (*index, error) {
 	x := &index{home: home, log: log, failed: make(chan struct{})}
 	dir := fs.PathJoin(home, indexName)
+	ifs := &indexFS{FS: fs, x: x}
 	opts := &pebble.Options{
-		FS:        fs,
+		FS:        ifs,
 		CacheSize: cacheBytes,
 		// V6 has a checksum in the footer of a table and sync offsets in the
 		// write-ahead log, which tell a torn end from damage.
@@ -62,9 +64,9 @@ func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger) (*ind
 		L0StopWritesThreshold:       1000, // a stalled commit would stall the chain
 		LBaseMaxBytes:               64 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, min(4, runtime.GOMAXPROCS(0)-1)) },
-		Logger:                      pebbleLog{x},
+		Logger:                      pebbleLog{ifs},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { x.fail(err); runtime.Goexit() },
+			BackgroundError: func(err error) { _ = ifs.check(err); runtime.Goexit() },
 			DataCorruption:  x.corrupt,
 			WriteStallBegin: func(i pebble.WriteStallBeginInfo) { log.Warn("index stalls writes", "reason", i.Reason) },
 		},
@@ -83,13 +85,14 @@ func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger) (*ind
 	})
 	switch {
 	case err == nil:
+		ifs.opened.Store(true)
 		return x, nil
 	case strings.Contains(err.Error(), "unknown format major version"):
-		return nil, fmt.Errorf("home %s %w: %w", home, ErrNewerFormat, err)
+		return x, fmt.Errorf("home %s %w: %w", home, ErrNewerFormat, err)
 	case pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist):
-		return nil, x.damage(err)
+		return x, x.damage(err)
 	}
-	return nil, fmt.Errorf("open index: %w", err)
+	return x, fmt.Errorf("open index: %w", err)
 }
 
 // guard runs f on a goroutine of its own and waits for it or for the first
@@ -123,6 +126,9 @@ func (x *index) guard(f func() error) error {
 
 // fail records the first fatal error.
 func (x *index) fail(err error) {
+	if pebble.IsCorruptionError(err) { // found by a compaction
+		err = x.damage(err)
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.err != nil {
@@ -261,26 +267,26 @@ func (x *index) lost(around, last uint64) error {
 // close closes the database. After a fatal error it cannot be closed: Pebble may
 // hold its locks for ever. It then keeps its lock file until the process ends.
 func (x *index) close() error {
-	if x.failure() != nil {
+	if x.failure() != nil || x.db == nil {
 		return nil
 	}
-	if err := x.guard(x.db.Close); err != nil {
+	if err := x.guard(x.db.Close); err != nil { // a failed write may yet come
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
 }
 
 // pebbleLog is Pebble's logger.
-type pebbleLog struct{ x *index }
+type pebbleLog struct{ fs *indexFS }
 
 func (l pebbleLog) Infof(format string, args ...any) {
-	if l.x.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.x.log.Debug("pebble", "text", fmt.Sprintf(format, args...))
+	if log := l.fs.x.log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("pebble", "text", fmt.Sprintf(format, args...))
 	}
 }
 
 func (l pebbleLog) Errorf(format string, args ...any) {
-	l.x.log.Warn("pebble", "text", fmt.Sprintf(format, args...))
+	l.fs.x.log.Warn("pebble", "text", fmt.Sprintf(format, args...))
 }
 
 // Fatalf must not return. With an error among args it is a failed write, which
@@ -289,7 +295,11 @@ func (l pebbleLog) Fatalf(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	for _, a := range args {
 		if err, ok := a.(error); ok {
-			l.x.fail(fmt.Errorf("%s: %w", strings.TrimSuffix(strings.TrimSuffix(text, err.Error()), ": "), err))
+			what := strings.TrimSuffix(strings.TrimSuffix(text, err.Error()), ": ")
+			if what != "" {
+				err = fmt.Errorf("%s: %w", what, err)
+			}
+			_ = l.fs.check(err)
 			runtime.Goexit()
 		}
 	}

@@ -208,10 +208,10 @@ func (s *Store) openIndex(blockSizes map[uint32]int64) error {
 		}
 	}
 	x, err := openIndex(o.FS, o.Dir, o.CacheBytes, o.Logger)
+	s.index = x
 	if err != nil {
 		return err
 	}
-	s.index = x
 	v, ok, err := x.get("read format version", []byte{prefixVersion})
 	if err != nil {
 		return err
@@ -536,8 +536,8 @@ func (s *Store) Size() (blocks, undo, index int64) {
 // Close releases everything. It commits nothing. It waits for reads under way;
 // iterations end with ErrClosed. A second Close does nothing.
 //
-// After a failed write of the database the files of the index stay locked until
-// the process ends: Pebble cannot be closed then.
+// After a failed write of the database the home stays locked until the process
+// ends: Pebble cannot be closed then.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -553,10 +553,12 @@ func (s *Store) Close() error {
 			errs = append(errs, f.close())
 		}
 	}
+	dead := false
 	if s.index != nil {
 		errs = append(errs, s.index.close())
+		dead = s.index.failure() != nil
 	}
-	if s.lock != nil {
+	if s.lock != nil && !dead {
 		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)

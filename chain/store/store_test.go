@@ -100,6 +100,7 @@ func (m *model) grow(s *store.Store, b *store.Batch, r *rand.Rand, n int) error 
 		raw := randBytes(r, consensus.HeaderBytes+1+r.IntN(600))
 		undo := randBytes(r, 1+r.IntN(200))
 		hash := chainhash.DoubleHashH(raw[:consensus.HeaderBytes])
+		m.blocks[hash] = raw
 		bp, err := s.AppendBlock(raw)
 		if err != nil {
 			return err
@@ -112,7 +113,7 @@ func (m *model) grow(s *store.Store, b *store.Batch, r *rand.Rand, n int) error 
 			Height: height, Raw: raw[:consensus.HeaderBytes], Status: uint8(r.Uint32()), Txs: r.Uint32N(5000), Block: bp, Undo: up,
 		}
 		b.PutHeader(hash, rec)
-		m.headers[hash], m.blocks[hash], m.undos[hash] = rec, raw, undo
+		m.headers[hash], m.undos[hash] = rec, undo
 		for i := range uint32(1 + r.IntN(4)) {
 			op := wire.OutPoint{Hash: chainhash.DoubleHashH(raw), Index: i}
 			c := consensus.Coin{Value: r.Int64N(21e14), Script: randBytes(r, r.IntN(40)), Height: height, Coinbase: i == 0}
@@ -358,6 +359,7 @@ func TestBatchRefusesWhatCannotBeStored(t *testing.T) {
 		"negative value": func(b *store.Batch) { b.PutCoin(wire.OutPoint{}, consensus.Coin{Value: -1}) },
 		"negative coin":  func(b *store.Batch) { b.PutCoin(wire.OutPoint{}, consensus.Coin{Height: -1}) },
 		"negative tip":   func(b *store.Batch) { b.SetTip(store.Tip{Height: -1}) },
+		"large meta":     func(b *store.Batch) { b.PutMeta("m", make([]byte, 64<<10+1)) },
 		"empty name":     func(b *store.Batch) { b.PutMeta("", nil) },
 	} {
 		b := s.NewBatch()
@@ -369,6 +371,7 @@ func TestBatchRefusesWhatCannotBeStored(t *testing.T) {
 	b := s.NewBatch()
 	b.PutHeader(chainhash.Hash{}, store.HeaderRecord{Raw: make([]byte, 4096)})
 	b.PutMeta("empty", nil)
+	b.PutMeta(strings.Repeat("n", 255), make([]byte, 64<<10))
 	must(t, s.Commit(b)) // and the store still works
 	if v, ok, err := s.Meta("empty"); err != nil || !ok || len(v) != 0 {
 		t.Errorf("Meta = %q, %v, %v", v, ok, err)
