@@ -72,6 +72,14 @@ type entry struct {
 
 func (e *entry) tried() bool { return !e.success.IsZero() }
 
+// group is the IP group of the entry's best address.
+func (e *entry) group() string {
+	if len(e.addrs) == 0 {
+		return ""
+	}
+	return groupOf(e.addrs[0])
+}
+
 // class is the queue from which the dialler takes the entry.
 func (e *entry) class() Source {
 	switch {
@@ -176,7 +184,7 @@ func (b *book) room(now time.Time, addrs []ma.Multiaddr) bool {
 		group, n := groupOf(addrs[0]), 0
 		var oldest *entry
 		for _, e := range b.byID {
-			if e.tried() || e.static || len(e.addrs) == 0 || groupOf(e.addrs[0]) != group {
+			if e.tried() || e.static || e.group() != group {
 				continue
 			}
 			if n++; oldest == nil || worse(e, oldest) {

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
+	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +24,8 @@ const (
 	// not keep live ones waiting.
 	dialPatience = time.Second
 	maxDials     = 16 // at once
+	// For so long after it was dialled a peer holds its slot, connected or not.
+	settled = 500 * time.Millisecond
 
 	// On a public network this many outbound peers of an IP group count towards the
 	// target, and no more are dialled.
@@ -118,6 +121,14 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 				slots--
 				next = min(next, dialPatience-held)
 			}
+			l.groups[e.group()]++
+			continue
+		}
+		if _, connected := l.peers[e.id]; !connected && now.Sub(e.lastUp) < settled {
+			// It connected after the snapshot, or is gone again at once.
+			slots--
+			l.groups[e.group()]++
+			next = min(next, settled)
 			continue
 		}
 		if _, connected := l.peers[e.id]; connected || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 {
@@ -144,7 +155,7 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	groups := l.groups
 	take := func(e *entry) {
 		if !d.opts.Private && !e.static {
-			g := groupOf(e.addrs[0])
+			g := e.group()
 			if groups[g] >= maxPerGroup {
 				return
 			}
@@ -246,6 +257,7 @@ func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
 	}
 	var mismatch sec.ErrPeerIDMismatch
 	var transport *swarm.TransportError
+	var timeout net.Error
 	if errors.As(err, &transport) && transport.Address != nil {
 		where = hostPort(transport.Address) + " "
 	}
@@ -262,30 +274,31 @@ func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
 		reason, text = "gated", "blocked by us"
 	case errors.Is(err, swarm.ErrNoAddresses), errors.Is(err, swarm.ErrNoGoodAddresses), errors.Is(err, swarm.ErrNoTransport):
 		reason, text = "no_address", "no address that we can dial"
-	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		reason, text = "timeout", "timed out"
+	case transport != nil && transport.Cause != nil:
+		text = shorten(transport.Cause.Error())
 	default:
 		text = cause(err)
 	}
 	return reason, where + text
 }
 
-// cause shortens an error to its innermost reason, bounded.
+// cause shortens an error to its innermost reason.
 func cause(err error) string {
-	var t *swarm.TransportError
-	if errors.As(err, &t) && t.Cause != nil {
-		err = t.Cause
-	}
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
-			break
+			return shorten(err.Error())
 		}
 		err = inner
 	}
-	s := err.Error()
-	if len(s) > 120 {
-		s = s[:120] + "…"
+}
+
+// shorten bounds a text that may come from afar.
+func shorten(s string) string {
+	if len(s) > maxReasonBytes {
+		return strings.ToValidUTF8(s[:maxReasonBytes], "") + "…"
 	}
 	return s
 }

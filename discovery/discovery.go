@@ -612,7 +612,7 @@ func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
 		}
 		delete(d.avoid, due)
 	}
-	d.avoid[id] = avoidance{until: until, reason: reason[:min(len(reason), maxReasonBytes)]}
+	d.avoid[id] = avoidance{until: until, reason: shorten(reason)}
 	// It is no peer of ours, whatever identify said.
 	if e := d.book.byID[id]; e != nil {
 		e.success, e.lastErr = time.Time{}, "avoided: "+d.avoid[id].reason

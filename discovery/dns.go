@@ -149,11 +149,9 @@ func exchange(ctx context.Context, server, name string, qtype uint16) ([]dns.RR,
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(name), qtype)
 	q.SetEdns0(ednsBytes, false)
-	c := dns.Client{UDPSize: ednsBytes}
-	a, _, err := c.ExchangeContext(ctx, q, server)
+	a, err := roundTrip(ctx, &dns.Client{UDPSize: ednsBytes}, q, server)
 	if a != nil && a.Truncated {
-		c.Net = "tcp"
-		a, _, err = c.ExchangeContext(ctx, q, server)
+		a, err = roundTrip(ctx, &dns.Client{Net: "tcp"}, q, server)
 	}
 	if err != nil {
 		return nil, &dnsError{text: fmt.Sprintf("server %s: %s", server, cause(err))}
@@ -165,6 +163,21 @@ func exchange(ctx context.Context, server, name string, qtype uint16) ([]dns.RR,
 		return nil, &dnsError{text: "no " + dns.TypeToString[qtype] + " records", negative: true}
 	}
 	return a.Answer, nil
+}
+
+// roundTrip is dns.Client.ExchangeContext, but ends when ctx does.
+func roundTrip(ctx context.Context, c *dns.Client, q *dns.Msg, server string) (*dns.Msg, error) {
+	conn, err := c.DialContext(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	a, _, err := c.ExchangeWithConnContext(ctx, q, conn)
+	if ctx.Err() != nil && a == nil {
+		err = errors.New("no answer")
+	}
+	return a, err
 }
 
 // seedAnswer is what one seed or DNS address gave.
@@ -212,7 +225,7 @@ func resolveSeed(ctx context.Context, r lookuper, a ma.Multiaddr) (seedAnswer, e
 }
 
 func (w *walk) resolve(ctx context.Context, a ma.Multiaddr, depth int) {
-	if w.out.found >= maxDNSResults || len(a) == 0 || len(a.Bytes()) > maxAddrBytes || ctx.Err() != nil {
+	if w.out.found >= maxDNSResults || len(a) == 0 || len(a.Bytes()) > maxAddrBytes {
 		return
 	}
 	if !isDNS(a) {
@@ -229,6 +242,10 @@ func (w *walk) resolve(ctx context.Context, a ma.Multiaddr, depth int) {
 	}
 	if depth >= maxDNSDepth || w.queries >= maxDNSQueries {
 		w.lastErr = &dnsError{text: "too many records that name other records"}
+		return
+	}
+	if ctx.Err() != nil {
+		w.lastErr = &dnsError{text: "no answer in time"}
 		return
 	}
 	name, rest := a[0].Value(), a[1:]

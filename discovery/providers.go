@@ -205,14 +205,35 @@ func (s *providerStore) Close() error { return nil }
 // Its methods are those of simplelru.LRUCache.
 type noCache struct{}
 
-func (noCache) Add(_, _ any) bool              { return false }
-func (noCache) Get(any) (any, bool)            { return nil, false }
-func (noCache) Contains(any) bool              { return false }
-func (noCache) Peek(any) (any, bool)           { return nil, false }
-func (noCache) Remove(any) bool                { return false }
+// Add keeps nothing.
+func (noCache) Add(_, _ any) bool { return false }
+
+// Get finds nothing.
+func (noCache) Get(any) (any, bool) { return nil, false }
+
+// Contains finds nothing.
+func (noCache) Contains(any) bool { return false }
+
+// Peek finds nothing.
+func (noCache) Peek(any) (any, bool) { return nil, false }
+
+// Remove has nothing to remove.
+func (noCache) Remove(any) bool { return false }
+
+// RemoveOldest has nothing to remove.
 func (noCache) RemoveOldest() (any, any, bool) { return nil, nil, false }
-func (noCache) GetOldest() (any, any, bool)    { return nil, nil, false }
-func (noCache) Keys() []any                    { return nil }
-func (noCache) Len() int                       { return 0 }
-func (noCache) Purge()                         {}
-func (noCache) Resize(int) int                 { return 0 }
+
+// GetOldest finds nothing.
+func (noCache) GetOldest() (any, any, bool) { return nil, nil, false }
+
+// Keys has none.
+func (noCache) Keys() []any { return nil }
+
+// Len is 0.
+func (noCache) Len() int { return 0 }
+
+// Purge has nothing to remove.
+func (noCache) Purge() {}
+
+// Resize has nothing to remove.
+func (noCache) Resize(int) int { return 0 }

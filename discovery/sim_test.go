@@ -2,6 +2,7 @@ package discovery_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
@@ -52,8 +54,18 @@ func simIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{20, byte(i + 1), 0
 
 func (s *sim) host(ip netip.Addr) host.Host {
 	s.t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.hostWithKey(ip, key)
+}
+
+func (s *sim) hostWithKey(ip netip.Addr, key crypto.PrivKey) host.Host {
+	s.t.Helper()
 	link := simnet.LinkSettings{BitsPerSecond: 20 * simlibp2p.OneMbps}
 	h, err := libp2p.New(
+		libp2p.Identity(key),
 		libp2p.ListenAddrStrings(fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", ip)),
 		simlibp2p.QUICSimnet(s.net, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link}),
 		libp2p.DisableIdentifyAddressDiscovery(), // it stalls virtual time
@@ -135,7 +147,7 @@ func (s *sim) atLeast(nodes []*node, peers int, within time.Duration) time.Durat
 			}
 			s.t.Fatalf("after %s %d of %d nodes have fewer than %d peers", took, short, len(nodes), peers)
 		}
-		<-time.After(10 * time.Millisecond)
+		virtual(10 * time.Millisecond)
 	}
 }
 
@@ -148,7 +160,7 @@ func TestOneBootstrap(t *testing.T) {
 		t.Logf("24 nodes have 4 peers after %s", s.atLeast(nodes, 4, 2*time.Second))
 		t.Logf("… and 8 after %s more", s.atLeast(nodes, 8, 3*time.Second))
 		// Every advert works, and is seen to have been taken.
-		<-time.After(5 * time.Second)
+		virtual(5 * time.Second)
 		for i, n := range nodes {
 			if a := n.disc.Stats().Advert; a.At.IsZero() || a.Sent == 0 || a.Held == 0 {
 				t.Errorf("node %d: advert %+v", i, a)
@@ -169,4 +181,3 @@ func TestLineOfBootstraps(t *testing.T) {
 		stopAll(nodes)
 	})
 }
-

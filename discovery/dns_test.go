@@ -1,0 +1,286 @@
+package discovery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/miekg/dns"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"dunlin/discovery"
+)
+
+// zone answers from a table: "TXT _dnsaddr.seed.test." → records.
+type zone struct {
+	mu      sync.Mutex
+	records map[string][]string // guarded by mu
+	udp     atomic.Int64        // questions over UDP
+	tcp     atomic.Int64
+	address string
+}
+
+// serveDNS answers on a loopback port, over UDP and TCP, until the test ends.
+func serveDNS(t *testing.T, records map[string][]string) *zone {
+	t.Helper()
+	z := &zone{records: records}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.address = l.Addr().String()
+	p, err := net.ListenPacket("udp", z.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*dns.Server{{Listener: l, Handler: z}, {PacketConn: p, Handler: z}} {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = s.ActivateAndServe()
+		}()
+		<-started
+		t.Cleanup(func() {
+			_ = s.Shutdown()
+			<-done
+		})
+	}
+	return z
+}
+
+func (z *zone) set(name string, values []string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.records[name] = values
+}
+
+func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	a := new(dns.Msg)
+	a.SetReply(q)
+	name, qtype := strings.ToLower(q.Question[0].Name), q.Question[0].Qtype
+	exists := false
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for k, values := range z.records {
+		kind, n, _ := strings.Cut(k, " ")
+		if n != name {
+			continue
+		}
+		exists = true
+		if kind != dns.TypeToString[qtype] {
+			continue
+		}
+		for _, v := range values {
+			if kind == "TXT" {
+				v = fmt.Sprintf("%q", v)
+			}
+			rr, err := dns.NewRR(fmt.Sprintf("%s 60 IN %s %s", n, kind, v))
+			if err != nil {
+				panic(err)
+			}
+			a.Answer = append(a.Answer, rr)
+		}
+	}
+	if !exists {
+		a.Rcode = dns.RcodeNameError
+	}
+	if w.RemoteAddr().Network() == "udp" {
+		z.udp.Add(1)
+		size := dns.MinMsgSize
+		if o := q.IsEdns0(); o != nil {
+			size = int(o.UDPSize())
+		}
+		a.Truncate(size)
+	} else {
+		z.tcp.Add(1)
+	}
+	_ = w.WriteMsg(a)
+}
+
+func txt(addrs ...string) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = "dnsaddr=" + a
+	}
+	return out
+}
+
+func TestResolve(t *testing.T) {
+	ids := testPeers(t, 300)
+	var many, chain []string
+	for _, id := range ids {
+		many = append(many, fmt.Sprintf("/ip4/127.0.0.1/tcp/1/p2p/%s", id))
+	}
+	a, b := ids[0].String(), ids[1].String()
+	records := map[string][]string{
+		"TXT _dnsaddr.one.test.":    append(txt("/ip4/10.0.0.1/tcp/1/p2p/"+a, "/ip6/2001:db8::1/udp/1/quic-v1/p2p/"+b), "v=spf1 -all", "dnsaddr=garbage"),
+		"TXT _dnsaddr.many.test.":   txt(many...),
+		"A only.test.":              {"10.0.0.9"},
+		"AAAA only6.test.":          {"2001:db8::9"},
+		"TXT _dnsaddr.noid.test.":   txt("/ip4/10.0.0.1/tcp/1"),
+		"TXT _dnsaddr.other.test.":  {"hello"},
+		"TXT _dnsaddr.nested.test.": txt("/dnsaddr/one.test", "/dns4/host.test/tcp/7/p2p/"+a),
+		"A host.test.":              {"10.1.1.1", "10.1.1.2"},
+		"AAAA host.test.":           {"2001:db8::2"},
+		"TXT _dnsaddr.loop.test.":   txt("/dnsaddr/loop.test", "/dnsaddr/loop2.test"),
+		"TXT _dnsaddr.loop2.test.":  txt("/dnsaddr/loop.test", "/ip4/10.0.0.1/tcp/1/p2p/"+a),
+	}
+	for i := range 6 {
+		records[fmt.Sprintf("TXT _dnsaddr.deep%d.test.", i)] = txt(fmt.Sprintf("/dnsaddr/deep%d.test", i+1))
+	}
+	records["TXT _dnsaddr.deep6.test."] = txt("/ip4/10.0.0.1/tcp/1/p2p/" + a)
+	for i := range 200 { // a seed whose every record is another question
+		chain = append(chain, fmt.Sprintf("/dnsaddr/w%d.test", i))
+	}
+	records["TXT _dnsaddr.wide.test."] = txt(chain...)
+	z := serveDNS(t, records)
+
+	tests := []struct {
+		seed         string
+		peers, addrs int
+		err          string
+	}{
+		{"one.test", 2, 2, ""},
+		{"/dnsaddr/one.test", 2, 2, ""},
+		{"/dnsaddr/one.test/p2p/" + a, 1, 1, ""}, // of the records, those of this peer
+		{"/dnsaddr/one.test/p2p/" + ids[2].String(), 0, 0, "no dnsaddr= records"},
+		{"many.test", discovery.MaxDNSResults, discovery.MaxDNSResults, ""},
+		{"only.test", 0, 0, "this seed gives no peer ids"},
+		{"only6.test", 0, 0, "this seed gives no peer ids"},
+		{"noid.test", 0, 0, "this seed gives no peer ids"},
+		{"nothing.test", 0, 0, "NXDOMAIN"},
+		{"other.test", 0, 0, "no dnsaddr= records"},
+		{"nested.test", 2, 4, ""},
+		{"loop.test", 1, 1, ""},
+		{"deep3.test", 1, 1, ""},
+		{"deep0.test", 0, 0, "too many records that name other records"},
+		{"wide.test", 0, 0, "too many records that name other records"},
+		{"/dns4/host.test/tcp/7/p2p/" + a, 1, 2, ""},
+		{"/dns6/host.test/tcp/7/p2p/" + a, 1, 1, ""},
+		{"/dns/host.test/tcp/7/p2p/" + a, 1, 3, ""},
+		{"/dns4/nothing.test/tcp/7/p2p/" + a, 0, 0, "nothing.test: NXDOMAIN"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.seed, func(t *testing.T) {
+			before := z.udp.Load() + z.tcp.Load()
+			peers, addrs, err := discovery.Resolve(t.Context(), []string{z.address}, tt.seed)
+			if len(peers) != tt.peers || addrs != tt.addrs {
+				t.Errorf("got %d peers and %d addresses, want %d and %d (%v)", len(peers), addrs, tt.peers, tt.addrs, peers)
+			}
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error %v, want %q", err, tt.err)
+			}
+			if n := z.udp.Load() + z.tcp.Load() - before; n > 2*34 {
+				t.Errorf("asked %d questions", n)
+			}
+		})
+	}
+	if z.tcp.Load() == 0 {
+		t.Error("the answer with 300 records was not asked for over TCP")
+	}
+}
+
+// A dead server beside one that answers must not cost anything, nor hide the
+// answer; without any answer the error names the server.
+func TestResolveDeadServer(t *testing.T) {
+	id := testPeers(t, 1)[0].String()
+	z := serveDNS(t, map[string][]string{"TXT _dnsaddr.one.test.": txt("/ip4/10.0.0.1/tcp/1/p2p/" + id)})
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0") // takes questions, never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	start := time.Now()
+	peers, _, err := discovery.Resolve(ctx, []string{silent.LocalAddr().String(), z.address}, "one.test")
+	if err != nil || len(peers) != 1 {
+		t.Fatalf("peers %v, error %v", peers, err)
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("took %s: it waited for the silent server", took)
+	}
+	closed := silent.LocalAddr().String()
+	_ = silent.Close()
+	if _, _, err := discovery.Resolve(t.Context(), []string{closed}, "one.test"); err == nil || !strings.Contains(err.Error(), closed) {
+		t.Fatalf("error %v, want it to name server %s", err, closed)
+	}
+	if _, _, err := discovery.Resolve(t.Context(), []string{closed, z.address}, "none.test"); err == nil || err.Error() != "NXDOMAIN" {
+		t.Fatalf("error %v, want the answer that there is no such name", err)
+	}
+}
+
+// Real hosts on loopback: one knows nothing but a seed's name, one nothing but a
+// bootstrap with a DNS name.
+func TestJoinByDNS(t *testing.T) {
+	z := serveDNS(t, map[string][]string{"A boot.test.": {"127.0.0.1"}, "A web.test.": {"127.0.0.1"}})
+	first := realHost(t)
+	tcp := tcpAddr(t, first)
+	port, err := tcp.ValueForProtocol(ma.P_TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := ma.StringCast(fmt.Sprintf("/dns4/boot.test/tcp/%s/p2p/%s", port, first.ID()))
+	z.set("TXT _dnsaddr.seed.test.", txt(tcp.String()+"/p2p/"+first.ID().String()))
+
+	log := &logLines{}
+	run(t, discovery.Options{Host: first, Namespace: simNamespace, Private: true})
+	second := realHost(t)
+	d2 := run(t, discovery.Options{
+		Host: second, Namespace: simNamespace, Private: true, Logger: log.logger(),
+		DNSSeeds: []string{"seed.test", "gone.test", "web.test"}, DNSServers: []string{z.address},
+	})
+	third := realHost(t)
+	run(t, discovery.Options{Host: third, Namespace: simNamespace, Private: true, Bootstrap: []ma.Multiaddr{byName}, DNSServers: []string{z.address}})
+	eventually(t, 10*time.Second, "all three are connected", func() bool {
+		return second.Network().Connectedness(first.ID()) == network.Connected &&
+			third.Network().Connectedness(first.ID()) == network.Connected &&
+			third.Network().Connectedness(second.ID()) == network.Connected
+	})
+	var got []string
+	eventually(t, 5*time.Second, "every seed was answered", func() bool {
+		got = got[:0]
+		for _, n := range d2.Stats().Names {
+			got = append(got, fmt.Sprintf("%s %d %s", n.Name, n.Peers, n.Err))
+		}
+		return !strings.Contains(strings.Join(got, "\n"), " 0 \n") && len(got) == 3 && strings.HasPrefix(got[0], "seed.test 1")
+	})
+	for i, want := range []string{"seed.test 1 ", "gone.test 0 NXDOMAIN", "web.test 0 this seed gives no peer ids: web.test has A or AAAA records"} {
+		if !strings.HasPrefix(got[i], want) {
+			t.Errorf("seed %d: %q, want %q", i, got[i], want)
+		}
+	}
+	eventually(t, 5*time.Second, "the seed without peer ids is mentioned", func() bool {
+		return strings.Contains(log.String(), `msg="this seed gives no peer ids" seed=web.test`)
+	})
+}
+
+func FuzzSeedRecord(f *testing.F) {
+	f.Add("dnsaddr=/ip4/10.0.0.1/tcp/1/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5")
+	f.Add("dnsaddr=/dnsaddr/x.test/p2p-circuit")
+	f.Fuzz(func(t *testing.T, record string) {
+		peers, addrs, err := discovery.ResolveRecord(t.Context(), record)
+		if err == nil && (addrs == 0 || len(peers) == 0) {
+			t.Fatalf("no peers and no error from %q", record)
+		}
+		if addrs > discovery.MaxDNSResults {
+			t.Fatalf("%d addresses from %q", addrs, record)
+		}
+	})
+}
+
+func TestErrNoPeerIDs(t *testing.T) {
+	_, _, err := discovery.ResolveRecord(t.Context(), "dnsaddr=/ip4/10.0.0.1/tcp/1")
+	if !errors.Is(err, discovery.ErrNoPeerIDs) {
+		t.Fatalf("error %v", err)
+	}
+}
