@@ -222,16 +222,14 @@ func TestSealedBlock(t *testing.T) {
 }
 
 func blame(err error) consensus.Blame {
-	var r *consensus.RuleError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*consensus.RuleError](err); ok {
 		return r.Blame
 	}
 	return 0
 }
 
 func rule(err error) string {
-	var r *consensus.RuleError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*consensus.RuleError](err); ok {
 		return r.Rule
 	}
 	return ""
@@ -368,13 +366,13 @@ func TestDecodeFaults(t *testing.T) {
 	if _, err := consensus.DecodeBlock(p, good); err != nil {
 		t.Fatal(err)
 	}
-	for n := range len(good) {
+	for n := range good {
 		if _, err := consensus.DecodeBlock(p, good[:n]); blame(err) != consensus.BlameSender {
 			t.Fatalf("the first %d bytes: %v", n, err)
 		}
 	}
 	tx := good[81:]
-	for n := range len(tx) {
+	for n := range tx {
 		if _, err := consensus.DecodeTx(tx[:n]); blame(err) != consensus.BlameSender {
 			t.Fatalf("the first %d bytes of a transaction: %v", n, err)
 		}
@@ -440,8 +438,9 @@ func TestCoinsDoNotPinBlocks(t *testing.T) {
 func FuzzDecodeHeader(f *testing.F) {
 	f.Add(consensus.Regtest().GenesisBlock().Raw[:80])
 	f.Add(make([]byte, 220))
+	networks := []*consensus.Params{consensus.Regtest(), sealed()}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, p := range []*consensus.Params{consensus.Regtest(), sealed()} {
+		for _, p := range networks {
 			h, err := consensus.DecodeHeader(p, raw)
 			if (err == nil) != (len(raw) == consensus.HeaderBytes+p.SealBytes) {
 				t.Fatalf("%d bytes: %v", len(raw), err)

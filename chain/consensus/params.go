@@ -74,6 +74,7 @@ type Params struct {
 // RetargetKind is how a PoW network sets its difficulty.
 type RetargetKind uint8
 
+// The kinds of retargeting.
 const (
 	RetargetNever RetargetKind = iota // regtest
 	Retarget2016                      // Bitcoin

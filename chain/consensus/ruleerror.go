@@ -5,14 +5,15 @@ import "fmt"
 // A Blame says what follows from a broken rule.
 type Blame uint8
 
+// Whom a broken rule is held against.
 const (
-	// BlameBlock: the block (or header) is invalid for ever, and so is whatever
+	// BlameBlock means that the block (or header) is invalid for ever, and so is whatever
 	// builds on it. Whoever sent it as valid misbehaved.
 	BlameBlock Blame = iota + 1
-	// BlameSender: the bytes are wrong but the header may be fine (a mutated
+	// BlameSender means that the bytes are wrong but the header may be fine (a mutated
 	// body, a bad encoding, a stripped witness): never marks the hash.
 	BlameSender
-	// BlameNobody: it may become valid (future time, unknown parent): try later.
+	// BlameNobody means that it may become valid (future time, unknown parent): try later.
 	BlameNobody
 )
 

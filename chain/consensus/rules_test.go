@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,7 +109,7 @@ func TestRealMutant(t *testing.T) {
 	for i, tx := range b.Txs {
 		txs[i] = tx.MsgTx()
 	}
-	mutant, err := consensus.NewBlock(p, b.Header, append(txs, txs[len(txs)-1]))
+	mutant, err := consensus.NewBlock(p, b.Header, slices.Concat(txs, txs[len(txs)-1:]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +144,10 @@ func TestHashesAsTransactions(t *testing.T) {
 // otherwise.
 func TestBlockRules(t *testing.T) {
 	t.Parallel()
+	own, err := consensus.New(custom()) // as testnet, but proven with two hashes
+	if err != nil {
+		t.Fatal(err)
+	}
 	scriptOf := func(n int, op byte) []byte { return bytes.Repeat([]byte{op}, n) }
 	coinbaseScript := func(script []byte) func(*enginetest.Unsealed) {
 		return func(u *enginetest.Unsealed) { u.Txs[0].TxIn[0].SignatureScript = script }
@@ -201,7 +206,7 @@ func TestBlockRules(t *testing.T) {
 		"65-byte transaction":    {addTx(5), "", ""},
 		"witness, no commitment": {func(u *enginetest.Unsealed) { u.Txs[0].TxIn[0].Witness = wire.TxWitness{{1}}; u.NoCommitment = true }, "unexpected-witness", ""},
 	} {
-		for _, p := range []*consensus.Params{consensus.Regtest(), consensus.Testnet()} {
+		for _, p := range []*consensus.Params{consensus.Regtest(), own} {
 			b := enginetest.NewBuilder(p)
 			want := tt.want
 			if p.BIP54 && tt.own != "" {

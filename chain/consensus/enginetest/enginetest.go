@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ type Fixture struct {
 	Engine consensus.Engine
 	// Seal proves a header, as [Builder.Seal]; nil grinds nonces. On a PoW
 	// network the limit should be hard enough that a header is not valid by
-	// chance: at least 0x1f00ffff.
+	// chance: at least 0x1f0fffff.
 	Seal func(past consensus.Past, coins consensus.Coins, h *consensus.Header) error
 	// Blocks is the length of the chain that the suite builds; default 24.
 	Blocks int
@@ -183,10 +184,8 @@ func (s *suite) want(t *testing.T, h *consensus.Header, now time.Time, blames ..
 		t.Errorf("got %v, want a RuleError", err)
 		return
 	}
-	for _, b := range blames {
-		if rule.Blame == b {
-			return
-		}
+	if slices.Contains(blames, rule.Blame) {
+		return
 	}
 	t.Errorf("%v blames %d, want one of %v", rule, rule.Blame, blames)
 }

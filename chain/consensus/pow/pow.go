@@ -127,7 +127,7 @@ func (e *Engine) checkTime(past consensus.Past, t int64, now time.Time) error {
 
 // checkVersion refuses versions from before the rules that bumped them.
 func (e *Engine) checkVersion(height, version int32) error {
-	least := int32(0)
+	var least int32
 	switch {
 	case height >= e.p.BIP65Height:
 		least = 4
