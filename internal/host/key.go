@@ -43,6 +43,9 @@ func LoadOrCreateKey(path string, logger *slog.Logger) (crypto.PrivKey, error) {
 	return key, nil
 }
 
+// LoadKey reads the node's identity from path; fs.ErrNotExist if there is none.
+func LoadKey(path string) (crypto.PrivKey, error) { return loadKey(path, nil) }
+
 func loadKey(path string, logger *slog.Logger) (crypto.PrivKey, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -1,0 +1,280 @@
+// Package relay judges the messages of the block and transaction topics: whether
+// to pass them on, and what to do with what they carry.
+//
+// It is pure: no goroutine, clock or I/O, and it fetches nothing. A judgement is
+// made inside a gossip validator, so it costs no more than a header check, a
+// guarded decode and two merkle roots; whether the transactions of a block are
+// valid is found out after the block was passed on (BIP152 high bandwidth).
+//
+// # Format of the block topic
+//
+// A message is one byte of encoding and the payload. Encoding 0 is a whole block
+// (header ‖ seal ‖ transactions). Others are reserved: they are ignored, not
+// rejected, because a newer node may send them in good faith.
+//
+// # Invariants
+//
+//   - Reject only what its sender could have seen to be worthless: it costs the
+//     sender score. Everything else that is not passed on is ignored.
+//   - The caps (encodings of a header, headers of a height) limit what is passed
+//     on, never what is used: a valid block is always handed to the chain.
+//   - Memory is bounded by maxHeights and the caps, whatever peers send.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain/consensus"
+)
+
+// Encoding is the first byte of a message on the block topic.
+type Encoding byte
+
+// WholeBlock: the payload is header ‖ seal ‖ transactions.
+const WholeBlock Encoding = 0
+
+const (
+	// maxEncodings is how many different messages with one header are passed on.
+	// The second covers a mutated copy that came first.
+	maxEncodings = 2
+	// maxHeadersPerHeight and maxHeadersPerSource limit competing blocks of one
+	// height: honest forks are two, rarely three, and a peer has one best block.
+	maxHeadersPerHeight = 3
+	maxHeadersPerSource = 1
+	// maxHeights is how many heights below the highest seen are remembered.
+	maxHeights = 64
+)
+
+// Result is what becomes of a message on the topic.
+type Result uint8
+
+const (
+	Accept Result = iota + 1 // pass it on
+	Ignore                   // do not pass it on; the sender is not at fault
+	Reject                   // do not pass it on; the sender is at fault
+)
+
+// A Verdict is the judgement of one message.
+type Verdict struct {
+	Result Result
+	Reason string // stable, kebab-case; empty for Accept
+	Err    error  // detail of a Reject, nil otherwise
+
+	// Raw is the block to hand to the chain, whatever Result says; nil if there
+	// is none. It shares the message's memory.
+	Raw    []byte
+	Hash   chainhash.Hash // zero if not even the header could be read
+	Height int32          // -1 if unknown
+	// Orphan is true if the parent header is unknown: ask peers for headers.
+	Orphan bool
+}
+
+// Headers is what a judgement needs of the chain. Implementations answer from
+// memory.
+type Headers interface {
+	// CheckHeader runs the header checks without adding anything; known is true
+	// if the header is in the tree. Faults are *consensus.RuleError, an unknown
+	// parent is "unknown-parent".
+	CheckHeader(h *consensus.Header) (height int32, known bool, err error)
+	// HaveBlock says whether the block's bytes are on disk, and whether it was
+	// found invalid.
+	HaveBlock(hash chainhash.Hash) (have, invalid bool)
+}
+
+// Blocks judges messages of the block topic. It is safe for concurrent use.
+type Blocks struct {
+	params  *consensus.Params
+	headers Headers
+
+	mu      sync.Mutex // guards what follows; never held over a call out
+	top     int32      // highest height seen
+	heights map[int32]*seen
+}
+
+// seen is what was passed on at one height.
+type seen struct {
+	encodings map[chainhash.Hash]int // header hash → messages passed on
+	sources   map[string]int         // first senders → headers; at most maxHeadersPerHeight
+}
+
+// NewBlocks returns a judge for one network.
+func NewBlocks(p *consensus.Params, h Headers) *Blocks {
+	return &Blocks{params: p, headers: h, heights: make(map[int32]*seen)}
+}
+
+// MaxMessageBytes is the largest message of the block topic.
+func MaxMessageBytes(p *consensus.Params) int { return 1 + p.MaxBlockBytes() }
+
+// Encode returns the message that carries a block.
+func Encode(raw []byte) []byte {
+	return append([]byte{byte(WholeBlock)}, raw...)
+}
+
+// Check judges one message. from names the peer that sent it; "" is this node.
+func (b *Blocks) Check(from string, data []byte) Verdict {
+	v := Verdict{Height: -1}
+	if len(data) == 0 {
+		return v.reject("empty", nil)
+	}
+	if Encoding(data[0]) != WholeBlock {
+		return v.ignore("unknown-encoding")
+	}
+	raw := data[1:]
+	headerBytes := consensus.HeaderBytes + b.params.SealBytes
+	if len(raw) > b.params.MaxBlockBytes() {
+		return v.reject("oversize", fmt.Errorf("%d bytes, at most %d", len(raw), b.params.MaxBlockBytes()))
+	}
+	if len(raw) < headerBytes {
+		return v.reject("short-header", fmt.Errorf("%d bytes, a header has %d", len(raw), headerBytes))
+	}
+	h, err := consensus.DecodeHeader(b.params, raw[:headerBytes])
+	if err != nil {
+		return v.reject("bad-header", err)
+	}
+	v.Hash = h.BlockHash()
+
+	// 1. The header: proven before anything is decoded.
+	height, known, err := b.headers.CheckHeader(&h)
+	var rule *consensus.RuleError
+	switch {
+	case err == nil:
+	case !errors.As(err, &rule):
+		return v.ignore("our-trouble") // disk or shutdown: nobody's fault
+	case rule.Rule == "unknown-parent":
+		v.Orphan = true
+		return v.ignore(rule.Rule)
+	case rule.Blame == consensus.BlameNobody:
+		return v.ignore(rule.Rule)
+	case known || rule.Rule == "bad-prevblk":
+		// An honest peer that has not validated the block yet passes it on.
+		return v.ignore("known-invalid")
+	default:
+		return v.reject(rule.Rule, err)
+	}
+	v.Height = height
+
+	// 2. Already here: late copies are normal.
+	if have, invalid := b.headers.HaveBlock(v.Hash); invalid {
+		return v.ignore("known-invalid")
+	} else if have {
+		return v.ignore("known")
+	}
+
+	// 3. The body belongs to the header: the sender could have seen that.
+	blk, err := consensus.DecodeBlock(b.params, raw)
+	if err != nil {
+		return v.reject("bad-encoding", err)
+	}
+	segwit := height >= b.params.SegwitHeight
+	if err := consensus.CheckCommitments(b.params, segwit, blk); err != nil {
+		return v.reject("mutated", err)
+	}
+	v.Raw = raw
+
+	// 4. Caps on what is passed on; the chain gets the block all the same.
+	if why := b.admit(from, height, v.Hash); why != "" {
+		return v.ignore(why)
+	}
+	v.Result = Accept
+	return v
+}
+
+// admit counts a message against the caps and says which one refuses it.
+func (b *Blocks) admit(from string, height int32, hash chainhash.Hash) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if height > b.top {
+		b.top = height
+		for old := range b.heights {
+			if old <= b.top-maxHeights {
+				delete(b.heights, old)
+			}
+		}
+	}
+	if height <= b.top-maxHeights {
+		return "old-height"
+	}
+	s := b.heights[height]
+	if s == nil {
+		s = &seen{encodings: make(map[chainhash.Hash]int), sources: make(map[string]int)}
+		b.heights[height] = s
+	}
+	n, again := s.encodings[hash]
+	switch {
+	case again && n >= maxEncodings:
+		return "encodings-cap"
+	case !again && len(s.encodings) >= maxHeadersPerHeight:
+		return "height-cap"
+	case !again && from != "" && s.sources[from] >= maxHeadersPerSource:
+		return "source-cap"
+	}
+	s.encodings[hash] = n + 1
+	if !again && from != "" {
+		s.sources[from]++
+	}
+	return ""
+}
+
+func (v Verdict) reject(reason string, err error) Verdict {
+	v.Result, v.Reason, v.Err = Reject, reason, err
+	return v
+}
+
+func (v Verdict) ignore(reason string) Verdict {
+	v.Result, v.Reason = Ignore, reason
+	return v
+}
+
+// Pool is what a judgement of a transaction needs of the mempool.
+type Pool interface {
+	// HaveTx says whether the pool holds the transaction.
+	HaveTx(txid chainhash.Hash) bool
+}
+
+// MaxTxBytes is the largest message of the transaction topic: the largest
+// standard transaction weighs 400,000 units (Bitcoin Core's policy), so its
+// bytes are at most that.
+const MaxTxBytes = 400_000
+
+// CheckTx judges the encoding of a message of the transaction topic: one
+// transaction in Bitcoin's encoding. Acceptance to the pool is judged by the
+// pool; see [TxVerdict].
+func CheckTx(pool Pool, data []byte) (Verdict, *wire.MsgTx) {
+	v := Verdict{Height: -1}
+	if len(data) > MaxTxBytes {
+		return v.reject("oversize", fmt.Errorf("%d bytes, at most %d", len(data), MaxTxBytes)), nil
+	}
+	tx, err := consensus.DecodeTx(data)
+	if err != nil {
+		return v.reject("bad-encoding", err), nil
+	}
+	v.Hash = tx.TxHash()
+	if pool.HaveTx(v.Hash) {
+		return v.ignore("known"), nil
+	}
+	v.Result, v.Raw = Accept, data
+	return v, tx
+}
+
+// TxVerdict turns the pool's answer into a verdict: a transaction that breaks a
+// consensus rule for ever is its sender's fault; policy, missing inputs and
+// conflicts are not.
+func TxVerdict(v Verdict, err error) Verdict {
+	var rule *consensus.RuleError
+	switch {
+	case err == nil:
+		v.Result, v.Reason = Accept, ""
+		return v
+	case errors.As(err, &rule) && rule.Blame != consensus.BlameNobody:
+		return v.reject(rule.Rule, err)
+	case errors.As(err, &rule):
+		return v.ignore(rule.Rule)
+	default:
+		return v.ignore("our-trouble")
+	}
+}

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/spf13/cobra"
+
+	"dunlin/chain"
+	"dunlin/config"
+	"dunlin/internal/api"
+	"dunlin/internal/node"
+)
+
+func newChain(g *global) *cobra.Command {
+	return group("chain", "The chain: look at it, import and export it",
+		newChainHead(g), newChainBlock(g), newChainList(g), newChainTips(g), newChainImport(g), newChainExport(g))
+}
+
+func newChainHead(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "head", Short: "Print the validated tip of the running node", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			b, err := c.Head(cmd.Context())
+			if err != nil {
+				return unreachable(err)
+			}
+			return g.print(cmd, b, func(w io.Writer) { printBlock(w, b) })
+		},
+	}
+}
+
+func newChainBlock(g *global) *cobra.Command {
+	var raw bool
+	cmd := &cobra.Command{
+		Use: "block HEIGHT|HASH", Short: "Print a block", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			if raw {
+				hex, err := c.RawBlock(cmd.Context(), a[0])
+				if err != nil {
+					return unreachable(err)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), hex)
+				return nil
+			}
+			b, err := c.Block(cmd.Context(), a[0])
+			if err != nil {
+				return unreachable(err)
+			}
+			return g.print(cmd, b, func(w io.Writer) { printBlock(w, b) })
+		},
+	}
+	cmd.Flags().BoolVar(&raw, "raw", false, "print the block's bytes as hex")
+	return cmd
+}
+
+func printBlock(w io.Writer, b api.Block) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "height\t%d\nhash\t%s\nprevious\t%s\nmerkle root\t%s\ntime\t%s\n", b.Height, b.Hash, b.PreviousHash, b.MerkleRoot, b.Time.Format(time.RFC3339))
+	fmt.Fprintf(t, "bits\t%s\nnonce\t%d\nversion\t%08x\ntransactions\t%d\nsize\t%d bytes, weight %d\n", b.Bits, b.Nonce, uint32(b.Version), b.Txs, b.Size, b.Weight)
+	fmt.Fprintf(t, "active\t%v\n", b.Active)
+	if b.Data != "" {
+		fmt.Fprintf(t, "data\t%s\n", b.Data)
+	}
+	if b.CoinbaseText != "" {
+		fmt.Fprintf(t, "coinbase\t%s\n", b.CoinbaseText)
+	}
+	t.Flush()
+}
+
+func newChainList(g *global) *cobra.Command {
+	var last int
+	cmd := &cobra.Command{
+		Use: "list", Short: "Print the last blocks with their data and coinbase text", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if last < 1 || last > 1000 {
+				return usage(fmt.Errorf("--last %d: must be 1 to 1000", last))
+			}
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			blocks, err := c.LastBlocks(cmd.Context(), last)
+			if err != nil {
+				return unreachable(err)
+			}
+			return g.print(cmd, blocks, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "HEIGHT\tHASH\tTIME\tTXS\tBYTES\tDATA\tCOINBASE")
+				for _, b := range blocks {
+					fmt.Fprintf(t, "%d\t%s…%s\t%s\t%d\t%d\t%s\t%s\n", b.Height, b.Hash[:12], b.Hash[60:], b.Time.Format(time.RFC3339), b.Txs, b.Size, b.Data, b.CoinbaseText)
+				}
+				t.Flush()
+			})
+		},
+	}
+	cmd.Flags().IntVar(&last, "last", 10, "how many blocks, 1 to 1000")
+	return cmd
+}
+
+func newChainTips(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "tips", Short: "Print every branch that the node knows, the active one first", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			tips, err := c.Tips(cmd.Context())
+			if err != nil {
+				return unreachable(err)
+			}
+			return g.print(cmd, tips, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "HEIGHT\tHASH\tBRANCH\tSTATUS")
+				for _, tip := range tips {
+					fmt.Fprintf(t, "%d\t%s\t%d\t%s\n", tip.Height, tip.Hash, tip.Branch, tip.Status)
+				}
+				t.Flush()
+			})
+		},
+	}
+}
+
+// withChain runs f on the chain of a stopped home.
+func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Chain) error) (err error) {
+	c, err := g.load(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	log, _, err := newLogger(cmd.ErrOrStderr(), c)
+	if err != nil {
+		return err
+	}
+	if err := config.EnsureHome(c.Home); err != nil {
+		return err
+	}
+	ch, err := node.OpenChain(c, log)
+	if err != nil {
+		return fmt.Errorf("%w (this command works on a stopped home)", err)
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- ch.Run(ctx) }()
+	defer func() {
+		cancel()
+		if e := <-ran; e != nil && !errors.Is(e, context.Canceled) {
+			err = errors.Join(err, e)
+		}
+		err = errors.Join(err, ch.Close())
+	}()
+	select {
+	case <-ch.Ready():
+	case e := <-ran:
+		ran <- nil
+		return e
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return f(ctx, ch)
+}
+
+func newChainImport(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Read blocks from a bootstrap.dat file, plain or zstd, into a stopped home",
+		Long: `import checks every block by the network's rules and keeps what is valid. Blocks that are there already are passed over,
+so an import that was interrupted goes on where it was. FILE - is standard input.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			in := cmd.InOrStdin()
+			var size int64
+			if a[0] != "-" {
+				f, err := os.Open(a[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				if info, err := f.Stat(); err == nil {
+					size = info.Size()
+				}
+				in = f
+			}
+			return g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) error {
+				start := time.Now()
+				counted := &countingReader{r: in}
+				show := newProgress(cmd.ErrOrStderr(), "import")
+				p, err := ch.Import(ctx, counted, func(p chain.ImportProgress) {
+					show.update(func() string {
+						done := ""
+						if size > 0 {
+							done = fmt.Sprintf("%.0f%% ", 100*float64(counted.n)/float64(size))
+						}
+						return fmt.Sprintf("%sheight %d, %d blocks, %.0f blk/s", done, p.Height, p.Blocks, float64(p.Blocks)/time.Since(start).Seconds())
+					})
+				})
+				show.end()
+				tip, _ := ch.Tip()
+				took := time.Since(start)
+				v := struct {
+					Blocks  int     `json:"blocks"`
+					Added   int     `json:"added"`
+					Known   int     `json:"known"`
+					Height  int32   `json:"height"`
+					TipHash string  `json:"tip_hash"`
+					TookS   float64 `json:"took_s"`
+				}{p.Blocks, p.Added, p.Known, tip.Height, tip.Hash.String(), took.Seconds()}
+				if perr := g.print(cmd, v, func(w io.Writer) {
+					fmt.Fprintf(w, "read %d blocks (%d new, %d known) in %s; tip %d %s\n", v.Blocks, v.Added, v.Known, took.Round(time.Millisecond), v.Height, v.TipHash)
+				}); perr != nil {
+					return perr
+				}
+				if err != nil {
+					return fmt.Errorf("%s: %w", a[0], err)
+				}
+				return nil
+			})
+		},
+	}
+	config.Flags(cmd.Flags())
+	return cmd
+}
+
+func newChainExport(g *global) *cobra.Command {
+	var from, to int32
+	cmd := &cobra.Command{
+		Use:   "export FILE",
+		Short: "Write the active chain of a stopped home in bootstrap.dat form",
+		Long:  `export writes blocks with their network's magic and length, as import reads them. A FILE that ends in .zst is compressed; - is standard output.`,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if from < 0 {
+				return usage(fmt.Errorf("--from %d: must not be negative", from))
+			}
+			if to >= 0 && to < from {
+				return usage(fmt.Errorf("--to %d: must not be below --from %d", to, from))
+			}
+			return g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) (err error) {
+				var out io.Writer = cmd.OutOrStdout()
+				if a[0] != "-" {
+					f, err := os.OpenFile(a[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+					if errors.Is(err, os.ErrExist) {
+						return usage(fmt.Errorf("%s exists: choose another file", a[0]))
+					}
+					if err != nil {
+						return err
+					}
+					defer func() { err = errors.Join(err, f.Sync(), f.Close()) }()
+					out = f
+				}
+				buf := bufio.NewWriterSize(out, 1<<20)
+				var w io.Writer = buf
+				if strings.HasSuffix(a[0], ".zst") {
+					z, err := zstd.NewWriter(buf)
+					if err != nil {
+						return err
+					}
+					defer func() { err = errors.Join(err, z.Close(), buf.Flush()) }()
+					w = z
+				}
+				if err := ch.Export(ctx, w, from, to); err != nil {
+					return err
+				}
+				if w == io.Writer(buf) {
+					if err := buf.Flush(); err != nil {
+						return err
+					}
+				}
+				if a[0] != "-" {
+					tip, _ := ch.Tip()
+					last := tip.Height
+					if to >= 0 {
+						last = min(to, last)
+					}
+					fmt.Fprintf(cmd.ErrOrStderr(), "wrote blocks %d to %d into %s\n", from, last, a[0])
+				}
+				return nil
+			})
+		},
+	}
+	config.Flags(cmd.Flags())
+	cmd.Flags().Int32Var(&from, "from", 0, "first height")
+	cmd.Flags().Int32Var(&to, "to", -1, "last height (default the tip)")
+	return cmd
+}
+
+// countingReader counts what is read through it.
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// progress redraws one line on a terminal and is silent elsewhere.
+type progress struct {
+	w    io.Writer
+	what string
+	tty  bool
+	last time.Time
+}
+
+func newProgress(w io.Writer, what string) *progress {
+	return &progress{w: w, what: what, tty: isTerminal(w)}
+}
+
+func (p *progress) update(text func() string) {
+	if !p.tty || time.Since(p.last) < 100*time.Millisecond {
+		return
+	}
+	p.last = time.Now()
+	fmt.Fprintf(p.w, "\r\x1b[K%s %s", p.what, text())
+}
+
+func (p *progress) end() {
+	if p.tty && !p.last.IsZero() {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,370 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"dunlin/internal/api"
+	"dunlin/internal/host"
+)
+
+// client returns a client of the running node: the one at --rpc, else the one in the home.
+func (g *global) client(cmd *cobra.Command) (*api.Client, error) {
+	c, err := g.load(cmd.Flags())
+	if err != nil {
+		return nil, err
+	}
+	if g.rpc != "" {
+		token, err := api.ReadToken(c.Home)
+		if err != nil {
+			return nil, err
+		}
+		client, err := api.NewClient(g.rpc, token)
+		if err != nil {
+			return nil, usage(fmt.Errorf("--rpc: %w", err))
+		}
+		return client, nil
+	}
+	client, _, err := api.Open(c.Home)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return client, nil
+}
+
+// unreachable gives an error of the API client its exit code.
+func unreachable(err error) error {
+	var refused *api.Error
+	switch {
+	case errors.Is(err, api.ErrUnreachable):
+		return &codedError{exitUnreachable, err}
+	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
+		return &codedError{exitNotReady, err}
+	}
+	return err
+}
+
+func newStatus(g *global) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Print what the running node is doing", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			for {
+				s, err := c.Status(cmd.Context())
+				if err != nil {
+					return unreachable(err)
+				}
+				if watch && g.output == "table" && isTerminal(cmd.OutOrStdout()) {
+					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+				}
+				if err := g.print(cmd, s, func(w io.Writer) { printStatus(w, s) }); err != nil {
+					return err
+				}
+				if !watch {
+					return nil
+				}
+				if !pause(cmd.Context(), time.Second) {
+					return nil
+				}
+			}
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print it anew every second")
+	return cmd
+}
+
+func printStatus(w io.Writer, s api.Status) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "network\t%s\n", s.ChainID)
+	fmt.Fprintf(t, "peer id\t%s\n", s.PeerID)
+	fmt.Fprintf(t, "height\t%d of %d (headers %d)\n", s.Height, s.TargetHeight, s.HeaderHeight)
+	fmt.Fprintf(t, "tip\t%s, %s\n", s.TipHash, s.TipTime.Format(time.RFC3339))
+	sync := s.Sync.State
+	if s.Sync.State == api.StateBlocks || s.Sync.State == api.StateHeaders || s.Sync.State == api.StateStalled {
+		eta := "unknown"
+		if s.Sync.ETAS != nil {
+			eta = (time.Duration(*s.Sync.ETAS) * time.Second).String()
+		}
+		sync += fmt.Sprintf(" %.1f%%, %.0f blk/s, %.1f MB/s, eta %s, behind %s, in flight %d/%d",
+			s.Sync.Percent, s.Sync.BlocksPerS, s.Sync.BytesPerS/1e6, eta,
+			(time.Duration(s.Sync.BehindS) * time.Second).String(), s.Sync.InFlight, s.Sync.InFlightLimit)
+	}
+	if s.Sync.Reason != "" {
+		sync += " (" + s.Sync.Reason + ")"
+	}
+	fmt.Fprintf(t, "sync\t%s\n", sync)
+	fmt.Fprintf(t, "peers\t%d inbound, %d outbound\n", s.Peers.Inbound, s.Peers.Outbound)
+	fmt.Fprintf(t, "mempool\t%d transactions, %d bytes\n", s.Mempool.Count, s.Mempool.Bytes)
+	fmt.Fprintf(t, "uptime\t%s\n", (time.Duration(s.UptimeS) * time.Second).String())
+	t.Flush()
+}
+
+func newHealthcheck(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "healthcheck", Short: "Exit 0 if the node is synced, 3 if not, 4 if there is none", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			s, err := c.Status(cmd.Context())
+			if err != nil {
+				return unreachable(err)
+			}
+			if s.Sync.State != api.StateSynced && s.Sync.State != api.StateConnecting {
+				return &codedError{exitNotReady, fmt.Errorf("not ready: %s, height %d of %d", s.Sync.State, s.Height, s.TargetHeight)}
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s at height %d\n", s.Sync.State, s.Height)
+			return nil
+		},
+	}
+}
+
+func newID(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "id", Short: "Print the node's peer id and, if it runs, its addresses", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			v := api.NodeFile{Network: c.Chain.Params.Name, ChainID: c.Chain.ChainID(), ListenAddrs: []string{}}
+			if n, err := api.ReadNodeFile(c.Home); err == nil {
+				v = n
+			} else {
+				key, err := host.LoadKey(filepath.Join(c.Home, keyFile))
+				if err != nil {
+					return fmt.Errorf("%w: dunlin init makes one", err)
+				}
+				id, err := peer.IDFromPrivateKey(key)
+				if err != nil {
+					return fmt.Errorf("peer id: %w", err)
+				}
+				v.PeerID = id.String()
+			}
+			return g.print(cmd, v, func(w io.Writer) {
+				fmt.Fprintln(w, v.PeerID)
+				for _, a := range v.ListenAddrs {
+					fmt.Fprintln(w, a)
+				}
+			})
+		},
+	}
+}
+
+func newPeers(g *global) *cobra.Command {
+	list := func(cmd *cobra.Command, _ []string) error {
+		c, err := g.client(cmd)
+		if err != nil {
+			return err
+		}
+		peers, err := c.Peers(cmd.Context())
+		if err != nil {
+			return unreachable(err)
+		}
+		return g.print(cmd, peers, func(w io.Writer) {
+			sort.SliceStable(peers, func(i, j int) bool { return !peers[i].Inbound && peers[j].Inbound })
+			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "PEER\tDIR\tADDRESS\tHEIGHT\tRTT\tAGENT\tSINCE")
+			for _, p := range peers {
+				dir := "out"
+				if p.Inbound {
+					dir = "in"
+				}
+				height, since := "-", "-"
+				if p.Ready {
+					height, since = fmt.Sprint(p.Height), time.Since(p.Since).Round(time.Second).String()
+				}
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1fms\t%s\t%s\n", p.ID, dir, p.Addr, height, p.RTTMS, p.Agent, since)
+			}
+			t.Flush()
+		})
+	}
+	cmd := &cobra.Command{
+		Use: "peers", Short: "List the connected peers; add one", RunE: list,
+		Args: func(cmd *cobra.Command, a []string) error {
+			if len(a) > 0 {
+				return usage(fmt.Errorf("unknown command %q: see %s --help", a[0], cmd.CommandPath()))
+			}
+			return nil
+		},
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "List the connected peers", Args: args(cobra.NoArgs), RunE: list},
+		&cobra.Command{
+			Use: "add MULTIADDR", Short: "Dial a peer and keep it over restarts", Args: args(cobra.ExactArgs(1)),
+			RunE: func(cmd *cobra.Command, a []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				if err := c.AddPeer(cmd.Context(), a[0]); err != nil {
+					return unreachable(err)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "added: it is dialled in the background")
+				return nil
+			},
+		},
+	)
+	return cmd
+}
+
+func newMiner(g *global) *cobra.Command {
+	printMiner := func(cmd *cobra.Command, s api.MinerStatus) error {
+		return g.print(cmd, s, func(w io.Writer) {
+			state := "stopped"
+			if s.Running {
+				state = "running"
+			}
+			if s.Reason != "" {
+				state += " (" + s.Reason + ")"
+			}
+			fmt.Fprintf(w, "miner    %s\naddress  %s\nblocks   %d\n", state, s.Address, s.Blocks)
+		})
+	}
+	turn := func(on bool) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, _ []string) error {
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			s, err := c.SwitchMiner(cmd.Context(), on)
+			if err != nil {
+				return unreachable(err)
+			}
+			return printMiner(cmd, s)
+		}
+	}
+	var data string
+	block := &cobra.Command{
+		Use:   "block --data TEXT",
+		Short: "Make one block that carries a text (- reads lines, a block each)",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if data == "" {
+				return usage(errors.New("--data is required: a text, or - to read lines from standard input"))
+			}
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			if data != "-" {
+				return g.mineBlock(cmd, c, data)
+			}
+			lines := bufio.NewScanner(cmd.InOrStdin())
+			for lines.Scan() {
+				if text := strings.TrimSpace(lines.Text()); text != "" {
+					if err := g.mineBlock(cmd, c, text); err != nil {
+						return err
+					}
+				}
+			}
+			return lines.Err()
+		},
+	}
+	block.Flags().StringVar(&data, "data", "", "text of the block, at most 80 bytes; - reads lines")
+	return group("miner", "Make blocks (proof-of-work test networks)",
+		&cobra.Command{
+			Use: "status", Short: "Print what the miner does", Args: args(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				s, err := c.Miner(cmd.Context())
+				if err != nil {
+					return unreachable(err)
+				}
+				return printMiner(cmd, s)
+			},
+		},
+		&cobra.Command{Use: "start", Short: "Start mining", Args: args(cobra.NoArgs), RunE: turn(true)},
+		&cobra.Command{Use: "stop", Short: "Stop mining", Args: args(cobra.NoArgs), RunE: turn(false)},
+		block,
+	)
+}
+
+func (g *global) mineBlock(cmd *cobra.Command, c *api.Client, data string) error {
+	b, err := c.MineBlock(cmd.Context(), data)
+	if err != nil {
+		return unreachable(err)
+	}
+	return g.print(cmd, b, func(w io.Writer) { fmt.Fprintf(w, "block %d %s data %q\n", b.Height, b.Hash, b.Data) })
+}
+
+func newTx(g *global) *cobra.Command {
+	return group("tx", "Transactions",
+		&cobra.Command{
+			Use: "send HEX", Short: "Hand a signed transaction to the running node, which relays it", Args: args(cobra.ExactArgs(1)),
+			RunE: func(cmd *cobra.Command, a []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				id, err := c.SubmitTx(cmd.Context(), a[0])
+				if err != nil {
+					return unreachable(err)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), id)
+				return nil
+			},
+		})
+}
+
+func newLog(g *global) *cobra.Command {
+	return group("log", "The log of the running node",
+		&cobra.Command{
+			Use: "level [LEVEL]", Short: "Print or change the least level that is logged", Args: args(cobra.MaximumNArgs(1)),
+			RunE: func(cmd *cobra.Command, a []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				if len(a) == 1 {
+					if err := c.SetLogLevel(cmd.Context(), a[0]); err != nil {
+						return unreachable(err)
+					}
+				}
+				level, err := c.LogLevel(cmd.Context())
+				if err != nil {
+					return unreachable(err)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), level)
+				return nil
+			},
+		})
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(interface{ Fd() uintptr })
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
+// pause waits for d and reports whether ctx let it.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"dunlin/config"
+	"dunlin/internal/logs"
+	"dunlin/internal/node"
+)
+
+func newStart(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "start",
+		Short: "Run a node until Ctrl-C",
+		Long: `start runs a full node. On its first run it makes its key, home and config file; it prints the line with
+which the next machine joins. Logs go to standard error. Ctrl-C (or SIGTERM) ends it in order; any kill is safe.`,
+		Example: `  dunlin start                                            the test network
+  dunlin start --network regtest --mine                   a chain of your own, mining
+  dunlin start --bootstrap /ip4/192.0.2.7/tcp/9333/p2p/…  join that machine`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return start(cmd.Context(), cmd.ErrOrStderr(), c)
+		},
+	}
+	config.Flags(cmd.Flags())
+	return cmd
+}
+
+func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
+	log, levels, err := newLogger(stderr, c)
+	if err != nil {
+		return err
+	}
+	logs.CaptureLibp2p(log, levels)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Version: buildVersion(), Stop: stop})
+	if err != nil {
+		return err
+	}
+	if err := n.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// newLogger makes the logger that the settings ask for.
+func newLogger(w io.Writer, c *config.Config) (*slog.Logger, *logs.Levels, error) {
+	format, err1 := logs.ParseFormat(c.Log.Format)
+	level, err2 := logs.ParseLevel(c.Log.Level)
+	library, err3 := logs.ParseLevel(c.Log.Libp2pLevel)
+	color, err4 := logs.ParseColor(c.Log.Color)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, nil, usage(fmt.Errorf("log settings: %w", err))
+	}
+	log, levels := logs.New(logs.Options{Writer: w, Format: format, Level: level, LibraryLevel: library, Color: color})
+	return log, levels, nil
+}

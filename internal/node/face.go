@@ -1,0 +1,346 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/exchange"
+	"dunlin/chain/mining"
+	"dunlin/internal/api"
+	"dunlin/internal/logs"
+)
+
+// face shows the node to the API: the one place where chain, peers and sync
+// become api.Status, which log, command line and HTTP all use.
+type face struct{ *Node }
+
+var _ api.Node = face{}
+
+// Status implements api.Node.
+func (f face) Status() api.Status {
+	n := f.Node
+	tip, _ := n.chain.Tip()
+	best, _ := n.chain.BestHeader()
+	s := n.exchange.Sync()
+	count, vbytes, _ := n.pool.Size()
+	out := api.Status{
+		Network: n.params.Name, ChainID: n.params.ChainID(), Genesis: n.params.GenesisHash.String(),
+		PeerID: n.host.ID().String(), Agent: n.agent,
+		Height: tip.Height, HeaderHeight: best.Height, TargetHeight: max(s.Target, best.Height),
+		TipHash: tip.Hash.String(), TipTime: tip.Time.UTC(), Work: hexWork(tip.Work),
+		Sync: api.SyncStatus{
+			State: string(s.State), Percent: s.Percent, BlocksPerS: s.BlocksPerS, BytesPerS: s.BytesPerS,
+			ETAS: s.ETAS, BehindS: s.BehindS, InFlight: s.InFlight, InFlightLimit: s.InFlightLimit, Reason: s.Reason,
+		},
+		Mempool: api.MempoolStatus{Count: count, Bytes: vbytes},
+	}
+	for _, c := range n.connected() {
+		if c.inbound {
+			out.Peers.Inbound++
+		} else {
+			out.Peers.Outbound++
+		}
+	}
+	return out
+}
+
+// connection is one connected peer, whether or not it has greeted.
+type connection struct {
+	id      peer.ID
+	addr    ma.Multiaddr
+	inbound bool
+}
+
+// connected lists a connection for each connected peer, sorted by id.
+func (n *Node) connected() []connection {
+	var out []connection
+	for _, id := range sortedPeers(n.host.Network().Peers()) {
+		conns := n.host.Network().ConnsToPeer(id)
+		if len(conns) == 0 {
+			continue
+		}
+		c := conns[0]
+		out = append(out, connection{id: id, addr: c.RemoteMultiaddr(), inbound: c.Stat().Direction == network.DirInbound})
+	}
+	return out
+}
+
+// Peers implements api.Node.
+func (f face) Peers() []api.Peer {
+	greeted := make(map[peer.ID]exchange.Peer)
+	for _, p := range f.exchange.Peers() {
+		greeted[p.ID] = p
+	}
+	out := []api.Peer{}
+	for _, c := range f.connected() {
+		a := api.Peer{ID: c.id.String(), Addr: c.addr.String(), Endpoint: endpoint(c.addr), Inbound: c.inbound, Height: -1}
+		if p, ok := greeted[c.id]; ok {
+			a.Agent, a.Ready, a.Inbound = p.Agent, true, p.Inbound
+			a.Height, a.TipHash, a.Work = p.Height, p.Hash.String(), hexWork(p.Work)
+			a.RTTMS, a.Since = float64(p.RTT.Microseconds())/1000, p.Since.UTC()
+			a.BytesIn, a.BytesOut, a.InFlight = p.BytesIn, p.BytesOut, p.InFlight
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// endpoint is the ip:port of a multiaddr.
+func endpoint(a ma.Multiaddr) string {
+	addr, err := manet.ToNetAddr(ma.StringCast(tcpLike(a)))
+	if err != nil {
+		return a.String()
+	}
+	return addr.String()
+}
+
+// tcpLike strips what follows ip and port, such as quic-v1.
+func tcpLike(a ma.Multiaddr) string {
+	var b strings.Builder
+	for i, c := range a {
+		if i == 2 {
+			break
+		}
+		b.WriteString(c.String())
+	}
+	return b.String()
+}
+
+// Tip implements api.Node.
+func (f face) Tip() (int32, string, <-chan struct{}) {
+	tip, changed := f.chain.Tip()
+	return tip.Height, tip.Hash.String(), changed
+}
+
+// BlockAt implements api.Node.
+func (f face) BlockAt(_ context.Context, height int32) (api.Block, error) {
+	hash, ok := f.chain.HashAt(height)
+	if !ok {
+		tip, _ := f.chain.Tip()
+		return api.Block{}, api.Errorf(http.StatusNotFound, "no block at height %d: the tip is at %d", height, tip.Height)
+	}
+	return f.block(hash)
+}
+
+// BlockByHash implements api.Node.
+func (f face) BlockByHash(_ context.Context, hash string) (api.Block, error) {
+	h, err := chainhash.NewHashFromStr(hash)
+	if err != nil {
+		return api.Block{}, api.Errorf(http.StatusBadRequest, "hash %q: must be 64 hex digits", hash)
+	}
+	return f.block(*h)
+}
+
+// RawBlock implements api.Node.
+func (f face) RawBlock(_ context.Context, hash string) ([]byte, error) {
+	h, err := chainhash.NewHashFromStr(hash)
+	if err != nil {
+		return nil, api.Errorf(http.StatusBadRequest, "hash %q: must be 64 hex digits", hash)
+	}
+	raw, err := f.chain.Block(*h)
+	if errors.Is(err, chain.ErrNotFound) {
+		return nil, api.Errorf(http.StatusNotFound, "block %s is not on disk", hash)
+	}
+	return raw, err
+}
+
+func (n *Node) block(hash chainhash.Hash) (api.Block, error) {
+	raw, err := n.chain.Block(hash)
+	if errors.Is(err, chain.ErrNotFound) {
+		return api.Block{}, api.Errorf(http.StatusNotFound, "block %s is not on disk", hash)
+	}
+	if err != nil {
+		return api.Block{}, err
+	}
+	b, err := consensus.DecodeBlock(n.params, raw)
+	if err != nil {
+		return api.Block{}, fmt.Errorf("block %s on disk: %w", hash, err)
+	}
+	return n.describe(b), nil
+}
+
+// describe turns a block into what the API shows.
+func (n *Node) describe(b *consensus.Block) api.Block {
+	out := api.Block{
+		Height: -1, Hash: b.Hash.String(), PreviousHash: b.Header.PrevBlock.String(), MerkleRoot: b.Header.MerkleRoot.String(),
+		Time: b.Header.Timestamp.UTC(), Version: b.Header.Version, Bits: fmt.Sprintf("%08x", b.Header.Bits), Nonce: b.Header.Nonce,
+		Txs: len(b.Txs), Size: len(b.Raw), Weight: b.Weight,
+		Data: readable(consensus.CoinbaseData(b)), CoinbaseText: coinbaseText(b.Txs[0].MsgTx().TxIn[0].SignatureScript),
+	}
+	if s, ok := n.chain.Status(b.Hash); ok {
+		out.Height, out.Active, out.Work = s.Height, s.Active, hexWork(s.Work)
+	}
+	return out
+}
+
+// coinbaseText is the longest readable push of a coinbase script.
+func coinbaseText(script []byte) string {
+	best := ""
+	t := txscript.MakeScriptTokenizer(0, script)
+	for t.Next() {
+		d := t.Data()
+		if len(d) >= 4 && len(d) > len(best) && utf8.Valid(d) && readable(string(d)) == string(d) {
+			best = string(d)
+		}
+	}
+	return best
+}
+
+// readable replaces what a terminal or a page should not be sent.
+func readable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '�'
+		}
+		return r
+	}, s)
+}
+
+// Tips implements api.Node.
+func (f face) Tips() []api.ChainTip {
+	out := []api.ChainTip{}
+	for _, t := range f.chain.Tips() {
+		out = append(out, api.ChainTip{
+			Height: t.Tip.Height, Hash: t.Tip.Hash.String(), Branch: t.Branch, Status: t.Status, Work: hexWork(t.Tip.Work),
+		})
+	}
+	return out
+}
+
+// MineBlock implements api.Node.
+func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {
+	if !f.params.Test {
+		return api.Block{}, api.Errorf(http.StatusConflict, "network %s needs more work than this node has: blocks at will are for test networks", f.params.Name)
+	}
+	if len(data) > mining.MaxDataBytes {
+		return api.Block{}, api.Errorf(http.StatusUnprocessableEntity, "data has %d bytes, at most %d fit into a block", len(data), mining.MaxDataBytes)
+	}
+	b, _, err := f.miner.MineOne(ctx, data)
+	if err != nil {
+		return api.Block{}, err
+	}
+	return f.describe(b), nil
+}
+
+// Miner implements api.Node.
+func (f face) Miner() api.MinerStatus {
+	s := f.miner.Status()
+	return api.MinerStatus{Running: s.Mining, Address: f.payTo, Blocks: s.Blocks, Reason: s.Reason}
+}
+
+// StartMiner implements api.Node.
+func (f face) StartMiner() error {
+	if f.miner.Start() {
+		f.log.Info("miner started", "by", "rpc", "address", f.payTo)
+	}
+	return nil
+}
+
+// StopMiner implements api.Node.
+func (f face) StopMiner() error {
+	if f.miner.Stop() {
+		f.log.Info("miner stopped", "by", "rpc")
+	}
+	return nil
+}
+
+// AddPeer implements api.Node.
+func (f face) AddPeer(addr string) error {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		return api.Errorf(http.StatusBadRequest, "peer %q: must be a multiaddr that ends in /p2p/<peer id>", addr)
+	}
+	if err := f.disc.AddPeer(*info, false); err != nil {
+		return api.Errorf(http.StatusUnprocessableEntity, "peer %q: %v", addr, err)
+	}
+	return nil
+}
+
+// SubmitBlock implements api.Node.
+func (f face) SubmitBlock(ctx context.Context, raw []byte) (api.SubmittedBlock, error) {
+	ticket, err := f.chain.Submit(ctx, raw, chain.Source{Kind: chain.FromRPC})
+	if err != nil {
+		return api.SubmittedBlock{}, err
+	}
+	v := ticket.Wait(ctx)
+	names := map[chain.Outcome]string{
+		chain.Connected: "connected", chain.SideChain: "side-chain", chain.Stored: "stored", chain.Duplicate: "duplicate",
+	}
+	if name, ok := names[v.Outcome]; ok {
+		if v.Outcome == chain.Connected {
+			f.publishBlock(ctx, raw, v.Hash)
+		}
+		return api.SubmittedBlock{Hash: v.Hash.String(), Height: v.Height, Outcome: name}, nil
+	}
+	if rule, ok := blame(v.Err); ok {
+		return api.SubmittedBlock{}, api.Errorf(http.StatusUnprocessableEntity, "block refused: %v", rule)
+	}
+	if v.Outcome == chain.Orphan {
+		return api.SubmittedBlock{}, api.Errorf(http.StatusUnprocessableEntity, "the parent of block %s is unknown", v.Hash)
+	}
+	return api.SubmittedBlock{}, v.Err
+}
+
+// SubmitTx implements api.Node.
+func (f face) SubmitTx(ctx context.Context, raw []byte) (string, error) {
+	tx, err := consensus.DecodeTx(raw)
+	if err != nil {
+		return "", api.Errorf(http.StatusBadRequest, "transaction: %v", err)
+	}
+	accepted, err := f.pool.Submit(ctx, tx, "")
+	if rule, ok := blame(err); ok {
+		return "", api.Errorf(http.StatusUnprocessableEntity, "transaction refused: %v", rule)
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, t := range accepted {
+		f.publishTx(ctx, t)
+	}
+	return tx.TxHash().String(), nil
+}
+
+// LogLevel implements api.Node.
+func (f face) LogLevel() string { return strings.ToLower(f.o.Levels.Get("").String()) }
+
+// SetLogLevel implements api.Node.
+func (f face) SetLogLevel(level string) error {
+	l, err := logs.ParseLevel(level)
+	if err != nil {
+		return api.Errorf(http.StatusBadRequest, "level %q: must be debug, info, warn or error", level)
+	}
+	if err := f.o.Levels.Set("", l); err != nil {
+		return err
+	}
+	f.log.Info("log level changed", "to", strings.ToLower(level))
+	return nil
+}
+
+// Stop implements api.Node.
+func (f face) Stop() {
+	f.log.Info("stopping", "by", "rpc")
+	f.o.Stop()
+}
+
+// hexWork is work as a hex string, as Bitcoin Core writes it.
+func hexWork(w *big.Int) string {
+	if w == nil {
+		return ""
+	}
+	return fmt.Sprintf("%064x", w)
+}

@@ -1,0 +1,201 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/exchange"
+	"dunlin/chain/relay"
+	"dunlin/gossip"
+)
+
+const (
+	// maxInbound is how many blocks from gossip may wait for the chain: a few of
+	// the largest size. What does not fit is not lost: its header brings it back.
+	maxInbound = 8
+	// txValidators check transactions at the same time; scripts run inside.
+	txValidators = 2
+	// blockValidators decode blocks at the same time: four of the largest take
+	// some 100 MB between them.
+	blockValidators = 2
+)
+
+// pending is a block on its way from gossip to the chain.
+type pending struct {
+	raw  []byte
+	from peer.ID
+}
+
+// headerView is what relay wants to know of the chain.
+type headerView struct{ *chain.Chain }
+
+func (h headerView) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
+	s, ok := h.Status(hash)
+	return ok && s.HaveBlock, ok && s.Invalid
+}
+
+func (n *Node) blockTopic() string { return exchange.Prefix(n.params.ChainID()) + "/block/1" }
+func (n *Node) txTopic() string    { return exchange.Prefix(n.params.ChainID()) + "/tx/1" }
+
+func (n *Node) openGossip() (err error) {
+	n.blocks = relay.NewBlocks(n.params, headerView{n.chain})
+	n.gossip, err = gossip.New(gossip.Options{
+		Host: n.host,
+		Topics: []gossip.Topic{
+			{Name: n.blockTopic(), MaxBytes: relay.MaxMessageBytes(n.params), Concurrency: blockValidators, Validate: n.judgeBlock},
+			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Validate: n.judgeTx},
+		},
+		Private:     n.private,
+		OnTopicPeer: n.topicPeer,
+		Logger:      n.log.With("subsystem", "gossip"),
+	})
+	return err
+}
+
+// judgeBlock is the block topic's validator. It hands what may be good to the
+// chain, whether or not it is passed on.
+func (n *Node) judgeBlock(_ context.Context, from peer.ID, data []byte) gossip.Verdict {
+	if from == n.host.ID() {
+		return gossip.Verdict{Result: gossip.Accept}
+	}
+	v := n.blocks.Check(from.String(), data)
+	switch {
+	case v.Orphan:
+		n.exchange.FetchFrom(from, v.Hash)
+	case v.Raw != nil:
+		select {
+		case n.inbound <- pending{v.Raw, from}:
+		default: // the chain is behind: sync brings it
+			n.exchange.FetchFrom(from, v.Hash)
+		}
+	}
+	if v.Result == relay.Reject {
+		n.refused(from, "block", v)
+	}
+	return verdict(v)
+}
+
+// judgeTx is the transaction topic's validator: the pool decides.
+func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Verdict {
+	if from == n.host.ID() {
+		return gossip.Verdict{Result: gossip.Accept}
+	}
+	if s := n.exchange.Sync(); s.State == exchange.Blocks || s.State == exchange.Headers {
+		return gossip.Verdict{Result: gossip.Ignore, Reason: "syncing"} // its inputs may be blocks away
+	}
+	v, tx := relay.CheckTx(poolView{n.pool}, data)
+	if v.Result == relay.Accept {
+		accepted, err := n.pool.Submit(ctx, tx, from.String())
+		v = relay.TxVerdict(v, err)
+		if len(accepted) > 1 { // orphans that it completed
+			for _, t := range accepted[1:] {
+				n.publishTx(ctx, t)
+			}
+		}
+	}
+	if v.Result == relay.Reject {
+		n.refused(from, "tx", v)
+	}
+	return verdict(v)
+}
+
+// refused logs a reject, a few a minute and peer.
+func (n *Node) refused(from peer.ID, what string, v relay.Verdict) {
+	if more, ok := n.refusals.Allow(from.String()); ok {
+		n.log.Warn(what+" message rejected", "peer", from, "rule", v.Reason, "height", v.Height, "hash", v.Hash, "err", v.Err, "suppressed", more)
+	}
+}
+
+func verdict(v relay.Verdict) gossip.Verdict {
+	switch v.Result {
+	case relay.Accept:
+		return gossip.Verdict{Result: gossip.Accept}
+	case relay.Reject:
+		return gossip.Verdict{Result: gossip.Reject, Reason: v.Reason}
+	default:
+		return gossip.Verdict{Result: gossip.Ignore, Reason: v.Reason}
+	}
+}
+
+// runInbound hands blocks from gossip to the chain, so that no validator waits
+// for a full pipeline.
+func (n *Node) runInbound(ctx context.Context) error {
+	for {
+		select {
+		case b := <-n.inbound:
+			src := chain.Source{Kind: chain.FromGossip, Peer: b.from.String()}
+			if _, err := n.chain.Submit(ctx, b.raw, src); err != nil && ctx.Err() == nil && !errors.Is(err, chain.ErrClosed) {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// publishBlock floods a block that was made or handed in here. If nobody
+// listens yet, the tip is sent when somebody does.
+func (n *Node) publishBlock(ctx context.Context, raw []byte, hash chainhash.Hash) {
+	err := n.gossip.Publish(ctx, n.blockTopic(), relay.Encode(raw))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case err == nil:
+		n.unsent = chainhash.Hash{}
+	case errors.Is(err, gossip.ErrNobody):
+		n.unsent = hash
+	case ctx.Err() == nil:
+		n.log.Warn("block not flooded", "hash", hash, "err", err)
+	}
+}
+
+// topicPeer is called when a peer joins a topic: a tip that nobody heard goes out now.
+func (n *Node) topicPeer(topic string, _ peer.ID) {
+	if topic != n.blockTopic() {
+		return
+	}
+	n.mu.Lock()
+	waiting := n.unsent != (chainhash.Hash{})
+	n.mu.Unlock()
+	if waiting {
+		select {
+		case n.republish <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (n *Node) publishTx(ctx context.Context, tx *wire.MsgTx) {
+	var b bytes.Buffer
+	if err := tx.Serialize(&b); err != nil {
+		return // cannot happen: it was decoded or signed here
+	}
+	if err := n.gossip.Publish(ctx, n.txTopic(), b.Bytes()); err != nil && !errors.Is(err, gossip.ErrNobody) && ctx.Err() == nil {
+		n.log.Debug("transaction not flooded", "txid", tx.TxHash(), "err", err)
+	}
+}
+
+// poolView is what relay wants to know of the pool.
+type poolView struct {
+	pool interface {
+		Have(txid chainhash.Hash) bool
+	}
+}
+
+func (p poolView) HaveTx(txid chainhash.Hash) bool { return p.pool.Have(txid) }
+
+var _ relay.Headers = headerView{}
+
+// blame says whether an error from the chain or the pool is the caller's fault.
+func blame(err error) (*consensus.RuleError, bool) {
+	var rule *consensus.RuleError
+	ok := errors.As(err, &rule)
+	return rule, ok
+}

@@ -1,0 +1,99 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dunlin/internal/api"
+)
+
+// meter turns what the parts count into metrics when it is asked: nothing is
+// counted twice and nothing is stale. No label holds what a peer chooses.
+type meter struct{ n *Node }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("dunlin_"+name, help, labels, nil)
+}
+
+var (
+	descHeight    = desc("chain_height", "Height of the validated tip.")
+	descHeaders   = desc("chain_header_height", "Height of the best header chain.")
+	descTarget    = desc("sync_target_height", "Greatest height that a peer told.")
+	descState     = desc("sync_state", "1 for the present state of sync.", "state")
+	descInFlight  = desc("sync_in_flight_requests", "Block requests that wait for an answer.")
+	descLimit     = desc("sync_in_flight_requests_limit", "Most block requests in flight.")
+	descFlying    = desc("sync_in_flight_bytes", "Bytes promised by peers and not here yet.")
+	descBuffered  = desc("sync_buffered_bytes", "Bytes received and not yet validated.")
+	descPeers     = desc("p2p_peers", "Connected peers.", "direction")
+	descGreeted   = desc("p2p_peers_ready", "Peers whose hello is complete.")
+	descRouting   = desc("discovery_routing_table", "Peers in the DHT's routing table.")
+	descBook      = desc("discovery_book", "Entries of the address book.")
+	descPool      = desc("mempool_transactions", "Unconfirmed transactions.")
+	descPoolBytes = desc("mempool_bytes", "Memory that they take.")
+	descPoolVSize = desc("mempool_vbytes", "Their virtual bytes.")
+	descMined     = desc("miner_blocks_total", "Blocks made here.")
+	descMsgs      = desc("gossip_messages_total", "Messages by topic and what became of them.", "topic", "result")
+)
+
+// Describe implements prometheus.Collector.
+func (*meter) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descHeight, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
+		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize, descMined, descMsgs,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *meter) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	total := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	st := face{m.n}.Status()
+	gauge(descHeight, float64(st.Height))
+	gauge(descHeaders, float64(st.HeaderHeight))
+	gauge(descTarget, float64(st.TargetHeight))
+	for _, s := range []string{api.StateStarting, api.StateConnecting, api.StateHeaders, api.StateBlocks, api.StateSynced, api.StateStalled} {
+		on := 0.0
+		if s == st.Sync.State {
+			on = 1
+		}
+		gauge(descState, on, s)
+	}
+	sync := m.n.exchange.Sync()
+	gauge(descInFlight, float64(sync.InFlight))
+	gauge(descLimit, float64(sync.InFlightLimit))
+	gauge(descFlying, float64(sync.InFlightBytes))
+	gauge(descBuffered, float64(sync.BufferedBytes))
+	gauge(descPeers, float64(st.Peers.Inbound), "inbound")
+	gauge(descPeers, float64(st.Peers.Outbound), "outbound")
+	gauge(descGreeted, float64(len(m.n.exchange.Peers())))
+	d := m.n.disc.Stats()
+	gauge(descRouting, float64(d.RoutingTable))
+	gauge(descBook, float64(d.Book))
+	count, vbytes, memory := m.n.pool.Size()
+	gauge(descPool, float64(count))
+	gauge(descPoolBytes, float64(memory))
+	gauge(descPoolVSize, float64(vbytes))
+	total(descMined, float64(m.n.miner.Status().Blocks))
+	for _, s := range m.n.gossip.Stats().Topics {
+		name := "block"
+		if s.Name == m.n.txTopic() {
+			name = "tx"
+		}
+		total(descMsgs, float64(s.Accepted), name, "accepted")
+		var ignored, rejected uint64
+		for _, v := range s.Ignored {
+			ignored += v
+		}
+		for _, v := range s.Rejected {
+			rejected += v
+		}
+		total(descMsgs, float64(ignored), name, "ignored")
+		total(descMsgs, float64(rejected), name, "rejected")
+		total(descMsgs, float64(s.Duplicates), name, "duplicate")
+	}
+}

@@ -1,0 +1,332 @@
+// Package node wires every part of a dunlin daemon together, runs it and stops
+// it in order.
+//
+// It decides nothing that another package could decide: engines are chosen here
+// by a switch, settings are mapped to Options, callbacks of one part are tied to
+// methods of another.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/exchange"
+	"dunlin/chain/ibd"
+	"dunlin/chain/mempool"
+	"dunlin/chain/mining"
+	"dunlin/chain/relay"
+	"dunlin/config"
+	"dunlin/discovery"
+	"dunlin/gossip"
+	"dunlin/internal/api"
+	"dunlin/internal/host"
+	"dunlin/internal/logs"
+)
+
+const (
+	keyFile = "identity.key"
+	// peersDir holds discovery's address book, anchors and added peers.
+	peersDir = "peers"
+	// avoidWrongNetwork and avoidMisbehaved are how long a peer is not dialled.
+	avoidWrongNetwork = time.Hour
+	avoidMisbehaved   = 24 * time.Hour
+)
+
+// Options configure New.
+type Options struct {
+	Config  *config.Config
+	Logger  *slog.Logger
+	Levels  *logs.Levels
+	Version string
+	// Stop is called when the operator asks for an end through the API.
+	Stop func()
+}
+
+// A Node is a daemon that is built and listens, but does not run yet.
+type Node struct {
+	o       Options
+	c       *config.Config
+	log     *slog.Logger
+	params  *consensus.Params
+	agent   string
+	started time.Time
+
+	chain    *chain.Chain
+	pool     *mempool.Pool
+	miner    *mining.Miner
+	host     *host.Host
+	exchange *exchange.Exchange
+	gossip   *gossip.Gossip
+	disc     *discovery.Discovery
+	api      *api.Server
+	blocks   *relay.Blocks
+	metrics  *prometheus.Registry
+	payTo    string // address that the miner pays
+	private  bool   // nodes live on private or shared addresses
+	rpcAddr  string // host:port of the HTTP interface
+
+	refusals  *logs.Limiter
+	inbound   chan pending   // blocks from gossip on their way to the chain
+	republish chan struct{}  // somebody hears us now; capacity 1
+	closers   []func() error // in order of building
+
+	mu     sync.Mutex     // guards what follows, held for assignments only
+	unsent chainhash.Hash // own tip that nobody has heard yet; zero: none
+}
+
+// New builds the node in the home of o.Config, making what is missing (home, key,
+// config file), and listens. Whatever fails, nothing stays open.
+func New(ctx context.Context, o Options) (_ *Node, err error) {
+	n := &Node{
+		o: o, c: o.Config, log: o.Logger, params: o.Config.Chain.Params,
+		agent: "dunlin/" + strings.TrimPrefix(o.Version, "v"), started: time.Now(),
+		refusals:  logs.NewLimiter(3, time.Minute, 256),
+		inbound:   make(chan pending, maxInbound),
+		republish: make(chan struct{}, 1),
+		metrics:   prometheus.NewRegistry(),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if err := config.EnsureHome(n.c.Home); err != nil {
+		return nil, err
+	}
+	// The chain's lock on the home comes first: nothing else may touch it.
+	if n.chain, err = OpenChain(n.c, n.log); err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, n.chain.Close)
+	if _, err := n.c.WriteFile(); err != nil {
+		return nil, err
+	}
+	if err := n.openLedger(); err != nil {
+		return nil, err
+	}
+	if err := n.openNetwork(); err != nil {
+		return nil, err
+	}
+	if err := n.openAPI(ctx); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// openLedger makes what works on the chain: mempool and miner.
+func (n *Node) openLedger() error {
+	engine, sealer, err := engines(n.params, n.c.Mining.Threads)
+	if err != nil {
+		return err
+	}
+	n.pool, err = mempool.New(mempool.Options{
+		Chain:      n.chain,
+		MaxBytes:   int64(n.c.Mempool.MaxMB) << 20,
+		MinFeeRate: int64(n.c.Mempool.MinRelayFee),
+		Expiry:     n.c.Mempool.ExpireAfter,
+		MaxOrphans: n.c.Mempool.MaxOrphans,
+		Logger:     n.log.With("subsystem", "mempool"),
+	})
+	if err != nil {
+		return err
+	}
+	var payTo []byte
+	if payTo, n.payTo, err = minerScript(n.params, n.c); err != nil {
+		return err
+	}
+	n.miner, err = mining.New(mining.Options{
+		Chain: n.chain, Engine: engine, Sealer: sealer, Pool: n.pool,
+		PayTo: payTo, CoinbaseText: n.c.Mining.CoinbaseText,
+		Interval: n.c.Mining.Interval, Mine: n.c.Mining.Enabled,
+		Ready: n.mayMine, OnBlock: func(ctx context.Context, b *consensus.Block) { n.publishBlock(ctx, b.Raw, b.Hash) },
+		Logger: n.log.With("subsystem", "miner"),
+	})
+	return err
+}
+
+// openNetwork makes the host and what speaks through it.
+func (n *Node) openNetwork() error {
+	key, err := host.LoadOrCreateKey(filepath.Join(n.c.Home, keyFile), n.log)
+	if err != nil {
+		return err
+	}
+	chainID := n.params.ChainID()
+	listen, err1 := multiaddrs("p2p.listen", n.c.P2P.Listen)
+	announce, err2 := multiaddrs("p2p.announce", n.c.P2P.Announce)
+	bootstrap, err3 := multiaddrs("p2p.bootstrap", n.c.P2P.Bootstrap)
+	persistent, err4 := multiaddrs("p2p.persistent", n.c.P2P.Persistent)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return err
+	}
+	n.private = n.c.P2P.AllowPrivate
+	if !n.private && n.c.Origin("p2p.allow_private") == "default" && (host.AllLocal(listen) || host.AllLocal(bootstrap)) {
+		// A public chain on a private network: a test, a lab, containers. As on a
+		// public one, such nodes would hide their addresses and find nobody.
+		n.private = true
+		n.log.Info("private network assumed: all addresses to listen on or to join are local; p2p.allow_private decides otherwise")
+	}
+	limits := make(map[protocol.ID]host.ProtocolLimit)
+	for id, l := range exchange.Limits(chainID) {
+		limits[id] = host.ProtocolLimit{InPerPeer: l.PerPeer, In: l.Total, MemoryPerPeer: l.Memory}
+	}
+	n.host, err = host.New(host.Options{
+		Key: key, Listen: listen, Announce: announce, Agent: n.agent,
+		Private: n.private, NAT: n.c.P2P.NAT,
+		MaxInbound:           n.c.P2P.MaxInbound,
+		MaxConns:             n.c.P2P.MaxInbound + 2*n.c.P2P.MaxOutbound + 16,
+		ProtocolLimits:       limits,
+		PrometheusRegisterer: n.metrics,
+		Logger:               n.log.With("subsystem", "host"),
+	})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.host.Close)
+
+	n.disc, err = discovery.New(discovery.Options{
+		Host: n.host, Namespace: exchange.Prefix(chainID),
+		Bootstrap: bootstrap, Persistent: persistent,
+		DNSSeeds: n.c.P2P.DNSSeeds, DNSServers: n.c.P2P.DNSServers,
+		Dir: filepath.Join(n.c.Home, peersDir), MaxOutbound: n.c.P2P.MaxOutbound,
+		Private: n.private,
+		Logger:  n.log.With("subsystem", "discovery"),
+	})
+	if err != nil {
+		return err
+	}
+	n.exchange, err = exchange.New(exchange.Options{
+		Host: n.host, Chain: exchange.FromChain(n.chain), ChainID: chainID, Agent: n.agent,
+		Limits: ibd.Config{
+			MaxRequestsPerPeer: n.c.Sync.MaxRequestsPerPeer,
+			MaxBlocksPerPeer:   n.c.Sync.MaxBlocksPerPeer,
+			MaxBytesPerPeer:    int64(n.c.Sync.MaxMBPerPeer) << 20,
+			MaxRequests:        n.c.Sync.MaxRequests,
+			MaxBytes:           int64(n.c.Sync.MaxMB) << 20,
+			Window:             int32(n.c.Sync.Window),
+			MaxBlockBytes:      int64(n.params.MaxBlockBytes()),
+			Seed:               uint64(n.started.UnixNano()),
+		},
+		Logger:  n.log.With("subsystem", "sync"),
+		TxByID:  n.rawTx,
+		OnHello: func(p exchange.Peer) { n.disc.Good(p.ID) },
+		OnWrongNetwork: func(id peer.ID, genesis chainhash.Hash) {
+			n.disc.Avoid(id, avoidWrongNetwork, "another network: genesis "+genesis.String())
+		},
+		OnBlame: func(id peer.ID, reason string) { n.disc.Avoid(id, avoidMisbehaved, reason) },
+	})
+	if err != nil {
+		return err
+	}
+	return n.openGossip()
+}
+
+// Run runs the node until ctx ends or a part fails; it returns when all has
+// stopped and everything is on disk. Call it once; the node is closed after it.
+func (n *Node) Run(ctx context.Context) error {
+	n.banner()
+	err := runStages(ctx, n.log, []stage{
+		{"api", n.api.Run},
+		{"chain", n.chain.Run},
+		{"mempool", n.pool.Run},
+		{"exchange", n.exchange.Run},
+		{"blocks", n.runInbound},
+		{"gossip", n.gossip.Run},
+		{"discovery", n.disc.Run},
+		{"watch", n.watch},
+		{"miner", n.miner.Run},
+	})
+	err = errors.Join(err, n.close())
+	n.log.Info("stopped", "uptime_s", int(time.Since(n.started).Seconds()))
+	return err
+}
+
+// close releases what New opened, in reverse order.
+func (n *Node) close() error {
+	var errs []error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		errs = append(errs, n.closers[i]())
+	}
+	n.closers = nil
+	return errors.Join(errs...)
+}
+
+// banner says who this node is and how others join it.
+func (n *Node) banner() {
+	tip, _ := n.chain.Tip()
+	n.log.Info("dunlin", "version", n.o.Version, "network", n.params.Name, "chain_id", n.params.ChainID(),
+		"peer_id", n.host.ID(), "height", tip.Height, "home", n.c.Home)
+	n.log.Info("listening", "addrs", n.host.Network().ListenAddresses(), "announced", n.host.Addrs(), "rpc", n.rpcAddr)
+	if join := n.JoinLine(); join != "" {
+		n.log.Info("join me: " + join)
+	}
+}
+
+// JoinLine is the command with which the next machine joins; empty if the node
+// does not listen.
+func (n *Node) JoinLine() string {
+	addrs := n.host.JoinAddrs()
+	if len(addrs) == 0 {
+		return ""
+	}
+	network := "--network " + n.params.Name
+	if n.c.Chain.File != "" {
+		network = "--network-file " + filepath.Base(n.c.Chain.File)
+	}
+	return fmt.Sprintf("dunlin start %s --bootstrap %s", network, addrs[0])
+}
+
+// mayMine says whether mining makes sense now. Test networks need no peers.
+func (n *Node) mayMine() (bool, string) {
+	s := n.exchange.Sync()
+	switch {
+	case n.params.Test && (s.State == exchange.Synced || s.State == exchange.Connecting || s.Target <= s.Height):
+		return true, ""
+	case s.State != exchange.Synced:
+		return false, "not synced: " + string(s.State)
+	case len(n.exchange.Peers()) == 0:
+		return false, "no peers"
+	}
+	return true, ""
+}
+
+// rawTx serves a transaction of the mempool to peers.
+func (n *Node) rawTx(id chainhash.Hash) ([]byte, bool) {
+	e, ok := n.pool.Get(id)
+	if !ok {
+		return nil, false
+	}
+	var b strings.Builder
+	b.Grow(e.Tx.SerializeSize())
+	if err := e.Tx.Serialize(&b); err != nil {
+		return nil, false
+	}
+	return []byte(b.String()), true
+}
+
+func multiaddrs(key string, list []string) ([]ma.Multiaddr, error) {
+	var out []ma.Multiaddr
+	var errs []error
+	for _, s := range list {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %q: %w", key, s, err))
+			continue
+		}
+		out = append(out, a)
+	}
+	return out, errors.Join(errs...)
+}

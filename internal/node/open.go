@@ -1,0 +1,54 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/pow"
+	"dunlin/config"
+)
+
+// engines returns the engine and the sealer of a network. Engines are chosen
+// here, by a switch, and nowhere else.
+func engines(p *consensus.Params, threads int) (consensus.Engine, consensus.Sealer, error) {
+	switch p.SealBytes {
+	case 0:
+		return pow.New(p), pow.NewSealer(threads), nil
+	default:
+		return nil, nil, fmt.Errorf("network %s wants a seal of %d bytes: this version has the proof-of-work engine only", p.Name, p.SealBytes)
+	}
+}
+
+// OpenChain opens the chain in the home of c: for the daemon and for commands
+// that work on a stopped home. The caller runs and closes it.
+func OpenChain(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
+	p := c.Chain.Params
+	engine, _, err := engines(p, 1)
+	if err != nil {
+		return nil, err
+	}
+	o := chain.Options{
+		Dir:           c.Home,
+		Params:        p,
+		Engine:        engine,
+		ChainID:       p.ChainID(),
+		Logger:        log.With("subsystem", "chain"),
+		CacheBytes:    int64(c.Storage.CacheMB) << 20,
+		FlushBytes:    int64(c.Storage.FlushMB) << 20,
+		FlushBlocks:   c.Storage.FlushBlocks,
+		FlushInterval: c.Storage.FlushInterval,
+		MinFreeBytes:  uint64(c.Storage.MinFreeMB) << 20,
+	}
+	if c.Sync.AssumeValid != "" {
+		hash, err := chainhash.NewHashFromStr(c.Sync.AssumeValid)
+		if err != nil {
+			return nil, fmt.Errorf("sync.assume_valid: %w", err)
+		}
+		o.AssumeValid = *hash
+	}
+	return chain.Open(o)
+}

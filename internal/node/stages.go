@@ -1,0 +1,65 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// A stage is one running part of the node.
+type stage struct {
+	name string
+	run  func(ctx context.Context) error // blocks until ctx ends; joins all it started
+}
+
+// runStages starts the stages in order and, when ctx ends or one of them fails,
+// stops them in reverse order, each before the one that it builds on. It returns
+// when all have returned: the first failure, or nil if ctx ended the run.
+//
+// A stage that returns nil while the node runs has done its work: that stops nothing.
+func runStages(ctx context.Context, log *slog.Logger, stages []stage) error {
+	type running struct {
+		stage
+		cancel context.CancelFunc
+		done   chan struct{}
+	}
+	failed := make(chan error, len(stages))
+	var all []running
+	for _, s := range stages {
+		// Each stage has a context of its own, so that the order of the end is ours.
+		sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		r := running{stage: s, cancel: cancel, done: make(chan struct{})}
+		go func() {
+			defer close(r.done)
+			err := s.run(sctx)
+			if err != nil && !(errors.Is(err, context.Canceled) && sctx.Err() != nil) {
+				failed <- fmt.Errorf("%s: %w", s.name, err)
+			}
+		}()
+		all = append(all, r)
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		log.Error("stopping because a part failed", "err", err)
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		start := time.Now()
+		all[i].cancel()
+		<-all[i].done
+		if took := time.Since(start); took > time.Second {
+			log.Info("slow to stop", "part", all[i].name, "took_ms", took.Milliseconds())
+		}
+	}
+	for err == nil {
+		select {
+		case err = <-failed: // while stopping
+		default:
+			return nil
+		}
+	}
+	return err
+}

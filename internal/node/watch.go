@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"dunlin/chain/exchange"
+	"dunlin/internal/api"
+)
+
+func (n *Node) openAPI(ctx context.Context) (err error) {
+	n.registerMetrics()
+	n.api, err = api.New(api.Options{
+		Listen: n.c.RPC.Listen, Home: n.c.Home, Open: n.c.RPC.Open, Test: n.params.Test, Remote: n.c.RPC.AllowRemote,
+		TLSCert: n.c.RPC.TLSCert, TLSKey: n.c.RPC.TLSKey,
+		AllowedHosts: n.c.RPC.AllowedHosts, AllowedOrigins: n.c.RPC.AllowedOrigins,
+		MaxConnections: n.c.RPC.MaxConnections, MaxBlockBytes: n.params.MaxBlockBytes(),
+		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}),
+		Version: n.o.Version, Logger: n.log.With("subsystem", "api"),
+	})
+	if err != nil {
+		return err
+	}
+	addr, err := n.api.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.api.Close)
+	n.rpcAddr = addr.String()
+	n.api.SetNode(face{n})
+	return nil
+}
+
+// watch keeps node.json while the node runs and sends the tip out when it did
+// not come by gossip.
+func (n *Node) watch(ctx context.Context) error {
+	if err := api.WriteNodeFile(n.c.Home, n.nodeFile()); err != nil {
+		return err
+	}
+	defer func() {
+		if err := api.RemoveNodeFile(n.c.Home); err != nil {
+			n.log.Warn("not tidied up", "err", err)
+		}
+	}()
+	sent, _ := n.chain.Tip()
+	for {
+		tip, moved := n.chain.Tip()
+		if tip.Hash != sent.Hash && n.exchange.Sync().State == exchange.Synced {
+			// pubsub drops it if it came by gossip; what came by sync or import
+			// is new to the topic.
+			if raw, err := n.chain.Block(tip.Hash); err == nil {
+				n.publishBlock(ctx, raw, tip.Hash)
+			}
+		}
+		sent = tip
+		select {
+		case <-moved:
+		case <-n.republish:
+			n.mu.Lock()
+			unsent := n.unsent
+			n.mu.Unlock()
+			if raw, err := n.chain.Block(unsent); unsent != (chainhash.Hash{}) && err == nil {
+				n.publishBlock(ctx, raw, unsent)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// nodeFile describes the running node for scripts.
+func (n *Node) nodeFile() api.NodeFile {
+	info := api.NodeFile{
+		PID: os.Getpid(), PeerID: n.host.ID().String(), ListenAddrs: []string{},
+		RPCAddr: n.rpcAddr, Network: n.params.Name, ChainID: n.params.ChainID(), Version: n.o.Version,
+	}
+	for _, a := range n.host.JoinAddrs() {
+		info.ListenAddrs = append(info.ListenAddrs, a.String())
+	}
+	return info
+}
+
+func sortedPeers(ids []peer.ID) []peer.ID {
+	slices.SortFunc(ids, func(a, b peer.ID) int { return strings.Compare(string(a), string(b)) })
+	return ids
+}
+
+// registerMetrics makes the node's own metrics; libp2p registers its.
+func (n *Node) registerMetrics() {
+	n.metrics.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&meter{n},
+	)
+}
