@@ -59,11 +59,9 @@ func (c *conductor) target() (i uint32, more bool) {
 	t := c.tree
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	i = t.bestLinked
-	if i == c.applied || i == noNode {
-		return i, false
-	}
-	return i, t.body(c.applied).flags&flagBad != 0 || t.node(i).work.more(t.node(c.applied).work)
+	// Equal work is reason enough to move: after a failed reorganisation the coins
+	// are at the good part of the other branch, and the published tip was first.
+	return t.bestLinked, t.bestLinked != c.applied
 }
 
 // advanceTo connects one block on top of the coins.
