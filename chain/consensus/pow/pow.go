@@ -30,6 +30,11 @@ const (
 	bip54Period = 2016
 )
 
+var (
+	_ consensus.Engine = (*Engine)(nil)
+	_ consensus.Sealer = (*Sealer)(nil)
+)
+
 // An Engine decides what work proves. It is immutable and safe for concurrent use.
 type Engine struct {
 	p        *consensus.Params
@@ -216,8 +221,8 @@ const (
 )
 
 func (e *Engine) nextBitsASERT(past consensus.Past) uint32 {
-	anchor, height := past.At(0), past.Height()
-	elapsed := past.At(height).Time - anchor.Time
+	anchor, height := &e.p.Genesis.Header, past.Height()
+	elapsed := past.At(height).Time - anchor.Timestamp.Unix()
 	return asert(anchor.Bits, e.p.PowLimit,
 		elapsed-int64(height)*int64(e.p.TargetSpacing/time.Second), int64(e.p.ASERTHalfLife/time.Second))
 }

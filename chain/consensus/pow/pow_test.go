@@ -237,6 +237,44 @@ func TestCheckHeaderRules(t *testing.T) {
 	}
 }
 
+// TestTimeWarp: how far the first block of a period may be before its parent.
+func TestTimeWarp(t *testing.T) {
+	t.Parallel()
+	const before = 2_000_000_000
+	for _, tt := range []struct {
+		bip94, bip54 bool
+		height       int32
+		back         int64 // seconds before the parent
+		want         string
+	}{
+		{false, false, 2016, 8000, ""},
+		{true, false, 2016, 600, ""},
+		{true, false, 2016, 601, "time-timewarp-attack"},
+		{true, false, 2017, 601, ""},
+		{false, true, 2016, 7200, ""},
+		{false, true, 2016, 7201, "time-timewarp-attack"},
+		{false, true, 2017, 7201, ""},
+		{false, true, 2015, 8000, ""},
+		{true, true, 2016, 601, "time-timewarp-attack"},
+	} {
+		p := consensus.Regtest()
+		p.Retarget, p.TargetTimespan = consensus.Retarget2016, 2016*p.TargetSpacing
+		p.EnforceBIP94, p.BIP54 = tt.bip94, tt.bip54
+		e := pow.New(p)
+		// The parent's time leaps ahead, so the median time past stays far behind.
+		past := &enginetest.FakePast{At0: tt.height - 1, Bits: p.PowLimitBits, Time: before - 20_000, Times: map[int32]int64{tt.height - 1: before}}
+		h := consensus.Header{}
+		h.Version, h.Timestamp = 4, time.Unix(before-tt.back, 0)
+		h.Bits = e.NextBits(past, h.Timestamp)
+		if ok, err := pow.NewSealer(1).Seal(nil, &h); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		if err := e.CheckHeader(past, &h, farFuture); rule(err) != tt.want || (err == nil) != (tt.want == "") {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+}
+
 func TestCheckpoint(t *testing.T) {
 	t.Parallel()
 	p := consensus.Regtest()
