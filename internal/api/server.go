@@ -209,6 +209,7 @@ func (s *Server) Run(ctx context.Context) error {
 		// Requests end when the server is told to stop: those that wait (mining,
 		// WebSockets) would hold it up.
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	g, gctx := errgroup.WithContext(ctx)

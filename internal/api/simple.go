@@ -205,7 +205,7 @@ func (s *Server) postMineBlock(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusBadRequest, simpleFault{Message: "pass value in data key"})
 		return
 	}
-	b, err := s.mine(w, r.Context(), data)
+	b, err := s.mine(r.Context(), w, data)
 	if err != nil {
 		s.simpleError(w, r, err)
 		return
@@ -214,7 +214,7 @@ func (s *Server) postMineBlock(w http.ResponseWriter, r *http.Request) {
 }
 
 // mine makes a block within the server's time for it.
-func (s *Server) mine(w http.ResponseWriter, ctx context.Context, data string) (Block, error) {
+func (s *Server) mine(ctx context.Context, w http.ResponseWriter, data string) (Block, error) {
 	// A recorder in a test has no deadline to move, and needs none.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.o.MineTimeout + writeTimeout))
 	ctx, cancel := context.WithTimeout(ctx, s.o.MineTimeout)

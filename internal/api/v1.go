@@ -204,7 +204,7 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 	}}
 	huma.Register(api, op, func(ctx context.Context, in *body[MineRequest]) (*body[Block], error) {
 		w, _ := ctx.Value(writerKey{}).(http.ResponseWriter)
-		b, err := s.mine(w, ctx, in.Body.Data)
+		b, err := s.mine(ctx, w, in.Body.Data)
 		if err != nil {
 			return nil, s.problem("miner-block", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -171,20 +172,21 @@ func (s *Server) getSocket(w http.ResponseWriter, r *http.Request) {
 		return // Accept has answered
 	}
 	conn.SetReadLimit(maxBodyBytes)
+	raw, _ := r.Context().Value(connKey{}).(net.Conn)
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		writeSocket(ctx, conn, c.queue)
+		writeSocket(ctx, conn, raw, c.queue)
 	}()
 	// The writer closes the connection when ctx ends, which ends this read.
 	reading := context.WithoutCancel(ctx)
 	for {
-		_, raw, err := conn.Read(reading)
+		_, message, err := conn.Read(reading)
 		if err != nil {
 			break
 		}
 		select {
-		case c.queue <- encode(s.answerSocket(c, raw)):
+		case c.queue <- encode(s.answerSocket(c, message)):
 			continue
 		case <-ctx.Done():
 		}
@@ -194,19 +196,25 @@ func (s *Server) getSocket(w http.ResponseWriter, r *http.Request) {
 	<-written
 }
 
+// connKey is the context key of a request's net.Conn.
+type connKey struct{}
+
 // writeSocket writes the queue until ctx ends or the client does not take a
-// message in time, then closes the connection.
-func writeSocket(ctx context.Context, conn *websocket.Conn, queue <-chan []byte) {
+// message in time, then closes the connection. raw is what conn runs over.
+func writeSocket(ctx context.Context, conn *websocket.Conn, raw net.Conn, queue <-chan []byte) {
 	ping := time.NewTicker(pingInterval)
 	defer ping.Stop()
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
-			// Close waits for the other side's farewell; a stopping server has no time.
-			last := time.AfterFunc(closeTimeout, func() { _ = conn.CloseNow() })
+			// Close says goodbye and waits 5 s for the other side's, which a stopping
+			// server has no time for; nothing but the deadline makes it hurry.
+			if raw == nil || raw.SetDeadline(time.Now().Add(closeTimeout)) != nil {
+				_ = conn.CloseNow()
+				return
+			}
 			_ = conn.Close(websocket.StatusGoingAway, "")
-			last.Stop()
 			return
 		case message := <-queue:
 			err = withTimeout(ctx, func(ctx context.Context) error { return conn.Write(ctx, websocket.MessageText, message) })
@@ -330,18 +338,16 @@ func (s *Server) register(raw json.RawMessage) socketReply {
 // ends. It follows the tip even while nobody listens, so that a client hears of
 // every block that comes after the answer to its subscription.
 func (s *Server) pushBlocks(ctx context.Context) {
-	var told []string // hashes, oldest first
+	told := mark{height: -1}
 	for {
 		var changed <-chan struct{}
 		if n := s.node.Load(); n != nil {
-			var hash string
-			_, hash, changed = (*n).Tip()
-			switch {
-			case told == nil || !s.hub.wanted():
-				told = []string{hash}
-			case told[len(told)-1] != hash:
-				told = s.tell(ctx, *n, hash, told)
+			var now mark
+			now.height, now.hash, changed = (*n).Tip()
+			if told.hash != "" && told != now && s.hub.wanted() {
+				s.tell(ctx, *n, told, now)
 			}
+			told = now
 		}
 		select {
 		case <-ctx.Done():
@@ -352,38 +358,57 @@ func (s *Server) pushBlocks(ctx context.Context) {
 	}
 }
 
-// tell pushes the blocks from the one after the newest that was told before up
-// to the tip, ascending, and returns what has been told now. After a reorg these
-// are the blocks of the new branch.
-func (s *Server) tell(ctx context.Context, n Node, hash string, told []string) []string {
-	var batch []Block
-	for h := hash; len(batch) < maxPushedBatch && !slices.Contains(told, h); {
-		b, err := n.BlockByHash(ctx, h)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.log.Warn("api push", "hash", h, "err", err)
-			}
-			break
+// A mark is a block by height and hash.
+type mark struct {
+	height int32
+	hash   string
+}
+
+// tell pushes the blocks that lead from the tip told before to the one of now,
+// ascending: after a reorg those of the new branch, after a jump the last
+// maxPushedBatch.
+func (s *Server) tell(ctx context.Context, n Node, told, now mark) {
+	batch, err := path(ctx, n, told, now)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Warn("api push", "hash", now.hash, "err", err)
 		}
-		batch = append(batch, b)
-		if b.Height == 0 {
-			break
-		}
-		h = b.PreviousHash
+		return
 	}
-	slices.Reverse(batch)
+	dropped := 0
 	for _, b := range batch {
-		message := encode(struct {
+		dropped += s.hub.push(encode(struct {
 			Event string `json:"event"`
 			Data  Block  `json:"data"`
-		}{"block", b})
-		if n := s.hub.push(message); n > 0 {
-			s.log.Warn("websocket clients dropped that do not read", "clients", n)
+		}{"block", b}))
+	}
+	if dropped > 0 {
+		s.log.Warn("websocket clients dropped that do not read", "clients", dropped)
+	}
+}
+
+// path returns the last blocks of the branch of to that are not on the branch of
+// from, at most maxPushedBatch, ascending.
+func path(ctx context.Context, n Node, from, to mark) ([]Block, error) {
+	var batch []Block
+	for to.height >= 0 && len(batch) < maxPushedBatch {
+		for from.height > to.height {
+			b, err := n.BlockByHash(ctx, from.hash)
+			if err != nil {
+				return nil, err
+			}
+			from = mark{from.height - 1, b.PreviousHash}
 		}
-		told = append(told, b.Hash)
+		if from == to {
+			break
+		}
+		b, err := n.BlockByHash(ctx, to.hash)
+		if err != nil {
+			return nil, err
+		}
+		batch = append(batch, b)
+		to = mark{to.height - 1, b.PreviousHash}
 	}
-	if len(told) == 0 || told[len(told)-1] != hash {
-		told = append(told, hash)
-	}
-	return told[max(0, len(told)-maxPushedBatch):]
+	slices.Reverse(batch)
+	return batch, nil
 }

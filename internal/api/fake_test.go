@@ -1,0 +1,306 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dunlin/internal/api"
+)
+
+const peerAddr = "/ip4/10.0.0.5/tcp/9333/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+
+// fakeNode is a chain of numbered blocks.
+type fakeNode struct {
+	mu      sync.Mutex
+	branch  string // letter in the hashes
+	blocks  []api.Block
+	byHash  map[string]api.Block
+	changed chan struct{}
+	state   string
+	target  int32
+	peers   []api.Peer
+	added   []string
+	mining  bool
+	level   string
+	stopped bool
+	mineErr error
+	waits   bool // MineBlock waits for its context
+}
+
+func newFakeNode(blocks int) *fakeNode {
+	n := &fakeNode{branch: "a", byHash: map[string]api.Block{}, changed: make(chan struct{}), state: api.StateSynced, level: "info"}
+	for range blocks {
+		n.grow("")
+	}
+	return n
+}
+
+func (n *fakeNode) hash(height int) string { return fmt.Sprintf("%s%063x", n.branch, height) }
+
+func (n *fakeNode) grow(data string) api.Block {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	height := len(n.blocks)
+	b := api.Block{
+		Height: int32(height), Hash: n.hash(height), PreviousHash: strings.Repeat("0", 64),
+		Time: time.Unix(1_700_000_000+int64(height), 0).UTC(), Data: data, Txs: 1, Active: true,
+	}
+	if height == 0 {
+		b.CoinbaseText = "genesis <text>"
+	} else {
+		b.PreviousHash = n.blocks[height-1].Hash
+	}
+	n.blocks = append(n.blocks, b)
+	n.byHash[b.Hash] = b
+	close(n.changed)
+	n.changed = make(chan struct{})
+	return b
+}
+
+// reorg replaces the blocks above height by n others, told as one change.
+func (n *fakeNode) reorg(height, count int) {
+	n.mu.Lock()
+	n.branch = "b"
+	n.blocks = n.blocks[:height+1]
+	for range count {
+		h := len(n.blocks)
+		b := api.Block{Height: int32(h), Hash: n.hash(h), PreviousHash: n.blocks[h-1].Hash, Time: time.Unix(1_700_000_000, 0)}
+		n.blocks = append(n.blocks, b)
+		n.byHash[b.Hash] = b
+	}
+	close(n.changed)
+	n.changed = make(chan struct{})
+	n.mu.Unlock()
+}
+
+func (n *fakeNode) Status() api.Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	height := int32(len(n.blocks) - 1)
+	return api.Status{
+		Network: "regtest", ChainID: "regtest-0f9188f1", Genesis: n.blocks[0].Hash, PeerID: "12D3", Agent: "dunlin/test",
+		Height: height, HeaderHeight: height, TargetHeight: max(height, n.target), TipHash: n.blocks[height].Hash,
+		TipTime: n.blocks[height].Time, Work: "2a", Sync: api.SyncStatus{State: n.state, Percent: 100, InFlightLimit: 128},
+		Peers: api.PeerCounts{Inbound: 1, Outbound: 2}, Mempool: api.MempoolStatus{Count: 3, Bytes: 4},
+	}
+}
+
+func (n *fakeNode) Peers() []api.Peer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.peers)
+}
+
+func (n *fakeNode) Tip() (int32, string, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return int32(len(n.blocks) - 1), n.blocks[len(n.blocks)-1].Hash, n.changed
+}
+
+func (n *fakeNode) BlockAt(_ context.Context, height int32) (api.Block, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if int(height) >= len(n.blocks) {
+		return api.Block{}, api.Errorf(404, "no block at height %d", height)
+	}
+	return n.blocks[height], nil
+}
+
+func (n *fakeNode) BlockByHash(_ context.Context, hash string) (api.Block, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if b, ok := n.byHash[hash]; ok {
+		return b, nil
+	}
+	return api.Block{}, api.Errorf(404, "no block %s", hash)
+}
+
+func (n *fakeNode) RawBlock(context.Context, string) ([]byte, error) { return []byte{1, 2, 255}, nil }
+
+func (n *fakeNode) Tips() []api.ChainTip {
+	return []api.ChainTip{{Height: 1, Hash: n.hash(1), Status: "active", Work: "2a"}}
+}
+
+func (n *fakeNode) MineBlock(ctx context.Context, data string) (api.Block, error) {
+	if n.waits {
+		<-ctx.Done()
+		return api.Block{}, ctx.Err()
+	}
+	if n.mineErr != nil {
+		return api.Block{}, n.mineErr
+	}
+	if len(data) > 80 {
+		return api.Block{}, api.Errorf(400, "data is longer than 80 bytes")
+	}
+	return n.grow(data), nil
+}
+
+func (n *fakeNode) Miner() api.MinerStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return api.MinerStatus{Running: n.mining, Address: "addr", Blocks: 5}
+}
+
+func (n *fakeNode) StartMiner() error { n.mu.Lock(); defer n.mu.Unlock(); n.mining = true; return nil }
+func (n *fakeNode) StopMiner() error  { n.mu.Lock(); defer n.mu.Unlock(); n.mining = false; return nil }
+
+func (n *fakeNode) AddPeer(addr string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.added = append(n.added, addr)
+	return nil
+}
+
+func (n *fakeNode) SubmitBlock(_ context.Context, raw []byte) (api.SubmittedBlock, error) {
+	if len(raw) < 80 {
+		return api.SubmittedBlock{}, api.Errorf(422, "bad-blk-length: %d bytes", len(raw))
+	}
+	return api.SubmittedBlock{Hash: n.hash(1), Height: 1, Outcome: "connected"}, nil
+}
+
+func (n *fakeNode) SubmitTx(_ context.Context, raw []byte) (string, error) {
+	if len(raw) == 0 {
+		return "", fmt.Errorf("disk on fire")
+	}
+	return n.hash(9), nil
+}
+
+func (n *fakeNode) LogLevel() string { n.mu.Lock(); defer n.mu.Unlock(); return n.level }
+func (n *fakeNode) SetLogLevel(level string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.level = level
+	return nil
+}
+func (n *fakeNode) Stop() { n.mu.Lock(); defer n.mu.Unlock(); n.stopped = true }
+
+// running is a server that listens on loopback.
+type running struct {
+	t      *testing.T
+	server *api.Server
+	addr   string
+	home   string
+	token  string
+	stop   func() error
+}
+
+// serve runs a server on a free port until the test ends.
+func serve(t *testing.T, node api.Node, change func(*api.Options)) *running {
+	t.Helper()
+	o := api.Options{Listen: "127.0.0.1:0", Home: t.TempDir(), Test: true}
+	if change != nil {
+		change(&o)
+	}
+	s, err := api.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := s.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := api.ReadToken(o.Home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if node != nil {
+		s.SetNode(node)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop := sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return &running{t: t, server: s, addr: addr.String(), home: o.Home, token: token, stop: stop}
+}
+
+type answer struct {
+	status int
+	body   string
+	header http.Header
+}
+
+// do sends a request. Headers come as "Name: value"; a POST says that it is JSON
+// and carries the token unless a header says otherwise.
+func (r *running) do(method, path, body string, headers ...string) answer {
+	r.t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	q, err := http.NewRequestWithContext(r.t.Context(), method, "http://"+r.addr+path, reader)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if method != http.MethodGet {
+		q.Header.Set("Content-Type", "application/json")
+		q.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		switch {
+		case name == "Host":
+			q.Host = value
+		case value == "":
+			q.Header.Del(name)
+		default:
+			q.Header.Set(name, value)
+		}
+	}
+	w, err := http.DefaultClient.Do(q)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer w.Body.Close()
+	raw, err := io.ReadAll(w.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer{w.StatusCode, strings.TrimSuffix(string(raw), "\n"), w.Header}
+}
+
+func (r *running) want(got answer, status int, body string) {
+	r.t.Helper()
+	if got.status != status || got.body != body {
+		r.t.Errorf("got %d\n%s\nwant %d\n%s", got.status, got.body, status, body)
+	}
+}
+
+func decode[T any](t *testing.T, text string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return v
+}
+
+func exists(t *testing.T, home, name string) bool {
+	t.Helper()
+	_, err := os.Stat(filepath.Join(home, name))
+	return err == nil
+}
+
+func dialRaw(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
