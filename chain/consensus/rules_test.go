@@ -280,6 +280,50 @@ func TestWeight(t *testing.T) {
 	}
 }
 
+// TestLastCommitmentCounts: of several outputs in a commitment's form.
+func TestLastCommitmentCounts(t *testing.T) {
+	t.Parallel()
+	p := consensus.Regtest()
+	for _, wrongLast := range []bool{false, true} {
+		b := enginetest.NewBuilder(p)
+		block := b.MineTemplate(b.Genesis(), enginetest.Template{Change: func(u *enginetest.Unsealed) {
+			u.NoCommitment = true
+			var nonce [32]byte
+			u.Txs[0].TxIn[0].Witness = wire.TxWitness{nonce[:]}
+			right := &wire.TxOut{PkScript: consensus.WitnessCommitment(u.Txs, nonce)}
+			wrong := &wire.TxOut{PkScript: bytes.Clone(right.PkScript)}
+			wrong.PkScript[20] ^= 1
+			if wrongLast {
+				right, wrong = wrong, right
+			}
+			u.Txs[0].TxOut = append(u.Txs[0].TxOut, wrong, right)
+		}})
+		err := check(p, b.Past(p.GenesisHash), block.Raw)
+		if (err != nil) != wrongLast || err != nil && rule(err) != "bad-witness-merkle-match" {
+			t.Errorf("wrong one last %t: %v", wrongLast, err)
+		}
+	}
+}
+
+// TestMedianTimeLock: BIP113 compares lock times with the median time past, before
+// it the block's own time counted.
+func TestMedianTimeLock(t *testing.T) {
+	t.Parallel()
+	for csvHeight, want := range map[int32]string{1: "bad-txns-nonfinal", 100: ""} {
+		p := consensus.Regtest()
+		p.CSVHeight = csvHeight
+		b := enginetest.NewBuilder(p)
+		tip := b.MineN(b.Genesis(), 12)[11]
+		block := b.MineTemplate(tip, enginetest.Template{Change: func(u *enginetest.Unsealed) {
+			u.Txs[0].LockTime = uint32(u.Header.Timestamp.Unix() - 1)
+			u.Txs[0].TxIn[0].Sequence = 0
+		}})
+		if err := check(p, b.Past(tip.Hash), block.Raw); rule(err) != want || (err == nil) != (want == "") {
+			t.Errorf("CSV from %d: %v, want %q", csvHeight, err, want)
+		}
+	}
+}
+
 // TestCommitmentBeforeSegwit: mainnet block 481,815 commits to witnesses, nine
 // blocks before that counts.
 func TestCommitmentBeforeSegwit(t *testing.T) {

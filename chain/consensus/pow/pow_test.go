@@ -237,6 +237,19 @@ func TestCheckHeaderRules(t *testing.T) {
 	}
 }
 
+// TestBitsOutsideTheLimit: however the retarget came to them.
+func TestBitsOutsideTheLimit(t *testing.T) {
+	t.Parallel()
+	p := consensus.Testnet()
+	for _, bits := range []uint32{0x207fffff, 0x1f010000, 0x1f800001, 0xff123456, 0} {
+		h := consensus.Header{}
+		h.Bits = bits
+		if err := pow.New(p).CheckHeader(&enginetest.FakePast{}, &h, farFuture); rule(err) != "high-hash" {
+			t.Errorf("bits %08x: %v", bits, err)
+		}
+	}
+}
+
 // TestTimeWarp: how far the first block of a period may be before its parent.
 func TestTimeWarp(t *testing.T) {
 	t.Parallel()
