@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// coldCount and coldRequests bound what is asked for before the first block
-// has shown how large blocks are.
+// coldCount bounds a request before the first block has shown how large blocks
+// are, coldRequests what is outstanding at a peer whose rate is not known.
 const (
 	coldCount    = 16
 	coldRequests = 2
@@ -35,19 +35,20 @@ func (s *Scheduler) assign() {
 			return
 		}
 		start := s.lowestFor(p, low)
-		if start <= s.top && start != s.front {
-			if !s.quotaLeft(p) {
-				p.passed = true
-				continue
-			}
+		front := start == s.front
+		if start > s.reach() || !front && (!s.available(p, false) || !s.quotaLeft(p)) {
+			p.passed = true
+			continue
+		}
+		if !front {
 			var ok bool
 			if start, ok = s.leave(p, start, eta); !ok {
 				return // every other peer would be later still
 			}
-		}
-		if start > s.top {
-			p.passed = true
-			continue
+			if start > s.top {
+				p.passed = true
+				continue
+			}
 		}
 		if !s.ask(p, start) {
 			return
@@ -82,17 +83,23 @@ func (s *Scheduler) reclaim() {
 	}
 }
 
-// available reports whether the caps and back-offs of p allow a request now.
-func (s *Scheduler) available(p *peer) bool {
-	return !p.dropped && s.now >= p.until &&
-		len(p.reqs) < s.cfg.MaxRequestsPerPeer && p.blocks < s.cfg.MaxBlocksPerPeer
+// available reports whether the caps and back-offs of p allow a request now. The
+// last request and the last block of the caps of a peer are for the front, so
+// that a busy peer may still be asked for it.
+func (s *Scheduler) available(p *peer, front bool) bool {
+	reqs, blocks := s.cfg.MaxRequestsPerPeer, s.cfg.MaxBlocksPerPeer
+	if !front {
+		reqs, blocks = max(1, reqs-1), max(1, blocks-1)
+	}
+	return !p.dropped && s.now >= p.until && len(p.reqs) < reqs && p.blocks < blocks
 }
 
 // earliest returns the peer that would have answered a request made now first,
 // and when, among those that may serve low or more.
 func (s *Scheduler) earliest(low int32) (best *peer, eta time.Duration) {
+	reach := s.reach()
 	for _, p := range s.order {
-		if p.passed || p.high < low || p.low > s.top || !s.available(p) {
+		if p.passed || p.high < low || p.low > reach || !s.available(p, low == s.front) {
 			continue
 		}
 		// The front may always be asked for: the quota binds the heights above it.
@@ -104,6 +111,13 @@ func (s *Scheduler) earliest(low int32) (best *peer, eta time.Duration) {
 		}
 	}
 	return best, eta
+}
+
+// reach returns the highest height worth asking for: if all below it arrives
+// first, its block still fits into memory.
+func (s *Scheduler) reach() int32 {
+	blocks := max(1, (s.cfg.MaxBytes-s.cfg.MaxBlockBytes)/s.avg)
+	return int32(min(int64(s.top), int64(s.floor)+blocks))
 }
 
 // rateOf returns the bytes/s to expect of p, at least 1.
@@ -140,15 +154,34 @@ func (s *Scheduler) quota(p *peer) int64 {
 	return min(q, s.cfg.MaxBytesPerPeer) * p.scale / fullScale
 }
 
-// quotaLeft reports whether p may be asked for one more block.
+// chunk returns how many blocks one request to p should be for: enough to keep
+// it busy for chunkTime, a part of its quota so that several are under way, and
+// not so small a part that the caps on requests bind before the quota does.
+func (s *Scheduler) chunk(p *peer) int {
+	quota := s.quota(p)
+	parts := int64(min(max(s.cfg.MaxRequests/len(s.order), 2), s.cfg.MaxRequestsPerPeer*3/4, 12))
+	parts = max(parts, 1)
+	bytes := min(volume(s.rateOf(p), chunkTime), quota/4)
+	bytes = min(max(bytes, quota/parts), maxChunk)
+	n := min(bytes/s.avg, int64(s.cfg.MaxCount), int64(s.cfg.MaxBlocksPerPeer/2))
+	if !s.seen {
+		n = min(n, coldCount)
+	}
+	return int(max(1, n))
+}
+
+// quotaLeft reports whether p may be asked for one more chunk. Less than a
+// chunk is not worth a request: blocks leave the quota one by one, and each
+// would be followed by a request for one block.
 func (s *Scheduler) quotaLeft(p *peer) bool {
 	if p.live == 0 {
 		return true
 	}
-	if !s.seen {
-		return p.live < coldRequests
+	if p.rate == 0 {
+		return p.live < coldRequests // it may be dead
 	}
-	return p.expect+s.avg <= s.quota(p)
+	n := s.chunk(p)
+	return p.expect+int64(n)*s.avg <= s.quota(p) && p.blocks+n < s.cfg.MaxBlocksPerPeer
 }
 
 // lowestFor returns the lowest missing height from low that p may be asked for,
@@ -179,10 +212,11 @@ func (s *Scheduler) leave(p *peer, start int32, eta time.Duration) (int32, bool)
 			ahead = min(ahead+volume(o.rate, eta-t), 1<<50)
 		}
 	}
-	room := (s.cfg.MaxBytes-s.cfg.MaxBlockBytes)/s.avg - int64(start-s.floor)
+	room := int64(s.reach() - start)
 	n := ahead / s.avg
+	n -= n % int64(s.chunk(p)) // a hole smaller than a request would cost one of its own
 	if n > room {
-		if p.live > 0 || s.now-p.idleSince < probeAfter || room <= 0 {
+		if p.live > 0 || s.now-p.idleSince < probeAfter {
 			return 0, false
 		}
 		n = room * 3 / 4
@@ -190,20 +224,24 @@ func (s *Scheduler) leave(p *peer, start int32, eta time.Duration) (int32, bool)
 	if n == 0 {
 		return start, true
 	}
-	h := s.missing.nth(start, s.top, int(min(n, math.MaxInt32)))
-	if h > s.top {
+	reach := s.reach()
+	h := s.missing.nth(start, reach, int(min(n, math.MaxInt32)))
+	if h > reach {
 		if p.live > 0 || s.now-p.idleSince < probeAfter {
 			return 0, false
 		}
-		h = start // the end of the chain: try it here, hedging covers a failure
+		h = start // few are left: try it here, hedging covers a failure
 	}
 	return s.lowestFor(p, h), true
 }
 
-// ask asks p for a run of heights from start. It reports false if MaxBytes has
-// no room; if only p has none, p is passed over.
+// ask asks p for a run of heights from start. It reports false if MaxBytes or
+// the window has no room; if only p has none, p is passed over.
 func (s *Scheduler) ask(p *peer, start int32) bool {
 	n := s.runFor(p, start)
+	if start != s.front && start-s.floor > s.cfg.Window/2 && s.top < s.best && start+n > s.top && int(n) < s.chunk(p) {
+		return false // the window moves on height by height: wait for a whole chunk
+	}
 	promise := s.promise(start, n)
 	peerRoom := s.cfg.MaxBytesPerPeer - p.promised
 	room := s.cfg.MaxBytes - s.cfg.MaxBlockBytes - s.held()
@@ -235,14 +273,7 @@ func (s *Scheduler) runFor(p *peer, start int32) int32 {
 	if s.slot(start).need > 0 {
 		return 1
 	}
-	most := int64(min(s.cfg.MaxCount, s.cfg.MaxBlocksPerPeer-p.blocks))
-	if !s.seen {
-		most = min(most, coldCount)
-	}
-	quota := s.quota(p)
-	// A twelfth of the quota at least: the whole must fit into 16 requests.
-	chunk := min(max(volume(s.rateOf(p), chunkTime), quota/12), maxChunk, max(quota-p.expect, 0))
-	most = max(1, min(most, chunk/s.avg))
+	most := int64(min(s.chunk(p), s.cfg.MaxBlocksPerPeer-p.blocks))
 	end := min(int64(start)+most-1, int64(s.top), int64(p.high), int64(p.lacksFrom(s.now, start))-1)
 	end = int64(s.missing.nextClear(start, int32(end))) - 1
 	for h := start + 1; int64(h) <= end; h++ {
@@ -293,7 +324,7 @@ func (s *Scheduler) request(p *peer, start, n int32, promise int64, hedge bool) 
 	p.promised += promise
 	p.expect += r.expect
 	if p.live++; p.live == 1 {
-		p.busy(s.now)
+		p.busySince = s.now
 	}
 	s.live++
 	s.promised += promise

@@ -83,6 +83,7 @@ type Block struct {
 // Status is how a reply ended.
 type Status uint8
 
+// The ends of a reply.
 const (
 	OK       Status = iota // everything promised or max bytes reached
 	NotFound               // the peer lacks these blocks: not its fault

@@ -13,7 +13,9 @@ const (
 	quotaSlack   = 50 * time.Millisecond  // past the round trip: a reply's way through the peer's disk
 	chunkTime    = 100 * time.Millisecond // one request should keep a peer busy about this long
 	maxChunk     = 1 << 20                // expected bytes of one request
-	sampleTime   = 50 * time.Millisecond  // shortest interval of a rate sample while a peer is busy
+	sampleTime   = 20 * time.Millisecond  // of sending, in one sample of the rate
+	quickBytes   = 16 << 10               // enough for a sample that took less
+	quickTime    = 5 * time.Millisecond   // shortest time believed of such a sample
 	maxRate      = 10 << 30               // bytes/s; keeps the integer arithmetic in range
 	bucketTime   = 500 * time.Millisecond
 	buckets      = 8 // of bucketTime: the 4 s over which the holder of the front is judged
@@ -62,15 +64,16 @@ type peer struct {
 	promised int64      // bytes that reqs may still bring
 	expect   int64      // bytes expected of reqs
 
-	rtt         time.Duration // smallest seen; 0 unknown
-	rate        int64         // bytes/s, moving average; 0 unknown
-	acc         int64         // bytes since sampleStart
-	sampleStart time.Duration
-	busySince   time.Duration // last time live went from 0 to 1
-	idleSince   time.Duration // last time live went to 0
-	lastBytes   time.Duration // 0: never
-	bucket      [buckets]int64
-	bucketNo    int64
+	rtt       time.Duration // smallest seen; 0 unknown
+	rate      int64         // bytes/s, moving average; 0 unknown
+	acc       int64         // bytes since the last sample
+	active    time.Duration // in which acc arrived
+	busySince time.Duration // last time live went from 0 to 1
+	idleSince time.Duration // last time live went to 0
+	lastBytes time.Duration // 0: never
+	lastDone  time.Duration // a reply ended: a sign of life too
+	bucket    [buckets]int64
+	bucketNo  int64
 
 	until      time.Duration // not to be asked before
 	why        waitReason    // of until
@@ -110,22 +113,25 @@ func (p *peer) roundTrip() time.Duration {
 	return p.rtt
 }
 
-// count adds n bytes that arrived now to the rate.
-func (p *peer) count(now time.Duration, n int64) {
+// count adds n bytes that arrived now, of a request made at asked, to the rate.
+// Only the time counts in which the peer could send: from the arrival before, or
+// one round trip after the request if that is later. So a peer is not called
+// slow for the pauses in which it was asked for too little.
+func (p *peer) count(now, asked time.Duration, n int64) {
+	p.active += max(0, now-max(p.lastBytes, asked+p.roundTrip()))
+	p.acc += n
+	if p.active >= sampleTime {
+		p.sample(p.active)
+	}
 	p.lastBytes = now
 	p.advance(now)
 	p.bucket[p.bucketNo%buckets] += n
-	p.acc += n
-	if dt := now - p.sampleStart; dt >= sampleTime {
-		p.sample(dt)
-		p.sampleStart = now
-	}
 }
 
 func (p *peer) sample(dt time.Duration) {
 	x := min(p.acc, math.MaxInt64/int64(time.Second)) * int64(time.Second) / int64(dt)
 	x = max(1, min(x, maxRate))
-	p.acc = 0
+	p.acc, p.active = 0, 0
 	if p.rate == 0 {
 		p.rate = x
 		return
@@ -134,18 +140,16 @@ func (p *peer) sample(dt time.Duration) {
 	p.rate = max(1, (4*p.rate+min(x, 8*p.rate))/5)
 }
 
-// busy notes that the first request is out.
-func (p *peer) busy(now time.Duration) {
-	p.busySince = now
-	p.sampleStart = now + p.roundTrip()
-	p.acc = 0
-}
-
 // idle notes that the last request ended.
 func (p *peer) idle(now time.Duration) {
 	p.idleSince = now
-	if p.acc > 0 {
-		p.sample(max(now-p.sampleStart, 5*time.Millisecond))
+	p.quick()
+}
+
+// quick takes a sample of what a fast peer sent in less than sampleTime.
+func (p *peer) quick() {
+	if p.acc >= quickBytes {
+		p.sample(max(p.active, quickTime))
 	}
 }
 

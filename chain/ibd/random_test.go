@@ -57,9 +57,7 @@ type randomWorld struct {
 	m               *chainModel
 	rng             *rand.Rand
 	best, validated int32
-	targets         int
 	waiting         bool // a refusal for good waits for its Target
-	lastStored      int32
 }
 
 func (w *randomWorld) send(e Event) error {
@@ -243,10 +241,7 @@ func (w *randomWorld) lie(r *owed) error {
 		return w.send(Done{Peer: r.Peer, ID: r.ID, Status: Lied})
 	case 1: // sent a block twice
 		if r.next > 0 && !r.cancelled {
-			h--
-			if _, ok := w.bufs[blockKey{r.ID, h}]; ok {
-				return w.send(Block{Peer: r.Peer, ID: r.ID, Height: h, Size: w.bufs[blockKey{r.ID, h}]})
-			}
+			return w.send(Block{Peer: r.Peer, ID: r.ID, Height: h - 1, Size: w.m.at(h - 1)})
 		}
 		return nil
 	case 2: // out of order

@@ -416,7 +416,7 @@ func (s *Scheduler) arrived(p *peer, r *request, total int64) {
 	}
 	n := total - r.arrived
 	r.arrived = total
-	p.count(s.now, n)
+	p.count(s.now, r.asked, n)
 }
 
 func (s *Scheduler) onBlock(e Block) {
@@ -435,8 +435,10 @@ func (s *Scheduler) onBlock(e Block) {
 		return
 	}
 	if r.next >= r.count || e.Height != r.nextH() {
-		if e.Height < r.start || e.Height >= r.nextH() {
-			s.act(discard) // else it took the place of one already held: the copy is one
+		// A second copy of a block still buffered took its place at the driver.
+		x := s.slot(e.Height)
+		if !s.inWindow(e.Height) || x.state != buffered || x.id != e.ID {
+			s.act(discard)
 		}
 		s.lied(p, "sent block %d in place of %d", e.Height, r.nextH())
 		return
@@ -512,6 +514,10 @@ func (s *Scheduler) onDone(e Done) {
 	s.end(p, r)
 	if r.cancelled {
 		return
+	}
+	p.lastDone = s.now
+	if p.rate == 0 {
+		p.quick()
 	}
 	short := r.next < r.count
 	switch {

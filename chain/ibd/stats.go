@@ -84,7 +84,7 @@ func (s *Scheduler) reason(peers int) string {
 			}
 			continue
 		}
-		if !s.available(p) {
+		if !s.available(p, h == s.front) {
 			full++
 		}
 	}

@@ -48,7 +48,7 @@ func (s *Scheduler) watch() {
 		if p == lastPeer {
 			others = second
 		}
-		since := max(p.lastBytes, p.busySince)
+		since := max(p.lastBytes, p.lastDone, p.busySince)
 		waited := s.now - since
 		switch {
 		case waited > s.patience(p):
@@ -83,7 +83,7 @@ func (s *Scheduler) silent(p *peer, waited time.Duration, others bool) {
 	}
 	h := s.lowestOwed(p)
 	for _, o := range s.order {
-		if o != p && o.live == 0 && s.available(o) && h != 0 && s.lowestServed(o, h) {
+		if o != p && o.live == 0 && s.available(o, true) && h != 0 && s.lowestServed(o, h) {
 			s.takeBack(p, waited)
 			p.until, p.why = s.now+2*s.patience(p), waitStalled
 			return
@@ -207,7 +207,7 @@ func (s *Scheduler) hedge() {
 			}
 			continue
 		}
-		if !s.available(p) || !s.lowestServed(p, h) {
+		if !s.available(p, true) || !s.lowestServed(p, h) {
 			continue
 		}
 		if t := s.eta(p); best == nil || t < eta || (t == eta && p.tie < best.tie) {
@@ -233,7 +233,7 @@ func (s *Scheduler) hedge() {
 		return
 	}
 	s.request(best, h, count, promise, true)
-	if waited := s.now - max(owner.lastBytes, owner.busySince); waited >= stallFirst {
+	if waited := s.now - max(owner.lastBytes, owner.lastDone, owner.busySince); waited >= stallFirst {
 		s.stalls = append(s.stalls, Stalled{Peer: owner.id, Height: h, Waited: waited, Asked: best.id})
 	}
 }

@@ -57,14 +57,14 @@ func (b *bitmap) nth(from, to int32, n int) int32 {
 	for from <= to {
 		i := uint32(from) & b.mask
 		w := b.words[i>>6] >> (i & 63)
-		if c := bits.OnesCount64(w); n < c {
+		c := bits.OnesCount64(w)
+		if n < c {
 			for range n {
 				w &= w - 1
 			}
 			return min(from+int32(bits.TrailingZeros64(w)), to+1)
-		} else {
-			n -= c
 		}
+		n -= c
 		step := int32(64 - i&63)
 		if to-from < step {
 			break
