@@ -1,0 +1,134 @@
+package gossip
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// Reasons of our own, in Stats beside those of Validate.
+const (
+	reasonTooLarge    = "too large"
+	reasonStopping    = "stopping"
+	reasonUnspecified = "unspecified"
+	reasonOther       = "other"
+)
+
+// Reasons come from code, but a careless validator could put a hash into one.
+const (
+	maxReasons     = 64
+	maxReasonBytes = 64
+)
+
+// topic is a Topic and what has happened on it.
+type topic struct {
+	Topic
+	slots chan struct{} // a token a running Validate call
+
+	received, accepted, duplicates, throttled, published, dropped atomic.Uint64
+	bytesIn, bytesOut                                             atomic.Uint64
+	ignored, rejected                                             reasons
+}
+
+func newTopic(t Topic) *topic {
+	return &topic{Topic: t, slots: make(chan struct{}, t.Concurrency)}
+}
+
+// validator is what pubsub calls for each new message: it checks the size, waits
+// for its turn and asks Validate.
+func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
+	return func(ctx context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
+		if from == g.self {
+			return pubsub.ValidationAccept // Publish has checked it
+		}
+		if !g.calls.enter() {
+			return pubsub.ValidationIgnore
+		}
+		defer g.calls.leave()
+		t.received.Add(1)
+		if len(m.Data) > t.MaxBytes {
+			t.rejected.add(reasonTooLarge)
+			return pubsub.ValidationReject
+		}
+		select {
+		case t.slots <- struct{}{}:
+		case <-ctx.Done():
+			t.ignored.add(reasonStopping)
+			return pubsub.ValidationIgnore
+		}
+		v := t.Validate(ctx, from, m.Data)
+		<-t.slots
+		switch v.Result {
+		case Accept:
+			t.accepted.Add(1)
+			return pubsub.ValidationAccept
+		case Reject:
+			t.rejected.add(v.Reason)
+			g.o.Logger.Debug("message rejected", "topic", t.Name, "peer", from, "bytes", len(m.Data), "reason", v.Reason)
+			return pubsub.ValidationReject
+		case Ignore:
+		}
+		t.ignored.add(v.Reason)
+		return pubsub.ValidationIgnore
+	}
+}
+
+// reasons counts by reason, a bounded number of them.
+type reasons struct {
+	mu sync.Mutex // guards m, held for a map access
+	m  map[string]uint64
+}
+
+func (r *reasons) add(reason string) {
+	if reason == "" {
+		reason = reasonUnspecified
+	}
+	reason = reason[:min(len(reason), maxReasonBytes)]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.m == nil {
+		r.m = make(map[string]uint64)
+	}
+	if _, known := r.m[reason]; !known && len(r.m) >= maxReasons-1 {
+		reason = reasonOther
+	}
+	r.m[reason]++
+}
+
+func (r *reasons) all() map[string]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.m)
+}
+
+// gate counts calls that are under way and can be closed for good.
+type gate struct {
+	mu     sync.Mutex // guards closed, held for an increment
+	closed bool
+	calls  sync.WaitGroup
+}
+
+// enter reports whether a call may begin; then leave must follow.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.calls.Add(1)
+	return true
+}
+
+func (g *gate) leave() { g.calls.Done() }
+
+// close lets nobody in and waits for those who are.
+func (g *gate) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.calls.Wait()
+}
