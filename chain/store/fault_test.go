@@ -34,7 +34,8 @@ type history struct {
 	known  map[string]bool // every block ever appended
 }
 
-const historyCommits = 7
+// historyRuns is how often a history opens the store; each run commits twice.
+const historyRuns = 4
 
 // run writes the same history for the same seed until a fault ends it.
 func (h *history) run(fs vfs.FS, seed uint64) error {
@@ -42,7 +43,7 @@ func (h *history) run(fs vfs.FS, seed uint64) error {
 	m := newModel()
 	h.states = []*model{m.clone()}
 	h.known = map[string]bool{}
-	for i := range historyCommits {
+	for i := range historyRuns {
 		// Reopening in between gives the index tables as well as logs.
 		s, err := store.Open(options(fs))
 		if err != nil {
@@ -152,7 +153,7 @@ func TestCrash(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				if n++; n%5 != percent%3 {
+				if n++; n%4 != percent%3 {
 					return nil
 				}
 				crashes = append(crashes, crash{
@@ -205,7 +206,7 @@ func TestFailedWrites(t *testing.T) {
 					must(t, err)
 					return
 				}
-				if err == nil && forGood && int(h.acked.Load()) < 2*historyCommits {
+				if err == nil && forGood && int(h.acked.Load()) < 2*historyRuns {
 					t.Fatalf("failure of %v passed over", what.Load())
 				}
 				for _, percent := range []int{0, 100} {
@@ -379,9 +380,9 @@ func TestFlippedBit(t *testing.T) {
 		for _, name := range names {
 			path := "/home/chain/" + dir + "/" + name
 			size := len(contents(t, src, path))
-			tries := min(size, 8)
+			tries := min(size, 4)
 			if strings.HasPrefix(name, "MANIFEST") {
-				tries = min(size, 60)
+				tries = min(size, 40)
 			}
 			for range tries {
 				at, bit := r.IntN(size), byte(1)<<r.IntN(8)

@@ -68,7 +68,7 @@ func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger) (*ind
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { _ = ifs.check(err); runtime.Goexit() },
 			DataCorruption:  x.corrupt,
-			WriteStallBegin: func(i pebble.WriteStallBeginInfo) { log.Warn("index stalls writes", "reason", i.Reason) },
+			WriteStallBegin: func(i pebble.WriteStallBeginInfo) { log.Debug("index stalls writes", "reason", i.Reason) },
 		},
 	}
 	opts.Experimental.FileCacheShards = 1
