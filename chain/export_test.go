@@ -1,0 +1,28 @@
+package chain
+
+import (
+	"time"
+
+	"dunlin/chain/consensus"
+)
+
+// AppendUndo and DecodeUndo let the external tests at the codec.
+func AppendUndo(dst []byte, txs []consensus.SpentTx) []byte { return appendUndo(dst, txs) }
+
+func DecodeUndo(raw []byte, want int) ([]consensus.Coin, error) { return decodeUndo(raw, want) }
+
+// Limiter lets the external tests at the limiter of log lines.
+type Limiter struct{ l limiter }
+
+func (l *Limiter) Allow(now time.Time) (int, bool) { return l.l.allow(now) }
+
+// CollideAll makes every hash of the tree of c fall on one key. The chain must
+// have nothing but genesis.
+func CollideAll(c *Chain) {
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.oneKey = true
+	clear(t.index)
+	t.index[0] = 0
+}

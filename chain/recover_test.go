@@ -1,0 +1,314 @@
+package chain_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+)
+
+// crash replaces the file system by what a power cut leaves of it: all that was
+// synced and some of what was not.
+func (h *home) crash(rng *rand.Rand) {
+	h.t.Helper()
+	clone := h.o.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+	h.close()
+	h.o.FS = clone
+}
+
+// Killed at any point, the next start goes on from the last commit or later and
+// ends where an undisturbed chain ends.
+func TestCrashAnywhere(t *testing.T) {
+	b, blocks := grown(111)
+	base, tip := blocks[1:], blocks[111]
+	old := spending(b, tip, base, 10)
+	first := b.Mine(tip)
+	rival := append([]*consensus.Block{first}, spending(b, first, base[3:], 15)...)
+	end := rival[len(rival)-1]
+	all := slices.Concat(base, old, rival)
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			h := open(t, func(o *chain.Options) {
+				o.FS = vfs.NewCrashableMem()
+				o.FlushBlocks = 1 + rng.IntN(30)
+				o.CacheBytes = 4 << 10
+			})
+			for at := 0; at < len(all); {
+				n := min(len(all)-at, 1+rng.IntN(40))
+				// The last crash may have lost headers; whoever syncs sends them again.
+				if _, _, err := h.AcceptHeaders(t.Context(), headersOf(slices.Concat(base, old))); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := h.AcceptHeaders(t.Context(), headersOf(rival)); err != nil {
+					t.Fatal(err)
+				}
+				var tickets []*chain.Ticket
+				for _, x := range all[:at+n] {
+					if s, _ := h.Status(x.Hash); s.HaveBlock {
+						continue
+					}
+					ticket, err := h.Submit(t.Context(), x.Raw, fromSync)
+					if err != nil {
+						t.Fatal(err)
+					}
+					tickets = append(tickets, ticket)
+				}
+				if len(tickets) > 0 {
+					tickets[rng.IntN(len(tickets))].Wait(t.Context()) // the crash comes somewhere behind it
+				}
+				durable := int32(-1)
+				if rng.IntN(2) == 0 {
+					at, _ := h.Tip()
+					if err := h.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					durable = at.Height
+				}
+				h.crash(rng)
+				h.start()
+				if at, _ := h.Tip(); at.Height < durable {
+					t.Fatalf("height %d after the crash, %d was committed", at.Height, durable)
+				}
+				at += n
+			}
+			for _, x := range all {
+				h.submit(x.Raw)
+			}
+			h.wantTip(end)
+			h.wantCoins(b, end)
+		})
+	}
+}
+
+// Bytes past the last commit are used, not asked for again, and a header that was
+// lost with the commit is found in its block.
+func TestReplay(t *testing.T) {
+	b, blocks := grown(111)
+	blocks = append(blocks, spending(b, blocks[111], blocks[1:], 9)...)
+	tip := blocks[120]
+	h := open(t, func(o *chain.Options) { o.FS = vfs.NewCrashableMem(); o.FlushInterval = time.Hour })
+	h.connectAll(blocks[1:100])
+	if err := h.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Out of order: 110 before its parents.
+	if _, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks[100:])); err != nil {
+		t.Fatal(err)
+	}
+	h.want(blocks[110], chain.Stored)
+	h.connectAll(blocks[100:110])
+	h.connectAll(blocks[111:])
+	h.wantTip(tip)
+	clone := h.o.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
+	h.close()
+	h.o.FS = clone
+	h.load()
+	if at, _ := h.Tip(); at.Height != 99 {
+		t.Errorf("committed height %d, want 99", at.Height)
+	}
+	if _, ok := h.Status(tip.Hash); ok {
+		t.Error("the headers were committed")
+	}
+	h.run()
+	<-h.Ready()
+	if at, _ := h.Tip(); at.Hash != tip.Hash {
+		t.Fatalf("replayed to height %d, want 120", at.Height)
+	}
+	if l := h.log.with("replayed blocks", "found=21", "from_height=99", "height=120"); len(l) != 1 {
+		t.Errorf("replay lines: %q", h.log.with("replayed"))
+	}
+	h.wantCoins(b, tip)
+}
+
+// A locally made block is durable when its verdict is there.
+func TestDurableVerdict(t *testing.T) {
+	b, blocks := grown(3)
+	for _, kind := range []chain.SourceKind{chain.FromMiner, chain.FromRPC} {
+		h := open(t, func(o *chain.Options) { o.FS = vfs.NewCrashableMem(); o.FlushInterval = time.Hour })
+		src := chain.Source{Kind: kind}
+		check := func(x *consensus.Block, want chain.Outcome) {
+			t.Helper()
+			if v := h.submitFrom(x.Raw, src); v.Outcome != want {
+				t.Fatalf("%v: verdict %+v, want %v", kind, v, want)
+			}
+			clone := h.o.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+			o := h.o
+			o.FS = clone
+			c, err := chain.Open(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, ok := c.Status(x.Hash); !ok || !s.HaveBlock || s.Active != (want == chain.Connected) {
+				t.Errorf("%v: after a crash: %+v, %v", kind, s, ok)
+			}
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check(blocks[1], chain.Connected)
+		check(blocks[2], chain.Connected)
+		check(b.Mine(blocks[1]), chain.SideChain)
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf(b.MineN(blocks[3], 1))); err == nil {
+			t.Fatal("a header without a parent was accepted")
+		}
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks[3:])); err != nil {
+			t.Fatal(err)
+		}
+		next := b.Mine(blocks[3])
+		check(next, chain.Stored)
+	}
+}
+
+// A commit follows a change by FlushInterval without anybody asking.
+func TestFlushInterval(t *testing.T) {
+	_, blocks := grown(2)
+	h := open(t, func(o *chain.Options) { o.FS = vfs.NewCrashableMem(); o.FlushInterval = time.Millisecond })
+	h.connectAll(blocks[1:])
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		o := h.o
+		o.FS = h.o.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+		c, err := chain.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, _ := c.Tip()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if at.Height == 2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no commit")
+		}
+	}
+}
+
+// When the disk fails, Run says so, whoever waits learns it, and on a healthy
+// disk the chain goes on from its last commit.
+func TestDiskFailure(t *testing.T) {
+	b, blocks := grown(120)
+	mem := vfs.NewCrashableMem()
+	var broken atomic.Bool
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && op.Kind == errorfs.OpFileWriteAt && strings.HasSuffix(op.Path, ".blk") {
+			return errors.New("disk on fire")
+		}
+		return nil
+	}))
+	h := open(t, func(o *chain.Options) { o.FS = fs })
+	h.connectAll(blocks[1:101])
+	broken.Store(true)
+	v := h.submit(blocks[101].Raw)
+	if v.Outcome != chain.Failed || v.Err == nil || !strings.Contains(v.Err.Error(), "disk on fire") {
+		t.Fatalf("verdict %+v", v)
+	}
+	if err := h.stop(); err == nil || !strings.Contains(err.Error(), "disk on fire") {
+		t.Fatalf("run: %v", err)
+	}
+	if _, err := h.Submit(t.Context(), blocks[101].Raw, fromSync); !errors.Is(err, chain.ErrClosed) {
+		t.Errorf("submit afterwards: %v", err)
+	}
+	if err := h.Flush(t.Context()); !errors.Is(err, chain.ErrClosed) {
+		t.Errorf("flush afterwards: %v", err)
+	}
+	broken.Store(false)
+	h.reopen()
+	h.submitAll(blocks[1:])
+	h.wantTip(blocks[120])
+	h.wantCoins(b, blocks[120])
+}
+
+// fullFS is a file system whose free space is what free says.
+type fullFS struct {
+	vfs.FS
+	free *atomic.Uint64
+}
+
+func (f fullFS) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: f.free.Load()}, nil
+}
+
+// With too little disk space nothing is accepted: one error line, a clear verdict
+// for whoever waits for one, patience for sync; it goes on when there is space.
+func TestLowDisk(t *testing.T) {
+	_, blocks := grown(3)
+	var free atomic.Uint64
+	free.Store(500)
+	h := open(t, func(o *chain.Options) {
+		o.FS = fullFS{vfs.NewMem(), &free}
+		o.MinFreeBytes = 1000
+	})
+	ticket, err := h.Submit(t.Context(), blocks[1].Raw, fromSync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(h.log.with("level=ERROR", "too little disk space", "free_bytes=500")) == 0 {
+		select {
+		case <-ticket.Done():
+			t.Fatalf("verdict %+v", ticket.Verdict())
+		default:
+		}
+	}
+	if v := h.submitFrom(blocks[1].Raw, chain.Source{Kind: chain.FromRPC}); !errors.Is(v.Err, chain.ErrLowDisk) {
+		t.Errorf("verdict for RPC %+v", v)
+	}
+	if err := h.Flush(t.Context()); err != nil { // others are served meanwhile
+		t.Error(err)
+	}
+	free.Store(2000)
+	if v := ticket.Wait(t.Context()); v.Outcome != chain.Connected {
+		t.Errorf("verdict %+v", v)
+	}
+	h.connectAll(blocks[2:])
+	if l := h.log.with("too little disk space"); len(l) != 1 {
+		t.Errorf("lines %q", l)
+	}
+	if l := h.log.with("disk space is back"); len(l) != 1 {
+		t.Errorf("lines %q", l)
+	}
+}
+
+// Stopping gives up what is not verified yet and answers everybody.
+func TestStopInTheMiddle(t *testing.T) {
+	b, blocks := grown(111)
+	blocks = append(blocks, spending(b, blocks[111], blocks[1:], 9)...)
+	for n := range 10 {
+		h := open(t, nil)
+		var tickets []*chain.Ticket
+		for _, x := range blocks[1:] {
+			ticket, err := h.Submit(t.Context(), x.Raw, fromSync)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tickets = append(tickets, ticket)
+		}
+		tickets[n*12].Wait(t.Context())
+		h.close()
+		for i, ticket := range tickets {
+			select {
+			case <-ticket.Done():
+			default:
+				t.Fatalf("ticket %d has no verdict", i)
+			}
+			if v := ticket.Verdict(); v.Outcome != chain.Connected && !errors.Is(v.Err, chain.ErrClosed) {
+				t.Fatalf("verdict %d: %+v", i, v)
+			}
+		}
+		h.start()
+		h.submitAll(blocks[1:])
+		h.wantTip(blocks[120])
+		h.wantCoins(b, blocks[120])
+	}
+}
