@@ -62,6 +62,8 @@ type entry struct {
 	anchor     bool
 	static     bool // of bootstrap, persistent or AddPeer: dialled first, never evicted
 	persistent bool // redialled for ever, beyond the target too
+	fixed      bool // static by Options, whatever RemovePeer or a DNS answer say
+	fixedPers  bool // persistent by Options
 	lastTry    time.Time
 	flaps      int       // connections since that ended within flapAfter
 	lastUp     time.Time // last connected by us
@@ -108,7 +110,7 @@ func (e *entry) wait(lonely bool) time.Duration {
 	longest := 10 * time.Minute
 	switch {
 	case e.static && lonely, e.anchor && lonely:
-		longest = 3 * time.Second
+		longest = 1500 * time.Millisecond
 	case lonely:
 		longest = 15 * time.Second
 	case e.static:

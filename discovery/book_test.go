@@ -319,6 +319,39 @@ func TestAddedPeers(t *testing.T) {
 	}
 }
 
+// An operator must hear that a peer is not kept.
+func TestAddPeerTellsThatItCannotSave(t *testing.T) {
+	dir := t.TempDir()
+	d := newDiscovery(t, discovery.Options{Dir: dir, Private: true})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	id := testPeers(t, 1)[0]
+	if err := d.AddPeer(at(id, "10.0.0.1"), true); err == nil || len(d.Added()) != 1 {
+		t.Fatalf("error %v, added %v", err, d.Added())
+	}
+}
+
+// RemovePeer takes back what AddPeer did, and no more.
+func TestRemoveLeavesWhatIsConfigured(t *testing.T) {
+	id, h := testPeers(t, 1)[0], idle(t)
+	full := ma.StringCast("/ip4/10.0.0.1/tcp/1/p2p/" + id.String())
+	own := ma.StringCast("/ip4/10.0.0.1/tcp/1/p2p/" + h.ID().String())
+	d := newDiscovery(t, discovery.Options{Host: h, Private: true, Bootstrap: []ma.Multiaddr{full, own}})
+	if s := d.Stats(); s.Static != 1 {
+		t.Fatalf("our own address is dialled: %+v", s)
+	}
+	if err := d.AddPeer(at(id, "10.0.0.2"), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.RemovePeer(id); err != nil {
+		t.Fatal(err)
+	}
+	if s := d.Stats(); s.Static != 1 || s.Added != 0 {
+		t.Fatalf("stats %+v", s)
+	}
+}
+
 func TestAvoidIsBounded(t *testing.T) {
 	d := newDiscovery(t, discovery.Options{Private: true})
 	ids := make([]peer.ID, discovery.MaxAvoided+1)
@@ -498,4 +531,45 @@ func FuzzSavedPeers(f *testing.F) {
 			t.Fatalf("book of %d", n)
 		}
 	})
+}
+
+// The vector of docs/protocol-discovery.md.
+func TestRendezvousKey(t *testing.T) {
+	key, err := discovery.RendezvousKey("/dunlin/regtest-0f9188f1/full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := key.String(), "bafkreiheyhjzxadu7nk7ajcryv32jjg65rwgqgxvkkgskeevdh3m2igmmm"; got != want {
+		t.Errorf("cid %s, want %s", got, want)
+	}
+	if got, want := key.Hash().HexString(), "1220e4c1d39b8074fb55f02451c577a4a4deec6c681af5528d25109519f6cd20cc63"; got != want {
+		t.Errorf("multihash %s, want %s", got, want)
+	}
+}
+
+// The lines of docs/protocol-discovery.md.
+func TestFileFormat(t *testing.T) {
+	dir := t.TempDir()
+	d, err := discovery.New(discovery.Options{Host: idle(t), Namespace: "/dunlin/regtest-0f9188f1", Dir: dir, Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.Decode("12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	when := time.Now().Add(-time.Hour).Truncate(time.Second)
+	d.Reached(when, at(id, "203.0.113.7"))
+	d.Failed(when, id, 2)
+	if err := d.SaveBook(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(readFile(t, filepath.Join(dir, "peers.jsonl"))), "\n")
+	if want := `{"dunlin_peers":1,"namespace":"/dunlin/regtest-0f9188f1"} 2ccd8fba` + "\n"; lines[0] != want {
+		t.Errorf("header %q, want %q", lines[0], want)
+	}
+	want := fmt.Sprintf(`{"id":"%s","addrs":["/ip4/203.0.113.7/tcp/9000"],"source":"dht","heard":%d,"success":%d,"tries":2} `, id, when.Unix(), when.Unix())
+	if !strings.HasPrefix(lines[1], want) || len(lines[1]) != len(want)+9 {
+		t.Errorf("line %q, want %q and a checksum", lines[1], want)
+	}
 }

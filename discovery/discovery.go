@@ -290,7 +290,6 @@ func (d *Discovery) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("discovery: subscribe to identify: %w", err)
 	}
-	defer events.Close()
 	notify := &network.NotifyBundle{
 		ConnectedF:    func(network.Network, network.Conn) { d.poke() },
 		DisconnectedF: func(n network.Network, c network.Conn) { d.disconnected(n, c) },
@@ -300,6 +299,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 
 	kad, err := d.startDHT()
 	if err != nil {
+		_ = events.Close()
 		return fmt.Errorf("discovery: start the DHT: %w", err)
 	}
 	d.mu.Lock()
@@ -357,6 +357,12 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 // identifyLoop notes the peers of our network that are connected, by whatever way
 // they came.
 func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription) {
+	defer events.Close()                         // at once: a subscriber that does not read holds up the host
+	for _, c := range d.host.Network().Conns() { // those from before Run
+		if ok, err := d.host.Peerstore().SupportsProtocols(c.RemotePeer(), d.kad); err == nil && len(ok) > 0 {
+			d.identified(c, d.host.Peerstore().Addrs(c.RemotePeer()), true)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -442,6 +448,9 @@ func (d *Discovery) addStatic(a ma.Multiaddr, src Source, persistent bool) {
 		return
 	}
 	d.staticLocked(id, []ma.Multiaddr{addr}, src, persistent)
+	if e := d.book.byID[id]; e != nil {
+		e.fixed, e.fixedPers = true, e.fixedPers || persistent
+	}
 }
 
 // staticLocked notes a peer of the operator's, but for ourselves. Private addresses pass, since they
@@ -527,7 +536,7 @@ func (d *Discovery) applyAddedLocked(id peer.ID) {
 	}
 	d.staticLocked(id, addrs, SourceAdded, p.persistent)
 	if e := d.book.byID[id]; e != nil && e.source == SourceAdded {
-		e.persistent = p.persistent
+		e.persistent = p.persistent || e.fixedPers
 		e.tries, e.flaps = 0, 0 // dial it now
 	}
 }
@@ -551,7 +560,7 @@ func (d *Discovery) RemovePeer(id peer.ID) error {
 	delete(d.added, id)
 	d.names = slices.DeleteFunc(d.names, func(n *name) bool { return n.added == id })
 	if e := d.book.byID[id]; e != nil && e.source == SourceAdded {
-		e.static, e.persistent = false, false
+		e.static, e.persistent = e.fixed, e.fixedPers
 	}
 	d.mu.Unlock()
 	return d.saveAdded()

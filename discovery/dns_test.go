@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/miekg/dns"
 	ma "github.com/multiformats/go-multiaddr"
@@ -262,6 +264,48 @@ func TestJoinByDNS(t *testing.T) {
 	eventually(t, 5*time.Second, "the seed without peer ids is mentioned", func() bool {
 		return strings.Contains(log.String(), `msg="this seed gives no peer ids" seed=web.test`)
 	})
+}
+
+// Six real hosts in a line of bootstraps, all started at once; when their runs
+// have ended, nothing of the package runs any more.
+func TestLineOnLoopback(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var hosts []host.Host
+	var runs sync.WaitGroup
+	for i := range 6 {
+		h := realHost(t)
+		o := discovery.Options{Host: h, Namespace: simNamespace, Private: true, Dir: t.TempDir()}
+		if i > 0 {
+			o.Bootstrap = []ma.Multiaddr{tcpAddr(t, hosts[i-1]).Encapsulate(ma.StringCast("/p2p/" + hosts[i-1].ID().String()))}
+		}
+		d := newDiscovery(t, o)
+		hosts = append(hosts, h)
+		runs.Go(func() {
+			if err := d.Run(ctx); err != nil {
+				t.Error(err)
+			}
+			if err := d.Run(ctx); err == nil {
+				t.Error("a second Run")
+			}
+		})
+	}
+	start := time.Now()
+	eventually(t, 10*time.Second, "every host has 3 peers", func() bool {
+		for _, h := range hosts {
+			if len(h.Network().Peers()) < 3 {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("every host has 3 peers after %s", time.Since(start))
+	cancel()
+	runs.Wait()
+	stacks := make([]byte, 4<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	if s := string(stacks); strings.Contains(s, "dunlin/discovery.") {
+		t.Fatalf("goroutines of the package are left:\n%s", s)
+	}
 }
 
 func FuzzSeedRecord(f *testing.F) {

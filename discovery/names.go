@@ -96,7 +96,7 @@ func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 	d.mu.Lock()
 	for _, id := range n.given {
 		if e := d.book.byID[id]; e != nil && e.source == n.source {
-			e.static, e.persistent = false, false
+			e.static, e.persistent = e.fixed, e.fixedPers
 		}
 	}
 	n.given = n.given[:0]

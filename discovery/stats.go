@@ -123,7 +123,8 @@ func (h hiddenAddrs) total() map[Source]uint64 {
 }
 
 const (
-	statusEvery   = time.Minute // at most one line in this time
+	statusEvery   = time.Minute      // at most one line in this time
+	hiddenEvery   = 15 * time.Minute // what is ignored: peers can make it grow
 	firstStatus   = 3 * time.Second
 	lonelyAfter   = time.Minute
 	maxLonelyStep = 15 * time.Minute
@@ -164,7 +165,7 @@ func (d *Discovery) statusLoop(ctx context.Context) {
 				slog.Uint64("dht", s.Sources[SourceDHT].Found), slog.Int("routing_table", s.RoutingTable), slog.Uint64("dialed", dialed),
 				slog.Int("connected", s.Peers), slog.Int("outbound", s.Outbound), slog.Int("max_outbound", s.MaxOutbound))
 		}
-		if now.Sub(hiddenAt) >= statusEvery && d.tellHidden() {
+		if now.Sub(hiddenAt) >= hiddenEvery && d.tellHidden() {
 			hiddenAt = now
 		}
 	}
