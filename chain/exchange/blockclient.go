@@ -143,8 +143,7 @@ func (c *blockClient) run(ctx context.Context) {
 		answered, err := c.session(ctx)
 		c.fail(ctx, nil, err)
 		if errors.Is(err, errProtocol) {
-			c.x.blame(c.r.id, "blocks: "+err.Error())
-			return
+			return // read has blamed it
 		}
 		if answered {
 			backoff = least
@@ -340,6 +339,8 @@ func (c *blockClient) read(ctx context.Context, s network.Stream) (answered bool
 					liar = c.open[0]
 				}
 				c.mu.Unlock()
+				// Before the scheduler hears of it: our reason is the precise one.
+				c.x.blame(c.r.id, "blocks: "+err.Error())
 				c.fail(ctx, liar, err)
 			}
 		}

@@ -242,8 +242,9 @@ func (d *driver) perform(ctx context.Context, a ibd.Action) ibd.Event {
 	case ibd.Discard:
 		delete(d.held, heldKey{a.Peer, a.ID, a.Height})
 	case ibd.Drop:
-		id := peer.ID(a.Peer)
-		d.x.tasks.Go(func() { d.x.blame(id, a.Reason) })
+		if p := d.peers[a.Peer]; p != nil && d.x.remote(p.r.id) == p.r {
+			d.x.tasks.Go(func() { d.x.blame(p.r.id, a.Reason) })
+		}
 	case ibd.Stalled:
 		d.logStalled(a)
 	}
@@ -376,6 +377,9 @@ func (d *driver) onTip(ctx context.Context) {
 	if _, h, ok := d.x.o.Chain.Fork(tip.Hash, d.best.Hash); ok && h > d.connected {
 		d.connected = h
 		d.step(ctx, ibd.Connected{Height: h})
+	}
+	if d.syncing && tip.Hash == d.best.Hash {
+		d.tell(ctx, d.x.o.Now())
 	}
 }
 
@@ -514,6 +518,7 @@ func (d *driver) startPull(ctx context.Context, p *peerSync, now time.Time) {
 	p.pulling, p.wished = true, false
 	d.pulls++
 	d.pullMoved = now
+	d.tell(ctx, now) // a short sync is over before the next tick
 	r := p.r
 	d.x.tasks.Go(func() {
 		res := d.x.pull(ctx, r, func(e pullProgress) { d.post(ctx, e) })
@@ -621,7 +626,7 @@ func (d *driver) onTick(ctx context.Context) {
 			d.step(ctx, ibd.Tick{})
 		}
 	}
-	d.tell(now)
+	d.tell(ctx, now)
 }
 
 // sorted lists the peers by id, so that the same events lead to the same deeds.
@@ -637,7 +642,7 @@ func (d *driver) sorted() []*peerSync {
 // The story.
 
 // tell works out the state, publishes it and writes the log lines of a sync.
-func (d *driver) tell(now time.Time) {
+func (d *driver) tell(ctx context.Context, now time.Time) {
 	c := d.x.o.Chain
 	tip, _ := c.Tip()
 	best, _ := c.BestHeader()
@@ -702,7 +707,7 @@ func (d *driver) tell(now time.Time) {
 		d.state, d.since = s.State, now
 	}
 	s.Since = d.since
-	d.log(now, &s, ahead, here)
+	d.log(ctx, now, &s, ahead, here)
 
 	d.mu.Lock()
 	d.status = s
@@ -743,8 +748,7 @@ func (d *driver) judge(now time.Time, tip, best *chain.Tip, ahead *peerSync, tar
 }
 
 // log writes the lines of a sync: started, progress, stalled, finished.
-func (d *driver) log(now time.Time, s *SyncStatus, ahead *peerSync, here rateSample) {
-	ctx := context.Background()
+func (d *driver) log(ctx context.Context, now time.Time, s *SyncStatus, ahead *peerSync, here rateSample) {
 	busy := s.State == Headers || s.State == Blocks || s.State == Stalled
 	switch {
 	case busy && !d.syncing:

@@ -40,8 +40,9 @@ type Exchange struct {
 
 	mu       sync.Mutex // guards what follows, held for an instant, never over a call out
 	peers    map[peer.ID]*remote
-	greeting map[peer.ID]int // hello streams whose handshake is under way
-	changed  chan struct{}   // closed and replaced when peers or greeting change
+	greeting map[peer.ID]int  // hello streams whose handshake is under way
+	calling  map[peer.ID]bool // peers whom we are greeting as the dialler
+	changed  chan struct{}    // closed and replaced when peers or greeting change
 	foreign  map[peer.ID]time.Time
 }
 
@@ -68,6 +69,7 @@ func New(o Options) (*Exchange, error) {
 		said:     logLimit{limiter: rate.NewLimiter(2, 50)},
 		peers:    make(map[peer.ID]*remote),
 		greeting: make(map[peer.ID]int),
+		calling:  make(map[peer.ID]bool),
 		changed:  make(chan struct{}),
 		foreign:  make(map[peer.ID]time.Time),
 	}
@@ -229,10 +231,13 @@ func (x *Exchange) disconnect(id peer.ID, reason string) {
 }
 
 // blame disconnects a peer that provably misbehaved and tells who keeps the
-// list of peers to avoid.
+// list of peers to avoid, once a connection.
 func (x *Exchange) blame(id peer.ID, reason string) {
+	if r := x.remote(id); r != nil && !r.accuse("misbehaved: "+reason) {
+		return
+	}
 	x.log.Debug("peer misbehaved", "peer", id, "reason", reason)
-	x.disconnect(id, "misbehaved: "+reason)
+	x.disconnect(id, reason)
 	x.o.OnBlame(id, reason)
 }
 

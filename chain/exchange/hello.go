@@ -26,6 +26,7 @@ var (
 	errOtherNetwork = errors.New("another network")
 	errVersion      = errors.New("version not supported")
 	errSelf         = errors.New("connected to ourselves")
+	errCrowded      = errors.New("too many hello streams")
 )
 
 // noticed is libp2p's call on a new connection: it must not block.
@@ -97,36 +98,64 @@ func (x *Exchange) watch(ctx context.Context) {
 // greet opens the hello as the dialler, unless a handshake is under way or done.
 func (x *Exchange) greet(ctx context.Context, id peer.ID) {
 	x.mu.Lock()
-	known := x.peers[id] != nil
+	needless := x.peers[id] != nil || x.calling[id]
+	if !needless {
+		x.calling[id] = true
+	}
 	x.mu.Unlock()
-	if known {
+	if needless {
 		return
 	}
+	called := sync.OnceFunc(func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.calling, id)
+	})
+	defer called()
 	open, cancel := context.WithTimeout(ctx, x.o.HelloTimeout)
 	defer cancel()
-	s, err := x.o.Host.NewStream(network.WithNoDial(open, "hello"), id, HelloID(x.o.ChainID))
-	if err != nil {
-		if ctx.Err() == nil && x.o.Host.Network().Connectedness(id) == network.Connected && !x.Ready(id) {
-			x.disconnect(id, fmt.Sprintf("no hello: %v", err))
+	var s network.Stream
+	for {
+		var err error
+		if s, err = x.o.Host.NewStream(network.WithNoDial(open, "hello"), id, HelloID(x.o.ChainID)); err == nil {
+			break
 		}
-		return
+		if x.o.Host.Network().Connectedness(id) != network.Connected || x.Ready(id) {
+			return
+		}
+		// It may have just started and not serve hello yet.
+		if !pause(open, nil, min(time.Second, x.o.HelloTimeout/4)) {
+			if ctx.Err() == nil {
+				x.disconnect(id, fmt.Sprintf("no hello: %v", err))
+			}
+			return
+		}
 	}
-	x.hello(ctx, s, true)
+	x.hello(ctx, s, true, called)
 }
 
 // serveHello answers the hello of whoever dialled.
-func (x *Exchange) serveHello(ctx context.Context, s network.Stream) { x.hello(ctx, s, false) }
+func (x *Exchange) serveHello(ctx context.Context, s network.Stream) {
+	x.hello(ctx, s, false, func() {})
+}
 
-// hello shakes hands on s and then exchanges tips until the stream ends.
-func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool) {
+// hello shakes hands on s, calls shaken and then exchanges tips until the stream ends.
+func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, shaken func()) {
 	id := s.Conn().RemotePeer()
 	stop := context.AfterFunc(ctx, func() { _ = s.ResetWithError(network.StreamShutdown) })
 	defer stop()
 
 	x.mu.Lock()
-	x.greeting[id]++
-	x.changedLocked()
+	crowded := x.greeting[id] >= maxHellos
+	if !crowded {
+		x.greeting[id]++
+		x.changedLocked()
+	}
 	x.mu.Unlock()
+	if crowded {
+		_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+		return
+	}
 	var counts struct{ in, out atomic.Int64 }
 	in := &counted{s: s, count: &counts.in}
 	buffered := bufio.NewReaderSize(in, 2*maxHelloBytes)
@@ -137,6 +166,7 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool) {
 	}
 	x.changedLocked()
 	x.mu.Unlock()
+	shaken()
 	if err == nil && r == nil {
 		_ = s.Close() // a probe
 		return
@@ -303,7 +333,7 @@ func (x *Exchange) attach(s network.Stream, h *Hello) (r *remote, first bool, er
 		x.changedLocked()
 	}
 	if r.hellos >= maxHellos {
-		return nil, false, violation("over %d hellos", maxHellos)
+		return nil, false, errCrowded
 	}
 	r.hellos++
 	return r, first, nil
@@ -314,7 +344,7 @@ func (x *Exchange) attach(s network.Stream, h *Hello) (r *remote, first bool, er
 func (x *Exchange) arrived(ctx context.Context, r *remote) {
 	x.tasks.Go(func() { r.blocks.run(ctx) })
 	x.driver.post(ctx, peerReady{r})
-	x.logPeer("peer connected", r, slog.String("agent", r.hello.Agent), slog.Int64("height", int64(r.hello.Tip.Height)))
+	x.logPeer(ctx, "peer connected", r, slog.String("agent", r.hello.Agent), slog.Int64("height", int64(r.hello.Tip.Height)))
 	x.o.OnHello(r.snapshot())
 }
 
@@ -344,12 +374,12 @@ func (x *Exchange) detach(ctx context.Context, r *remote) {
 	if reason == "" {
 		reason = "it left"
 	}
-	x.logPeer("peer disconnected", r, slog.String("reason", reason), slog.Duration("after", x.o.Now().Sub(r.since).Round(time.Millisecond)))
+	x.logPeer(ctx, "peer disconnected", r, slog.String("reason", reason), slog.Duration("after", x.o.Now().Sub(r.since).Round(time.Millisecond)))
 	x.o.OnGone(r.id)
 	x.rescanSoon() // another connection to it may be left: greet again
 }
 
-func (x *Exchange) logPeer(msg string, r *remote, attrs ...slog.Attr) {
+func (x *Exchange) logPeer(ctx context.Context, msg string, r *remote, attrs ...slog.Attr) {
 	n, ok := x.said.allow(x.o.Now())
 	if !ok {
 		return
@@ -373,7 +403,7 @@ func (x *Exchange) logPeer(msg string, r *remote, attrs ...slog.Attr) {
 	if n > 0 {
 		attrs = append(attrs, slog.Int64("suppressed", n))
 	}
-	x.log.LogAttrs(context.Background(), slog.LevelInfo, msg, attrs...)
+	x.log.LogAttrs(ctx, slog.LevelInfo, msg, attrs...)
 }
 
 // talk tells our tip and listens to theirs until the stream ends.

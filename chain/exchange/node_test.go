@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -92,6 +93,7 @@ func newNode(t testing.TB, c *fakeChain, change ...func(*Options)) *testNode {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- x.Run(ctx) }()
+	eventually(t, "handlers set", func() bool { return slices.Contains(n.host.Mux().Protocols(), TxsID(o.ChainID)) })
 	var once sync.Once
 	n.stop = func() {
 		once.Do(func() {

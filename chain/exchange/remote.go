@@ -52,6 +52,7 @@ type remote struct {
 	tip     TipInfo
 	rtt     time.Duration // smallest seen; 0 unknown
 	closed  bool
+	accused bool
 	reason  string                     // why it was or is being disconnected; empty: it left
 	streams map[network.Stream]bool    // every open stream but the hellos: reset when it is gone
 	serving map[protocol.ID]int        // inbound streams by protocol
@@ -142,6 +143,17 @@ func (r *remote) close() {
 	for _, s := range open {
 		_ = s.ResetWithError(network.StreamShutdown)
 	}
+}
+
+// accuse notes why the peer is to blame; false: it has been already.
+func (r *remote) accuse(reason string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.accused {
+		return false
+	}
+	r.accused, r.reason = true, reason
+	return true
 }
 
 func (r *remote) setReason(reason string) {

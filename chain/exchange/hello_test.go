@@ -1,0 +1,242 @@
+package exchange
+
+import (
+	"bufio"
+	"encoding/binary"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+func protocolID[ID ~string](id ID) protocol.ID { return protocol.ID(id) }
+
+// TestOtherNetwork: two chains meet, in both directions; both ends learn the
+// other's genesis and part.
+func TestOtherNetwork(t *testing.T) {
+	ca, cb := newFakeChain(), newFakeChain()
+	other := *cb.params
+	other.Name, other.GenesisHash = "other", chainhash.Hash{1, 2, 3}
+	cb.params = &other
+	a, b := newNode(t, ca), newNode(t, cb)
+	for range 2 {
+		connect(t, a.host, b.host)
+		if f := receive(t, "a told", a.foreign); f.id != b.host.ID() || f.genesis != other.GenesisHash {
+			t.Errorf("a heard of %v", f)
+		}
+		if f := receive(t, "b told", b.foreign); f.id != a.host.ID() || f.genesis != ca.params.GenesisHash {
+			t.Errorf("b heard of %v", f)
+		}
+		awaitGone(t, a.host, b.host.ID())
+		awaitGone(t, b.host, a.host.ID())
+	}
+	if n := strings.Count(a.logs.String(), "peer is of another network"); n != 1 {
+		t.Errorf("told %d times in the log", n)
+	}
+	if len(a.Peers()) != 0 || len(b.Peers()) != 0 {
+		t.Error("they are peers")
+	}
+}
+
+// TestBadHellos: what is not a hello, or none in time, ends the connection.
+func TestBadHellos(t *testing.T) {
+	valid := func(n *testNode) Hello { return n.localHello(0) }
+	send := func(h Hello) []byte { return appendDelimited(nil, (&helloMessage{Hello: &h}).append(nil)) }
+	for _, tc := range []struct {
+		name  string
+		bytes func(victim *testNode) []byte
+		blame bool
+	}{
+		{"silence", func(*testNode) []byte { return nil }, false},
+		{"garbage", func(*testNode) []byte { return []byte(strings.Repeat("\xff\x00garbage", 50)) }, true},
+		{"oversize", func(*testNode) []byte {
+			return append(binary.AppendUvarint(nil, maxHelloBytes+1), make([]byte, 2000)...)
+		}, true},
+		{"no hello in it", func(*testNode) []byte { return appendDelimited(nil, (&helloMessage{Ping: 1}).append(nil)) }, true},
+		{"half a hello", func(n *testNode) []byte { b := send(valid(n)); return b[:len(b)-5] }, false},
+		{"version 0", func(n *testNode) []byte {
+			h := valid(n)
+			h.Nonce++
+			h.Version = 0
+			return send(h)
+		}, false},
+		{"our own nonce", func(n *testNode) []byte { return send(valid(n)) }, false},
+		{"short genesis", func(*testNode) []byte { return []byte("\x05\x0a\x03\x1a\x01\x01") }, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, newFakeChain(), func(o *Options) { o.HelloTimeout = 300 * time.Millisecond })
+			h := newHost(t)
+			connect(t, h, n.host)
+			if b := tc.bytes(n); b != nil {
+				s, err := h.NewStream(t.Context(), n.host.ID(), HelloID(n.chain.params.ChainID()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Write(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			awaitGone(t, n.host, h.ID())
+			if len(n.Peers()) != 0 {
+				t.Error("it is a peer")
+			}
+			n.stop() // whatever is to be said has been said
+			if tc.blame != (len(n.blames) > 0) {
+				t.Errorf("blamed %d times", len(n.blames))
+			}
+		})
+	}
+}
+
+// TestDialledPeerWithoutHello: whom we dial must speak hello.
+func TestDialledPeerWithoutHello(t *testing.T) {
+	n := newNode(t, newFakeChain(), func(o *Options) { o.HelloTimeout = 300 * time.Millisecond })
+	t.Run("does not know it", func(t *testing.T) {
+		h := newHost(t)
+		connect(t, n.host, h)
+		awaitGone(t, n.host, h.ID())
+	})
+	t.Run("says nothing", func(t *testing.T) {
+		h := newHost(t)
+		h.SetStreamHandler(HelloID(n.chain.params.ChainID()), silence)
+		connect(t, n.host, h)
+		awaitGone(t, n.host, h.ID())
+	})
+}
+
+// TestNothingWithoutHello: the other protocols are closed to who has not said hello.
+func TestNothingWithoutHello(t *testing.T) {
+	n := newNode(t, newFakeChain())
+	h := newHost(t)
+	connect(t, h, n.host)
+	id := n.chain.params.ChainID()
+	for _, p := range []protocol.ID{HeadersID(id), BlocksID(id), TxsID(id)} {
+		s, err := h.NewStream(t.Context(), n.host.ID(), p)
+		if err != nil {
+			continue // refused in the negotiation already
+		}
+		_ = s.SetDeadline(time.Now().Add(patience))
+		_, _ = s.Write(appendDelimited(nil, (&headersRequest{Max: 1}).append(nil)))
+		if _, err := s.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "deadline") {
+			t.Errorf("%s: %v, want a reset", p, err)
+		}
+	}
+}
+
+// TestBothDial: a simultaneous open is one peer.
+func TestBothDial(t *testing.T) {
+	a, b := newNode(t, newFakeChain()), newNode(t, newFakeChain())
+	dial := func(from, to *testNode) error {
+		return from.host.Connect(t.Context(), peer.AddrInfo{ID: to.host.ID(), Addrs: to.host.Addrs()})
+	}
+	done := make(chan error)
+	go func() { done <- dial(a, b) }()
+	errB := dial(b, a)
+	if errA := <-done; errA != nil && errB != nil {
+		// From port to port, TCP itself may open simultaneously, which TLS cannot.
+		connect(t, a.host, b.host)
+	}
+	eventually(t, "ready", func() bool { return a.Ready(b.host.ID()) && b.Ready(a.host.ID()) })
+	if len(a.Peers()) != 1 || len(b.Peers()) != 1 {
+		t.Errorf("%d and %d peers", len(a.Peers()), len(b.Peers()))
+	}
+}
+
+// TestHelloStreamLost: a peer whose hello stream breaks is greeted again.
+func TestHelloStreamLost(t *testing.T) {
+	a, b := newNode(t, newFakeChain()), newNode(t, newFakeChain())
+	connect(t, a.host, b.host)
+	eventually(t, "ready", func() bool { return a.Ready(b.host.ID()) && b.Ready(a.host.ID()) })
+	old := a.remote(b.host.ID())
+	for _, c := range a.host.Network().ConnsToPeer(b.host.ID()) {
+		for _, s := range c.GetStreams() {
+			if s.Protocol() == HelloID(a.chain.params.ChainID()) {
+				_ = s.Reset()
+			}
+		}
+	}
+	eventually(t, "greeted again", func() bool {
+		r := a.remote(b.host.ID())
+		return r != nil && r != old && b.Ready(a.host.ID())
+	})
+}
+
+func TestProbe(t *testing.T) {
+	c := newFakeChain()
+	c.grow(t, 5, 1, 300)
+	n := newNode(t, c)
+	crawler := newNode(t, newFakeChain())
+	crawler.stop()
+	h, err := crawler.Probe(t.Context(), peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Tip.Height != 5 || h.Agent != "test" || h.Tip.Work.Cmp(big.NewInt(12)) != 0 {
+		t.Errorf("%+v", h)
+	}
+	awaitGone(t, n.host, crawler.host.ID())
+	if strings.Contains(n.logs.String(), "peer connected") {
+		t.Error("a probe counts as a peer")
+	}
+}
+
+// TestTips: a new tip is told within the gap, and again and again without one.
+func TestTips(t *testing.T) {
+	c := newFakeChain()
+	n := newNode(t, c, func(o *Options) { o.TipInterval = 100 * time.Millisecond })
+	b := newNode(t, newFakeChain())
+	b.stop()
+	s := greetByHand(t, b, n)
+	in := bufio.NewReader(s)
+	tips := make(chan TipInfo)
+	go func() {
+		defer close(tips)
+		for {
+			m, err := readMessage(in, nil, maxHelloBytes)
+			if err != nil {
+				return
+			}
+			if d, err := decodeHelloMessage(m); err == nil && d.Tip != nil {
+				tips <- *d.Tip
+			}
+		}
+	}()
+	for range 2 {
+		if tip := receive(t, "tip", tips); tip.Height != 0 {
+			t.Errorf("height %d", tip.Height)
+		}
+	}
+	c.grow(t, 1, 1, 200)
+	for tip := range tips {
+		if tip.Height == 1 {
+			break
+		}
+	}
+	// Three intervals without a word from us, and a write timeout: we are gone.
+}
+
+func TestGoodbyeForPeersWhoSayNothing(t *testing.T) {
+	n := newNode(t, newFakeChain(), func(o *Options) {
+		o.TipInterval, o.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
+	})
+	b := newNode(t, newFakeChain())
+	b.stop()
+	greetByHand(t, b, n)
+	eventually(t, "forgotten", func() bool { return !n.Ready(b.host.ID()) })
+}
+
+func TestAgentIsSanitised(t *testing.T) {
+	n := newNode(t, newFakeChain())
+	b := newNode(t, newFakeChain())
+	b.stop()
+	b.o.Agent = "\x1b[31mevil\n" + strings.Repeat("x", 200)
+	greetByHand(t, b, n)
+	if got := n.Peers()[0].Agent; got != "?[31mevil?"+strings.Repeat("x", 54) {
+		t.Errorf("agent %q", got)
+	}
+}
