@@ -115,7 +115,9 @@ func alive(pid int) bool {
 type Client struct {
 	base  string // http://host:port
 	token string
-	http  *http.Client
+	// instance is what the server must call itself; "" any will do.
+	instance string
+	http     *http.Client
 }
 
 // NewClient returns a client for an address, "host:port" or a URL, and a token,
@@ -146,7 +148,13 @@ func Open(home string) (*Client, NodeFile, error) {
 		return nil, n, err
 	}
 	c, err := NewClient(n.RPCAddr, token)
-	return c, n, err
+	if err != nil {
+		return nil, n, fmt.Errorf("%s: %w", NodeFileName, err)
+	}
+	if token != "" {
+		c.instance = instanceOf(token)
+	}
+	return c, n, nil
 }
 
 // ReadToken reads <home>/api.cookie; "" if there is none.
@@ -192,6 +200,9 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		return &unreachableError{reason: fmt.Sprintf("no node answers at %s: %v", c.base, err), cause: err}
 	}
 	defer w.Body.Close()
+	if got := w.Header.Get(instanceHeader); c.instance != "" && got != c.instance {
+		return &unreachableError{reason: "what answers at " + c.base + " is not the node of this home: " + NodeFileName + " is stale"}
+	}
 	raw, err := io.ReadAll(io.LimitReader(w.Body, maxAnswerBytes+1))
 	switch {
 	case err != nil:

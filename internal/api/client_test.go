@@ -123,6 +123,21 @@ func TestNotRunning(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 
+	// A port where another node listens now, and a process id that is somebody's.
+	other := serve(t, newFakeNode(1), nil)
+	if err := api.WriteNodeFile(home, api.NodeFile{PID: os.Getpid(), RPCAddr: other.addr}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(home, api.CookieFile), []byte("__cookie__:old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, _, err = api.Open(home); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = c.Status(t.Context()); !errors.Is(err, api.ErrUnreachable) || !strings.Contains(err.Error(), "not the node of this home") {
+		t.Errorf("got %v", err)
+	}
+
 	if err := os.WriteFile(filepath.Join(home, api.NodeFileName), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
@@ -51,4 +52,15 @@ func sameToken(token, given string) bool {
 	full := subtle.ConstantTimeCompare([]byte(token), []byte(given))
 	bare := subtle.ConstantTimeCompare([]byte(strings.TrimPrefix(token, cookiePrefix)), []byte(given))
 	return full|bare == 1
+}
+
+// instanceHeader tells a client that holds a token whether the server is the one
+// that made it: a stale node.json may name a port where another node listens now.
+const instanceHeader = "Dunlin-Instance"
+
+// instanceOf is a digest of the token, of 16 hex digits. The token's 256 random
+// bits cannot be guessed from it.
+func instanceOf(token string) string {
+	sum := sha256.Sum256([]byte("dunlin instance " + token))
+	return hex.EncodeToString(sum[:8])
 }

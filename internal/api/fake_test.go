@@ -35,11 +35,15 @@ type fakeNode struct {
 	level   string
 	stopped bool
 	mineErr error
-	waits   bool // MineBlock waits for its context
+	waits   bool          // MineBlock waits for its context
+	takes   time.Duration // what MineBlock needs
+	waiting chan struct{} // has a token when MineBlock waits
+	ended   chan struct{} // and when it no longer does
 }
 
 func newFakeNode(blocks int) *fakeNode {
 	n := &fakeNode{branch: "a", byHash: map[string]api.Block{}, changed: make(chan struct{}), state: api.StateSynced, level: "info"}
+	n.waiting, n.ended = make(chan struct{}, 9), make(chan struct{}, 9)
 	for range blocks {
 		n.grow("")
 	}
@@ -134,11 +138,20 @@ func (n *fakeNode) Tips() []api.ChainTip {
 
 func (n *fakeNode) MineBlock(ctx context.Context, data string) (api.Block, error) {
 	if n.waits {
+		n.waiting <- struct{}{}
 		<-ctx.Done()
+		n.ended <- struct{}{}
 		return api.Block{}, ctx.Err()
 	}
 	if n.mineErr != nil {
 		return api.Block{}, n.mineErr
+	}
+	found := time.NewTimer(n.takes)
+	defer found.Stop()
+	select {
+	case <-found.C:
+	case <-ctx.Done():
+		return api.Block{}, ctx.Err()
 	}
 	if len(data) > 80 {
 		return api.Block{}, api.Errorf(400, "data is longer than 80 bytes")

@@ -2,6 +2,8 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -9,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -21,6 +24,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
+		h.Set(instanceHeader, s.instance)
 		if !s.hostAllowed(r.Host) {
 			fail(w, r, http.StatusForbidden, "host %q is not served here; use an IP address or localhost, or add the name to rpc.allowed_hosts", clip(r.Host))
 			return
@@ -63,7 +67,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			fail(w, r, http.StatusRequestEntityTooLarge, "the body has %d bytes, limit %d", r.ContentLength, limit)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		r.Body = &arrivedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), w: w}
 		if s.node.Load() == nil && !answersWhileStarting(r.URL.Path) {
 			h.Set("Retry-After", "1")
 			fail(w, r, http.StatusServiceUnavailable, "the node is starting")
@@ -71,6 +75,24 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// An arrivedBody lifts the read deadline once the body is there. net/http goes on
+// reading, to notice a client that goes away, and would take the deadline for
+// that: a handler that waits (for a block to be mined) would be cancelled.
+type arrivedBody struct {
+	io.ReadCloser
+	w http.ResponseWriter
+}
+
+// Read implements io.Reader.
+func (b *arrivedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		// A recorder in a test has no deadline to move, and needs none.
+		_ = http.NewResponseController(b.w).SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 func isRead(r *http.Request) bool {

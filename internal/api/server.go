@@ -50,30 +50,33 @@ type Options struct {
 	MaxConnections int      // default 256; WebSockets may take half of them
 	MaxBlockBytes  int      // the network's largest block; default 4,000,000
 
-	Starting func() Status // status before there is a node; default: just the state
-	Metrics  http.Handler  // served at /metrics; default: none, 404
-	// MineTimeout bounds POST /mineBlock; default 60 s.
-	MineTimeout time.Duration
-	Version     string // in the OpenAPI document; default "dev"
+	Starting    func() Status // status before there is a node; default: just the state
+	Metrics     http.Handler  // served at /metrics; default: none, 404
+	MineTimeout time.Duration // for POST /mineBlock; default 60 s
+	ReadTimeout time.Duration // for a whole request to arrive; default 30 s
+	Version     string        // in the OpenAPI document; default "dev"
 	Logger      *slog.Logger
 	Now         func() time.Time // default time.Now
 }
 
 // A Server is the HTTP interface of one node. Make one with New, Listen, then Run.
 type Server struct {
-	o       Options
-	log     *slog.Logger
-	hosts   []string // lower case
-	token   string
-	handler http.Handler
-	started time.Time
-	node    atomic.Pointer[Node]
-	hub     *hub
-	book    *registry
-	ready   atomic.Bool    // was ready at the last look; see readiness
-	sockets sync.WaitGroup // WebSocket handlers, which http.Server does not track
+	o     Options
+	log   *slog.Logger
+	hosts []string // lower case
+	token string
+	// instance tells this server from others without giving the token away.
+	instance string
+	handler  http.Handler
+	started  time.Time
+	node     atomic.Pointer[Node]
+	hub      *hub
+	book     *registry
+	ready    atomic.Bool    // was ready at the last look; see readiness
+	sockets  sync.WaitGroup // WebSocket handlers, which http.Server does not track
 
 	listener net.Listener // set by Listen
+	released sync.Once
 }
 
 // New checks the options, reporting every fault. It opens and starts nothing.
@@ -97,7 +100,7 @@ func New(o Options) (*Server, error) {
 	if o.Home == "" {
 		faults = append(faults, errors.New("api: no home for "+CookieFile))
 	}
-	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 {
+	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 || o.ReadTimeout < 0 {
 		faults = append(faults, errors.New("api: limits must not be negative"))
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -112,6 +115,9 @@ func New(o Options) (*Server, error) {
 	if o.MineTimeout == 0 {
 		o.MineTimeout = mineTimeout
 	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = readTimeout
+	}
 	if o.Version == "" {
 		o.Version = "dev"
 	}
@@ -125,6 +131,7 @@ func New(o Options) (*Server, error) {
 		o: o, log: o.Logger, token: newToken(), started: o.Now(),
 		hub: newHub(max(1, o.MaxConnections/2)),
 	}
+	s.instance = instanceOf(s.token)
 	s.book = &registry{path: filepath.Join(o.Home, registryFile)}
 	for _, h := range append([]string{host}, o.AllowedHosts...) {
 		s.hosts = append(s.hosts, strings.TrimSuffix(strings.ToLower(h), "."))
@@ -183,13 +190,24 @@ func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 	return s.listener.Addr(), nil
 }
 
-// Close releases the port and removes the token's file. Only for a server that
-// was never run.
+// Close releases the port and removes the token's file. Run does so itself;
+// after it Close does nothing.
 func (s *Server) Close() error {
 	if s.listener == nil {
 		return nil
 	}
-	return errors.Join(s.listener.Close(), os.Remove(filepath.Join(s.o.Home, CookieFile)))
+	return s.release()
+}
+
+// release runs once, however often it is called.
+func (s *Server) release() (err error) {
+	s.released.Do(func() {
+		if err = s.listener.Close(); errors.Is(err, net.ErrClosed) {
+			err = nil // http.Server closes it when it stops
+		}
+		err = errors.Join(err, os.Remove(filepath.Join(s.o.Home, CookieFile)))
+	})
+	return err
 }
 
 // Run serves until ctx ends, then lets running requests end, for at most 2 s,
@@ -200,8 +218,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	server := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
+		ReadHeaderTimeout: min(headerTimeout, s.o.ReadTimeout),
+		ReadTimeout:       s.o.ReadTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		// net/http reads up to 4 KiB more than it is told.
@@ -231,9 +249,9 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	s.sockets.Wait()
-	// The token dies with the server; a file that is gone already is no fault.
-	if e := os.Remove(filepath.Join(s.o.Home, CookieFile)); e != nil && !errors.Is(e, os.ErrNotExist) {
-		s.log.Warn("api cookie left behind", "err", e)
+	// The token dies with the server.
+	if e := s.release(); e != nil {
+		s.log.Warn("api not tidied up", "err", e)
 	}
 	return err
 }

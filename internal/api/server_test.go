@@ -122,6 +122,34 @@ func TestMineFaults(t *testing.T) {
 	}
 }
 
+// The time for a request to arrive does not run while its block is mined.
+func TestMiningOutlastsTheReadTimeout(t *testing.T) {
+	n := newFakeNode(1)
+	n.takes = 150 * time.Millisecond
+	r := serve(t, n, func(o *api.Options) { o.ReadTimeout = 50 * time.Millisecond })
+	for _, path := range []string{"/mineBlock", "/api/v1/miner/block"} {
+		if got := r.do("POST", path, `{"data":"x"}`); got.status != 200 {
+			t.Errorf("%s: %d %s", path, got.status, got.body)
+		}
+	}
+}
+
+// A client that goes away takes its request with it.
+func TestMiningEndsWithItsClient(t *testing.T) {
+	n := newFakeNode(1)
+	n.waits = true
+	r := serve(t, n, nil)
+	c := dialRaw(t, r.addr)
+	const body = `{"data":"x"}`
+	fmt.Fprintf(c, "POST /mineBlock HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", r.token, len(body), body)
+	<-n.waiting
+	c.Close()
+	select {
+	case <-n.ended:
+	case <-t.Context().Done():
+	}
+}
+
 func TestV1(t *testing.T) {
 	n := newFakeNode(3)
 	r := serve(t, n, nil)
@@ -468,6 +496,29 @@ func TestCookieFile(t *testing.T) {
 	}
 	if exists(t, r.home, api.CookieFile) {
 		t.Error("the cookie outlives the server")
+	}
+	if err := r.server.Close(); err != nil {
+		t.Errorf("close after run: %v", err)
+	}
+	// A server that never runs tidies up too.
+	home := t.TempDir()
+	s, err := api.New(api.Options{Listen: "127.0.0.1:0", Home: home})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("close before listen: %v", err)
+	}
+	if _, err := s.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	if exists(t, home, api.CookieFile) {
+		t.Error("the cookie outlives Close")
 	}
 }
 

@@ -81,6 +81,7 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 	write := func(id, method, path, summary string, status int) huma.Operation {
 		op := read(id, path, summary)
 		op.Method, op.DefaultStatus, op.MaxBodyBytes = method, status, maxBodyBytes
+		op.BodyReadTimeout = s.o.ReadTimeout
 		op.Security = []map[string][]string{{"cookie": {}}}
 		return op
 	}
