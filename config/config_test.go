@@ -193,6 +193,31 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// What --help shows: the names and types that DESIGN.md promises.
+func TestUsage(t *testing.T) {
+	fs := pflag.NewFlagSet("start", pflag.ContinueOnError)
+	home := ""
+	config.GlobalFlags(fs, &home)
+	config.Flags(fs)
+	usage := regexp.MustCompile(` +`).ReplaceAllString(fs.FlagUsages(), " ")
+	for _, want := range []string{
+		"--home string", "--network string", "--network-file string", "--listen strings", "--bootstrap strings", "--persistent strings",
+		"--dns-seed strings", "--dns-server strings", "--rpc-listen string", "--rpc-open ", "--mine ", "--mine-address string",
+		"--mine-interval duration", "--coinbase-text string", "--log-format text|json", "--log-level debug|info|warn|error",
+		"--log-color auto|always|never", "--debug ", "--port uint16", "--max-outbound N",
+	} {
+		if !strings.Contains(usage, want) {
+			t.Errorf("usage lacks %q", want)
+		}
+	}
+	if strings.Contains(usage, "--sync-window") || fs.Lookup("sync-window") == nil {
+		t.Error("rarely used flags work but are hidden")
+	}
+	if t.Failed() {
+		t.Log(usage)
+	}
+}
+
 func TestListsAndShorthands(t *testing.T) {
 	dir := t.TempDir()
 	c := mustLoad(t, dir, []string{"DUNLIN_P2P_DNS_SEEDS=a.example.org, b.example.org"},
@@ -227,7 +252,7 @@ func TestFaults(t *testing.T) {
 		env, args  []string
 		want       []string
 	}{
-		{name: "unknown key", file: "[p2p]\nlsten = []", want: []string{"config.toml:2: ", "p2p.lsten", "unknown key", "did you mean p2p.listen?"}},
+		{name: "unknown key", file: "[p2p]\nlsten = []", want: []string{"config.toml:2: p2p.lsten = []: unknown key, did you mean p2p.listen?"}},
 		{name: "key outside its section", file: "max_outbound = 3", want: []string{"config.toml:1: max_outbound", "did you mean p2p.max_outbound?"}},
 		{name: "key in another section", file: "[rpc]\nbootstrap = []", want: []string{"config.toml:2: rpc.bootstrap", "p2p.bootstrap"}},
 		{name: "unknown key far from all", file: "xyzzyxyzzy = 1", want: []string{"config.toml:1: xyzzyxyzzy", "unknown key", "config show"}},

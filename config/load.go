@@ -276,7 +276,7 @@ func (c *Config) applySettings(fields []field, settings []Setting) (faults []err
 			}
 		}
 		if !found {
-			faults = append(faults, &KeyError{From: s.From, Key: s.Key, Problem: "unknown key" + suggestKey(fields, s.Key)})
+			faults = append(faults, &KeyError{From: s.From, Key: s.Key, Value: clip(quote(strings.Join(s.Values, ","))), Problem: "unknown key" + suggestKey(fields, s.Key)})
 		}
 	}
 	return faults
@@ -403,7 +403,7 @@ func Flags(fs *pflag.FlagSet) {
 }
 
 func addFlag(fs *pflag.FlagSet, f field) {
-	usage := f.doc
+	usage := strings.ReplaceAll(f.doc, "`", "'") // pflag takes a word in back quotes for the type
 	if f.unit != "" {
 		usage += " [" + f.unit + "]"
 	}

@@ -145,7 +145,7 @@ func applyTOML(fields []field, file string, values []tomlValue) (origins map[str
 			if sub, isTable := v.value.(map[string]any); isTable && len(sub) == 0 && isSection(fields, v.key) {
 				continue
 			}
-			faults = append(faults, &KeyError{From: from, Key: clip(v.key), Problem: "unknown key" + suggestKey(fields, v.key)})
+			faults = append(faults, &KeyError{From: from, Key: clip(v.key), Value: clip(showTOML(v.value)), Problem: "unknown key" + suggestKey(fields, v.key)})
 			continue
 		}
 		origins[f.key] = from
