@@ -252,7 +252,7 @@ func newChainExport(g *global) *cobra.Command {
 				return usage(fmt.Errorf("--to %d: must not be below --from %d", to, from))
 			}
 			return g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) (err error) {
-				var out io.Writer = cmd.OutOrStdout()
+				out := cmd.OutOrStdout()
 				if a[0] != "-" {
 					f, err := os.OpenFile(a[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 					if errors.Is(err, os.ErrExist) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,7 +81,7 @@ func (d *daemon) start(more ...string) {
 	if err := os.Remove(filepath.Join(d.home, api.NodeFileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.t.Fatal(err)
 	}
-	d.cmd = exec.Command("dunlin", append(d.args[:len(d.args):len(d.args)], more...)...)
+	d.cmd = exec.Command("dunlin", append(slices.Clip(d.args), more...)...)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

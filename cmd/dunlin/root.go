@@ -39,8 +39,7 @@ func exitCode(stderr io.Writer, err error) int {
 		return exitOK
 	}
 	code := exitError
-	var coded *codedError
-	if errors.As(err, &coded) {
+	if coded, ok := errors.AsType[*codedError](err); ok {
 		code = coded.code
 	}
 	for i, line := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {

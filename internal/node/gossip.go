@@ -36,6 +36,7 @@ type pending struct {
 // headerView is what relay wants to know of the chain.
 type headerView struct{ *chain.Chain }
 
+// HaveBlock implements relay.Headers.
 func (h headerView) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
 	s, ok := h.Status(hash)
 	return ok && s.HaveBlock, ok && s.Invalid
@@ -109,7 +110,7 @@ func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Ve
 // refused logs a reject, a few a minute and peer.
 func (n *Node) refused(from peer.ID, what string, v relay.Verdict) {
 	if more, ok := n.refusals.Allow(from.String()); ok {
-		n.log.Warn(what+" message rejected", "peer", from, "rule", v.Reason, "height", v.Height, "hash", v.Hash, "err", v.Err, "suppressed", more)
+		n.log.Warn("message rejected", "topic", what, "peer", from, "rule", v.Reason, "height", v.Height, "hash", v.Hash, "err", v.Err, "suppressed", more)
 	}
 }
 
@@ -189,6 +190,7 @@ type poolView struct {
 	}
 }
 
+// HaveTx implements relay.Pool.
 func (p poolView) HaveTx(txid chainhash.Hash) bool { return p.pool.Have(txid) }
 
 var _ relay.Headers = headerView{}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -257,8 +258,8 @@ func (n *Node) Run(ctx context.Context) error {
 // close releases what New opened, in reverse order.
 func (n *Node) close() error {
 	var errs []error
-	for i := len(n.closers) - 1; i >= 0; i-- {
-		errs = append(errs, n.closers[i]())
+	for _, c := range slices.Backward(n.closers) {
+		errs = append(errs, c())
 	}
 	n.closers = nil
 	return errors.Join(errs...)
@@ -271,7 +272,7 @@ func (n *Node) banner() {
 		"peer_id", n.host.ID(), "height", tip.Height, "home", n.c.Home)
 	n.log.Info("listening", "addrs", n.host.Network().ListenAddresses(), "announced", n.host.Addrs(), "rpc", n.rpcAddr)
 	if join := n.JoinLine(); join != "" {
-		n.log.Info("join me: " + join)
+		n.log.Info("join me: " + join) //nolint:sloglint // the line is there to be copied as it stands
 	}
 }
 

@@ -97,7 +97,7 @@ func writeDurable(path string, data []byte, mode os.FileMode) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(f.Name()) //nolint:errcheck // the first error matters
+			_ = os.Remove(f.Name()) // the first error matters
 		}
 	}()
 	_, err = f.Write(data)

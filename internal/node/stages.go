@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -34,7 +35,8 @@ func runStages(ctx context.Context, log *slog.Logger, stages []stage) error {
 		go func() {
 			defer close(r.done)
 			err := s.run(sctx)
-			if err != nil && !(errors.Is(err, context.Canceled) && sctx.Err() != nil) {
+			ended := sctx.Err() != nil && errors.Is(err, context.Canceled)
+			if err != nil && !ended {
 				failed <- fmt.Errorf("%s: %w", s.name, err)
 			}
 		}()
@@ -46,12 +48,12 @@ func runStages(ctx context.Context, log *slog.Logger, stages []stage) error {
 	case err = <-failed:
 		log.Error("stopping because a part failed", "err", err)
 	}
-	for i := len(all) - 1; i >= 0; i-- {
+	for _, r := range slices.Backward(all) {
 		start := time.Now()
-		all[i].cancel()
-		<-all[i].done
+		r.cancel()
+		<-r.done
 		if took := time.Since(start); took > time.Second {
-			log.Info("slow to stop", "part", all[i].name, "took_ms", took.Milliseconds())
+			log.Info("slow to stop", "part", r.name, "took_ms", took.Milliseconds())
 		}
 	}
 	for err == nil {

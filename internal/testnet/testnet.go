@@ -119,8 +119,8 @@ type network struct {
 // with another testnet on this machine.
 func (n *network) create() error {
 	n.file = filepath.Join(n.o.Dir, "network.toml")
-	if _, err := config.ReadNetworkFile(n.file); err == nil {
-		return nil // an earlier testnet in this folder goes on
+	if _, err := os.Stat(n.file); err == nil {
+		return nil // an earlier testnet in this folder goes on; a damaged file its daemons report
 	}
 	spec := config.DefaultNetworkSpec("localtest", time.Now())
 	spec.Spacing = n.o.Spacing
