@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain"
@@ -600,5 +601,30 @@ func TestAcceptHeaders(t *testing.T) {
 	h.reopen() // headers are committed with the rest
 	if best, _ := h.BestHeader(); best.Hash != blocks[10].Hash {
 		t.Errorf("best header after a restart %v", best.Hash)
+	}
+}
+
+// Scripts that the mempool has checked are not checked again, and it is asked
+// only about blocks whose transactions it may know.
+func TestScriptsChecked(t *testing.T) {
+	b, blocks := grown(111)
+	tx := badScript(blocks[1]) // shows whether its scripts were run
+	bad := b.Mine(blocks[111], tx)
+	for _, tt := range []struct {
+		src  chain.SourceKind
+		want chain.Outcome
+	}{
+		{chain.FromGossip, chain.Connected},
+		{chain.FromSync, chain.Refused},
+	} {
+		h := open(t, func(o *chain.Options) {
+			o.ScriptsChecked = func(wtxid chainhash.Hash, flags uint32) bool {
+				return wtxid == tx.WitnessHash() && flags == consensus.ScriptFlags(o.Params, 112, bad.Hash)
+			}
+		})
+		h.connectAll(blocks[1:])
+		if v := h.submitFrom(bad.Raw, chain.Source{Kind: tt.src}); v.Outcome != tt.want {
+			t.Errorf("%v: verdict %+v", tt.src, v)
+		}
 	}
 }

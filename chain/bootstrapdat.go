@@ -250,6 +250,7 @@ func (c *Chain) Export(ctx context.Context, w io.Writer, from, to int32) error {
 	if from < 0 || from > to || to > height {
 		return fmt.Errorf("export: heights %d…%d are not within 0…%d", from, to, height)
 	}
+	out := bufio.NewWriterSize(w, 1<<20)
 	var head [frameHead]byte
 	for h := from; h <= to; h++ {
 		if err := ctx.Err(); err != nil {
@@ -261,12 +262,14 @@ func (c *Chain) Export(ctx context.Context, w io.Writer, from, to int32) error {
 		}
 		binary.LittleEndian.PutUint32(head[:], c.o.Params.Magic)
 		binary.LittleEndian.PutUint32(head[4:], uint32(len(raw)))
-		if _, err := w.Write(head[:]); err != nil {
+		// A bufio.Writer remembers its first error.
+		_, _ = out.Write(head[:])
+		if _, err := out.Write(raw); err != nil {
 			return fmt.Errorf("export: height %d: %w", h, err)
 		}
-		if _, err := w.Write(raw); err != nil {
-			return fmt.Errorf("export: height %d: %w", h, err)
-		}
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("export: %w", err)
 	}
 	return nil
 }

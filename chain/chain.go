@@ -44,6 +44,10 @@ type Options struct {
 	MaxQueueBlocks int           // blocks inside the pipeline; default 256
 	MaxQueueBytes  int64         // default 32 MiB (one block always fits)
 	MinFreeBytes   uint64        // stop accepting blocks below this much free disk; 0: off
+	// Reindex builds the index, the coins and the undo data anew from the block
+	// files: Open throws the index away, Run replays every block. If it is cut
+	// off, the next start goes on with it.
+	Reindex bool
 	// ScriptsChecked says that the scripts of the transaction with this witness
 	// id passed under these flags before (the mempool's memory). It is asked
 	// from many goroutines for blocks that did not come from sync, import or
@@ -159,6 +163,7 @@ type Chain struct {
 	forks   limiter
 
 	created bool // Open made the store: there is no tail to look for
+	reindex bool // every block file is to be replayed
 	ran     atomic.Bool
 	lowDisk atomic.Bool
 	ready   chan struct{}
@@ -234,10 +239,16 @@ func Open(o Options) (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := store.Open(store.Options{
+	so := store.Options{
 		Dir: o.Dir, FS: o.FS, ChainID: o.ChainID, Magic: o.Params.Magic, Logger: o.Logger,
-		MaxRecordBytes: maxRecordBytes(o.Params),
-	})
+		MaxRecordBytes: maxRecordBytes(o.Params), Rebuild: o.Reindex,
+	}
+	if o.Reindex {
+		if err := store.Wipe(so); err != nil {
+			return nil, fmt.Errorf("reindexing the chain in %s: %w", o.Dir, err)
+		}
+	}
+	st, err := store.Open(so)
 	if err != nil {
 		return nil, fmt.Errorf("opening the chain in %s: %w", o.Dir, err)
 	}
@@ -316,5 +327,41 @@ func (c *Chain) Submit(ctx context.Context, raw []byte, src Source) (*Ticket, er
 
 // Flush commits everything validated so far.
 func (c *Chain) Flush(ctx context.Context) error {
-	return c.ask(ctx, (*conductor).commit)
+	return c.ask(ctx, func(c *conductor) (answer, err error) { return nil, c.commit() })
+}
+
+// Invalidate marks a block, and with it all that builds on it, as an operator's
+// decision: the chain leaves it for the best other branch, even one with less
+// work, and refuses it from now on, over restarts. ErrNotFound if its header is
+// unknown.
+func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
+	return c.ask(ctx, func(c *conductor) (answer, err error) {
+		i, ok := c.tree.lookup(&hash)
+		switch {
+		case !ok:
+			return fmt.Errorf("invalidate %v: %w", hash, ErrNotFound), nil
+		case c.tree.node(i).parent == noNode:
+			return fmt.Errorf("invalidate %v: genesis cannot be invalid", hash), nil
+		}
+		// What is in flight above it must not be published afterwards.
+		if err := c.drain(); err != nil {
+			return nil, err
+		}
+		c.mark(i, flagInvalid)
+		return nil, nil
+	})
+}
+
+// Reconsider forgets that a block, its ancestors and all that builds on them were
+// found or declared invalid. What really breaks a rule is found to do so again when
+// its turn comes. ErrNotFound if its header is unknown.
+func (c *Chain) Reconsider(ctx context.Context, hash chainhash.Hash) error {
+	return c.ask(ctx, func(c *conductor) (answer, err error) {
+		i, ok := c.tree.lookup(&hash)
+		if !ok {
+			return fmt.Errorf("reconsider %v: %w", hash, ErrNotFound), nil
+		}
+		c.absolve(i)
+		return nil, nil
+	})
 }

@@ -123,16 +123,20 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 
 // insertAll adds checked headers and returns how many were new and the last.
 func (c *Chain) insertAll(parent uint32, hs []consensus.Header, hashes []chainhash.Hash, works []work128) (added int, last uint32) {
-	t := c.tree
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	before := t.n
 	last = noNode
-	for k := range hs {
-		last = c.insert(&hs[k], hashes[k], parent, works[k])
-		parent = last
+	for len(hs) > 0 {
+		n := min(len(hs), headerBatch) // readers wait meanwhile
+		c.tree.mu.Lock()
+		before := c.tree.n
+		for k := range hs[:n] {
+			last = c.insert(&hs[k], hashes[k], parent, works[k])
+			parent = last
+		}
+		added += int(c.tree.n - before)
+		c.tree.mu.Unlock()
+		hs, hashes, works = hs[n:], hashes[n:], works[n:]
 	}
-	return int(t.n - before), last
+	return added, last
 }
 
 // CheckHeader runs the header checks without adding anything. known is true if

@@ -113,7 +113,7 @@ func (c *conductor) logReorg(from, to uint32) {
 
 // logFork tells of a good block beside the active chain.
 func (c *conductor) logFork(it *item) {
-	if !c.atTip(it.node, it.src) {
+	if !it.fresh() && !c.atTip(it.node, it.src) {
 		return
 	}
 	suppressed, ok := c.forks.allow(time.Now())

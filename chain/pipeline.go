@@ -204,14 +204,15 @@ func (it *item) fresh() bool {
 	return it.src.Kind == FromGossip || it.src.Kind == FromRPC || it.src.Kind == FromMiner
 }
 
-// A request is something that somebody wants the conductor to do.
+// A request is something that somebody wants the conductor to do. Its error says
+// that our own trouble ends Run; what is merely the asker's goes into answer.
 type request struct {
-	do   func(*conductor) error
+	do   func(c *conductor) (answer, err error)
 	done chan error
 }
 
 // ask lets the conductor do something between two blocks and waits for it.
-func (c *Chain) ask(ctx context.Context, do func(*conductor) error) error {
+func (c *Chain) ask(ctx context.Context, do func(*conductor) (answer, err error)) error {
 	r := request{do: do, done: make(chan error, 1)}
 	select {
 	case c.asked <- r:
@@ -375,14 +376,20 @@ func (c *conductor) poll() error {
 	}
 }
 
-// serve does a request. Its error is the asker's unless the store is broken.
+// serve does a request and goes where it leads.
 func (c *conductor) serve(r request) error {
-	err := r.do(c)
-	r.done <- err
-	if err != nil && asRule(err) == nil && !errors.Is(err, ErrNotFound) {
-		return err
+	answer, err := r.do(c)
+	if err == nil {
+		err = c.advance()
 	}
-	return c.advance()
+	if err != nil {
+		answer = err
+		if errors.Is(err, errStopping) {
+			answer = ErrClosed
+		}
+	}
+	r.done <- answer
+	return err
 }
 
 // take takes one submitted block through accept and, if it is the best now, on.

@@ -12,6 +12,10 @@ import (
 	"dunlin/chain/store"
 )
 
+// metaReindex is the name under which the store remembers that a reindex was not
+// finished.
+const metaReindex = "reindex"
+
 // load fills the tree from the store, or creates the chain with its genesis
 // block connected. The coins of genesis can never be spent, so there are none.
 func (c *Chain) load() error {
@@ -22,6 +26,11 @@ func (c *Chain) load() error {
 	if !ok {
 		return c.create()
 	}
+	unfinished, _, err := c.store.Meta(metaReindex)
+	if err != nil {
+		return err
+	}
+	c.reindex = len(unfinished) == 1 && unfinished[0] == 1
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,6 +103,9 @@ func (c *Chain) create() error {
 	b := c.store.NewBatch()
 	b.PutHeader(g.Hash, t.record(i))
 	b.SetTip(store.Tip{Hash: g.Hash})
+	if c.reindex = c.o.Reindex; c.reindex {
+		b.PutMeta(metaReindex, []byte{1})
+	}
 	if err := c.store.Commit(b); err != nil {
 		return fmt.Errorf("storing genesis: %w", err)
 	}
@@ -103,7 +115,7 @@ func (c *Chain) create() error {
 	return nil
 }
 
-// A tailBlock is a block found past the last commit.
+// A tailBlock is a block found on disk that the index may not know.
 type tailBlock struct {
 	place  store.Pos
 	header consensus.Header
@@ -118,15 +130,20 @@ func (c *conductor) replay() error {
 	start := time.Now()
 	from := c.verified
 	found, lost := 0, 0
-	if !c.created {
-		// Out-of-order blocks lie before their parents; the number of records past
-		// one commit bounds what waits here.
+	if !c.created || c.reindex {
+		// Out-of-order blocks lie before their parents and wait here: a few words
+		// each, as many as one run stored out of order.
 		waits := make(map[chainhash.Hash][]tailBlock)
-		err := c.store.ScanTail(func(p store.Pos, raw []byte) error {
+		take := func(p store.Pos, raw []byte) error {
+			select {
+			case <-c.stop:
+				return errStopping
+			default:
+			}
 			b, err := c.readTail(p, raw)
 			if err != nil {
 				lost++
-				c.log.Warn("a record past the last commit is no block, left alone", "file", p.File, "offset", p.Offset, "err", err)
+				c.log.Warn("a record is no block, left alone", "file", p.File, "offset", p.Offset, "err", err)
 				return nil
 			}
 			todo := []tailBlock{b}
@@ -144,9 +161,9 @@ func (c *conductor) replay() error {
 				}
 			}
 			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("looking for blocks past the last commit: %w", err)
+		}
+		if err := c.scan(take); err != nil {
+			return fmt.Errorf("looking for blocks that are not connected: %w", err)
 		}
 		for _, bs := range waits {
 			lost += len(bs)
@@ -161,13 +178,46 @@ func (c *conductor) replay() error {
 	if err := c.advance(); err != nil {
 		return err
 	}
+	if c.reindex {
+		if err := c.finishReindex(); err != nil {
+			return err
+		}
+	}
 	if found > 0 || lost > 0 || c.verified != from {
-		c.log.Info("replayed blocks past the last commit",
+		c.log.Info("replayed blocks found on disk",
 			"found", found, "unusable", lost, "from_height", c.tree.node(from).height,
 			"height", c.tree.node(c.verified).height, "took_ms", time.Since(start).Milliseconds())
 	}
 	c.replaying = false
 	close(c.ready)
+	return nil
+}
+
+// scan calls take with the records past the last commit, or with all.
+func (c *conductor) scan(take func(store.Pos, []byte) error) error {
+	if !c.created {
+		if err := c.store.ScanTail(take); err != nil || !c.reindex {
+			return err
+		}
+	}
+	c.log.Info("reindexing: reading every block file")
+	return c.store.Scan(take, func(damage *store.DamageError) error {
+		c.log.Error("damage in the block files, what is missing will be downloaded again", "err", damage)
+		return nil
+	})
+}
+
+// finishReindex commits what was rebuilt and forgets that it was to be.
+func (c *conductor) finishReindex() error {
+	if err := c.commit(); err != nil {
+		return err
+	}
+	b := c.store.NewBatch()
+	b.PutMeta(metaReindex, []byte{0})
+	if err := c.store.Commit(b); err != nil {
+		return fmt.Errorf("finishing the reindex: %w", err)
+	}
+	c.reindex = false
 	return nil
 }
 
@@ -200,7 +250,7 @@ func (c *conductor) takeTail(b tailBlock) (bool, error) {
 		}
 		var err error
 		if i, err = c.acceptHeader(parent, &b.header, b.hash, Source{Kind: FromDisk}); asRule(err) != nil {
-			c.log.Warn("a block past the last commit is not valid any more", "hash", b.hash, "err", err)
+			c.log.Warn("a block found on disk is not valid", "hash", b.hash, "err", err)
 			return true, nil
 		} else if err != nil {
 			return false, err

@@ -312,3 +312,97 @@ func TestStopInTheMiddle(t *testing.T) {
 		h.wantCoins(b, blocks[120])
 	}
 }
+
+// A reindex rebuilds index, coins and undo data from the block files alone, also
+// if it is cut off, and names damage that it meets.
+func TestReindex(t *testing.T) {
+	b, blocks := grown(111)
+	blocks = append(blocks, spending(b, blocks[111], blocks[1:], 9)...)
+	side := b.MineN(blocks[115], 3)
+	tip := blocks[120]
+	h := open(t, func(o *chain.Options) { o.FS = vfs.NewCrashableMem() })
+	if _, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks)); err != nil {
+		t.Fatal(err)
+	}
+	send := slices.Concat(blocks[1:], side)
+	rng := rand.New(rand.NewPCG(3, 3))
+	rng.Shuffle(len(send), func(i, j int) { send[i], send[j] = send[j], send[i] })
+	h.submitAll(send)
+	h.wantTip(tip)
+	h.rest()
+	h.close()
+
+	h.o.Reindex = true
+	h.load() // the index is gone, and here the reindex is cut off
+	h.close()
+	h.o.Reindex = false
+	h.start()
+	if at, _ := h.Tip(); at.Hash != tip.Hash {
+		t.Fatalf("height %d after the reindex", at.Height)
+	}
+	if s, _ := h.Status(side[0].Hash); !s.HaveBlock {
+		t.Error("the side branch is lost")
+	}
+	if l := h.log.with("reindexing"); len(l) != 1 {
+		t.Errorf("lines %q", l)
+	}
+	if p, err := h.Import(t.Context(), strings.NewReader(string(frames(blocks...))), nil); err != nil || p.Known != 121 {
+		t.Errorf("import afterwards: %+v, %v", p, err)
+	}
+	h.reopen()
+	if l := h.log.with("reindexing"); len(l) != 1 {
+		t.Errorf("it reindexes again: %q", l)
+	}
+	h.wantTip(tip)
+	h.wantCoins(b, tip)
+}
+
+// An operator's word against a block holds over restarts until it is taken back.
+func TestInvalidateReconsider(t *testing.T) {
+	b, blocks := grown(111)
+	base, tip := blocks[1:], blocks[111]
+	long := spending(b, tip, base, 6)
+	first := b.Mine(tip)
+	short := append([]*consensus.Block{first}, spending(b, first, base[2:], 3)...)
+	h := open(t, nil)
+	h.connectAll(base)
+	h.connectAll(long)
+	for _, x := range short {
+		h.want(x, chain.SideChain)
+	}
+	ctx := t.Context()
+	if err := h.Invalidate(ctx, long[3].Hash); err != nil {
+		t.Fatal(err)
+	}
+	h.wantTip(short[3]) // as much work as long[3]'s branch had, and more than is left of it
+	if l := h.log.with("msg=reorg", "depth=6", "fork=111"); len(l) != 1 {
+		t.Errorf("reorg lines %q", l)
+	}
+	h.wantRule(long[3], "duplicate-invalid")
+	h.reopen()
+	h.wantTip(short[3])
+	if err := h.Invalidate(ctx, short[0].Hash); err != nil {
+		t.Fatal(err)
+	}
+	h.wantTip(long[2])
+	if best, _ := h.BestHeader(); best.Hash != long[2].Hash {
+		t.Errorf("best header %v", best.Hash)
+	}
+	if err := h.Reconsider(ctx, long[5].Hash); err != nil {
+		t.Fatal(err)
+	}
+	h.wantTip(long[5])
+	if err := h.Reconsider(ctx, short[0].Hash); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Invalidate(ctx, blocks[0].Hash); err == nil {
+		t.Error("genesis was invalidated")
+	}
+	if err := h.Invalidate(ctx, b.Mine(tip).Hash); !errors.Is(err, chain.ErrNotFound) {
+		t.Errorf("an unknown block: %v", err)
+	}
+	next := b.MineN(short[3], 3)
+	h.submitAll(next)
+	h.wantTip(next[2])
+	h.wantCoins(b, next[2])
+}

@@ -137,6 +137,32 @@ func (c *conductor) mark(i uint32, flag uint8) {
 	c.armFlush()
 }
 
+// absolve takes marks back from i, from its ancestors, and from all that builds
+// on the oldest of those.
+func (c *conductor) absolve(i uint32) {
+	t := c.tree
+	t.mu.Lock()
+	root := noNode
+	for up := i; up != noNode; up = t.node(up).parent {
+		if t.body(up).flags&(flagBad|flagDeferred) != 0 {
+			root = up
+		}
+	}
+	if root == noNode {
+		root = i
+	}
+	for j := root; j < t.n; j++ {
+		if b := t.body(j); b.flags&(flagBad|flagDeferred) != 0 && t.descends(j, root) {
+			b.flags &^= flagBad | flagDeferred
+			t.touch(j)
+		}
+	}
+	t.reconsider(c.tip.get())
+	c.heads.set(t.bestHeader)
+	t.mu.Unlock()
+	c.armFlush()
+}
+
 // bad says whether a node is known to be invalid.
 func (c *conductor) bad(i uint32) bool {
 	t := c.tree
