@@ -166,7 +166,8 @@ func (n *fakeNode) Miner() api.MinerStatus {
 }
 
 func (n *fakeNode) StartMiner() error { n.mu.Lock(); defer n.mu.Unlock(); n.mining = true; return nil }
-func (n *fakeNode) StopMiner() error  { n.mu.Lock(); defer n.mu.Unlock(); n.mining = false; return nil }
+
+func (n *fakeNode) StopMiner() error { n.mu.Lock(); defer n.mu.Unlock(); n.mining = false; return nil }
 
 func (n *fakeNode) AddPeer(addr string) error {
 	n.mu.Lock()
