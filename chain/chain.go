@@ -64,13 +64,14 @@ type Source struct {
 // SourceKind is the kind of a Source.
 type SourceKind uint8
 
+// The doors that a block can come through.
 const (
-	FromSync SourceKind = iota + 1
-	FromGossip
-	FromRPC
-	FromMiner
-	FromImport
-	FromDisk // the recovery scan
+	FromSync   SourceKind = iota + 1 // downloaded by height
+	FromGossip                       // flooded
+	FromRPC                          // submitted by a client
+	FromMiner                        // made here
+	FromImport                       // from a file of the operator's
+	FromDisk                         // read back: a replay, or behind a gap that closed
 )
 
 // A Tip is the end of a branch.
@@ -86,6 +87,7 @@ type Tip struct {
 // Outcome says what became of a submitted block.
 type Outcome uint8
 
+// What can become of a block.
 const (
 	Connected Outcome = iota + 1 // part of the active chain
 	SideChain                    // valid as far as checked, stored, on a branch with less (or equal, later) work
@@ -140,7 +142,7 @@ type NodeStatus struct {
 }
 
 // A ChainTip is a leaf of the header tree, as Bitcoin Core's getchaintips has it.
-type ChainTip struct {
+type ChainTip struct { //nolint:revive // it stutters, but Tip is the end of any branch
 	Tip    Tip
 	Branch int32  // blocks since the fork from the active chain; 0 for the active tip
 	Status string // active, valid-fork, valid-headers, headers-only, invalid

@@ -6,11 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/wire/v2"
+
 	"dunlin/chain"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/store"
-	"github.com/btcsuite/btcd/wire/v2"
 )
 
 const (

@@ -344,6 +344,7 @@ func (s *step) input(op wire.OutPoint) (consensus.Coin, bool) {
 // newest step applies. Conductor only.
 type parentCoins struct{ c *coinCache }
 
+// Coin is consensus.Coins.
 func (p parentCoins) Coin(op wire.OutPoint) (consensus.Coin, bool, error) {
 	c := p.c
 	s := c.steps[len(c.steps)-1]

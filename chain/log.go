@@ -122,8 +122,10 @@ func (c *conductor) logFork(it *item) {
 	}
 	t := c.tree
 	nd, tip := t.node(it.node), c.tip.get()
-	args := []any{"height", nd.height, "hash", nd.hash, "fork", t.node(t.fork(it.node, tip)).height,
-		"active", t.node(tip).hash, "active_height", t.node(tip).height, "from", it.src.String()}
+	args := []any{
+		"height", nd.height, "hash", nd.hash, "fork", t.node(t.fork(it.node, tip)).height,
+		"active", t.node(tip).hash, "active_height", t.node(tip).height, "from", it.src.String(),
+	}
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -576,7 +577,9 @@ func (c *conductor) publish(done int) error {
 	if c.verified == old {
 		return nil
 	}
-	if !c.tree.node(c.verified).work.more(c.tree.node(old).work) && !(c.bad(old) && c.verified == c.applied) {
+	more := c.tree.node(c.verified).work.more(c.tree.node(old).work)
+	condemned := c.bad(old) && c.verified == c.applied // any good tip is better
+	if !more && !condemned {
 		return nil
 	}
 	if c.away {
@@ -699,8 +702,7 @@ func (c *conductor) halt() error {
 	for _, f := range c.flights {
 		f.dropped.Store(true)
 	}
-	for n := len(c.flights) - 1; n >= 0; n-- {
-		f := c.flights[n]
+	for _, f := range slices.Backward(c.flights) {
 		if err := c.takeBack(&f.step); err != nil {
 			return err
 		}
@@ -719,11 +721,11 @@ func (c *conductor) waitForDisk() error {
 	if c.o.MinFreeBytes == 0 {
 		return nil
 	}
-	if now := time.Now(); now.Sub(c.diskChecked) >= diskInterval || c.lowDisk.Load() {
-		c.diskChecked = now
-	} else {
+	now := time.Now()
+	if now.Sub(c.diskChecked) < diskInterval && !c.lowDisk.Load() {
 		return nil
 	}
+	c.diskChecked = now
 	for {
 		free, err := c.store.DiskFree()
 		if err != nil || free >= c.o.MinFreeBytes { // a file system that cannot tell is none that is full

@@ -61,13 +61,6 @@ func (q *queue) leave(n int64) {
 	}
 }
 
-// held returns what is inside.
-func (q *queue) held() (blocks int, bytes int64) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.blocks, q.bytes
-}
-
 // put blocks until it fits.
 func (q *queue) put(ctx context.Context, it *item) error {
 	select {

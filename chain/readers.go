@@ -155,10 +155,10 @@ func (c *Chain) Locator(hash chainhash.Hash) []chainhash.Hash {
 	}
 }
 
-// HeadersAfter appends to dst up to max raw headers (header ‖ seal each) of the
+// HeadersAfter appends to dst up to most raw headers (header ‖ seal each) of the
 // active chain that follow the first hash of the locator found on it (genesis if
 // none), and returns the height of the first and their number.
-func (c *Chain) HeadersAfter(dst []byte, locator []chainhash.Hash, max int) (start int32, n int, raw []byte, err error) {
+func (c *Chain) HeadersAfter(dst []byte, locator []chainhash.Hash, most int) (start int32, n int, raw []byte, err error) {
 	t := c.tree
 	tip := c.tip.get()
 	height := t.node(tip).height
@@ -169,7 +169,7 @@ func (c *Chain) HeadersAfter(dst []byte, locator []chainhash.Hash, max int) (sta
 		}
 	}
 	start++
-	n = min(max, int(height-start)+1)
+	n = min(most, int(height-start)+1)
 	if n <= 0 {
 		return start, 0, dst, nil
 	}

@@ -3,6 +3,7 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/store"
@@ -178,8 +179,8 @@ func (c *conductor) reject(err error) error {
 	for _, f := range flights {
 		f.dropped.Store(true)
 	}
-	for n := len(flights) - 1; n >= 0; n-- {
-		if err := c.takeBack(&flights[n].step); err != nil {
+	for _, f := range slices.Backward(flights) {
+		if err := c.takeBack(&f.step); err != nil {
 			return err
 		}
 	}
@@ -213,11 +214,11 @@ func (c *conductor) refuseStored(it *item, i uint32, err error) error {
 
 // takeBack undoes a block in memory, from what it noted when it was applied.
 func (c *conductor) takeBack(s *step) error {
-	for n := len(s.spent) - 1; n >= 0; n-- {
-		if s.spent[n].Tx == nil {
+	for n, tx := range slices.Backward(s.spent) {
+		if tx.Tx == nil {
 			continue
 		}
-		if err := c.coins.undoTx(s, n, s.spent[n].Coins); err != nil {
+		if err := c.coins.undoTx(s, n, tx.Coins); err != nil {
 			return fmt.Errorf("taking back block %v at height %d: %w", s.block.Hash, s.height, err)
 		}
 	}
@@ -256,8 +257,8 @@ func (c *conductor) disconnect() error {
 			c.coins.lose()
 		}
 	}
-	for n := len(b.Txs) - 1; n >= 0; n-- {
-		if err := c.coins.undoTx(s, n, s.spent[n].Coins); err != nil {
+	for n, tx := range slices.Backward(s.spent) {
+		if err := c.coins.undoTx(s, n, tx.Coins); err != nil {
 			return fail(err)
 		}
 	}

@@ -401,9 +401,13 @@ type past struct {
 	i uint32
 }
 
-func (p past) Height() int32        { return p.t.node(p.i).height }
+// Height is consensus.Past, as are the methods below.
+func (p past) Height() int32 { return p.t.node(p.i).height }
+
+// Hash is that of the branch's last block.
 func (p past) Hash() chainhash.Hash { return p.t.node(p.i).hash }
 
+// At panics outside the branch.
 func (p past) At(height int32) consensus.PastHeader {
 	i := p.t.ancestor(p.i, height)
 	if i == noNode {
@@ -421,8 +425,10 @@ type batchPast struct {
 	last   chainhash.Hash // of the last of above
 }
 
+// Height counts those on top.
 func (p *batchPast) Height() int32 { return p.height + int32(len(p.above)) }
 
+// Hash is that of the last of all.
 func (p *batchPast) Hash() chainhash.Hash {
 	if len(p.above) == 0 {
 		return p.base.Hash()
@@ -430,6 +436,7 @@ func (p *batchPast) Hash() chainhash.Hash {
 	return p.last
 }
 
+// At looks in the tree for what is not on top.
 func (p *batchPast) At(height int32) consensus.PastHeader {
 	if height > p.height {
 		return p.above[height-p.height-1]
