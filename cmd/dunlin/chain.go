@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
@@ -76,10 +77,10 @@ func printBlock(w io.Writer, b api.Block) {
 	fmt.Fprintf(t, "bits\t%s\nnonce\t%d\nversion\t%08x\ntransactions\t%d\nsize\t%d bytes, weight %d\n", b.Bits, b.Nonce, uint32(b.Version), b.Txs, b.Size, b.Weight)
 	fmt.Fprintf(t, "active\t%v\n", b.Active)
 	if b.Data != "" {
-		fmt.Fprintf(t, "data\t%s\n", b.Data)
+		fmt.Fprintf(t, "data\t%s\n", printable(b.Data))
 	}
 	if b.CoinbaseText != "" {
-		fmt.Fprintf(t, "coinbase\t%s\n", b.CoinbaseText)
+		fmt.Fprintf(t, "coinbase\t%s\n", printable(b.CoinbaseText))
 	}
 	t.Flush()
 }
@@ -104,7 +105,7 @@ func newChainList(g *global) *cobra.Command {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t, "HEIGHT\tHASH\tTIME\tTXS\tBYTES\tDATA\tCOINBASE")
 				for _, b := range blocks {
-					fmt.Fprintf(t, "%d\t%s…%s\t%s\t%d\t%d\t%s\t%s\n", b.Height, b.Hash[:12], b.Hash[60:], b.Time.Format(time.RFC3339), b.Txs, b.Size, b.Data, b.CoinbaseText)
+					fmt.Fprintf(t, "%d\t%s…%s\t%s\t%d\t%d\t%s\t%s\n", b.Height, b.Hash[:12], b.Hash[60:], b.Time.Format(time.RFC3339), b.Txs, b.Size, printable(b.Data), printable(b.CoinbaseText))
 				}
 				t.Flush()
 			})
@@ -298,6 +299,16 @@ func newChainExport(g *global) *cobra.Command {
 	cmd.Flags().Int32Var(&from, "from", 0, "first height")
 	cmd.Flags().Int32Var(&to, "to", -1, "last height (default the tip)")
 	return cmd
+}
+
+// printable replaces what a stranger's text could steer a terminal with.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\ufffd'
+		}
+		return r
+	}, s)
 }
 
 // countingReader counts what is read through it.

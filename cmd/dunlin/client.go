@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -17,15 +18,19 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
+	"dunlin/config"
 	"dunlin/internal/api"
 	"dunlin/internal/host"
 )
 
 // client returns a client of the running node: the one at --rpc, else the one in the home.
 func (g *global) client(cmd *cobra.Command) (*api.Client, error) {
-	c, err := g.load(cmd.Flags())
+	// With the home given, the config file has nothing to say here, and one that
+	// is broken must not keep the operator from asking.
+	given := g.home != "" || os.Getenv("DUNLIN_HOME") != ""
+	c, err := config.Load(config.LoadOptions{Home: g.home, Flags: config.FromFlags(cmd.Flags()), NoFile: given})
 	if err != nil {
-		return nil, err
+		return nil, usage(err)
 	}
 	if g.rpc != "" {
 		token, err := api.ReadToken(c.Home)

@@ -7,11 +7,8 @@ import (
 	"math/big"
 	"net/http"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
-	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -38,6 +35,10 @@ func (f face) Status() api.Status {
 	best, _ := n.chain.BestHeader()
 	s := n.exchange.Sync()
 	count, vbytes, _ := n.pool.Size()
+	if s.State == exchange.Connecting && n.alone() {
+		// The first node of a network waits for nobody: it is synced with all there is.
+		s.State, s.Reason = exchange.Synced, "no peers yet, and none are known"
+	}
 	out := api.Status{
 		Network: n.params.Name, ChainID: n.params.ChainID(), Genesis: n.params.GenesisHash.String(),
 		PeerID: n.host.ID().String(), Agent: n.agent,
@@ -57,6 +58,14 @@ func (f face) Status() api.Status {
 		}
 	}
 	return out
+}
+
+// alone says that this node knows nobody to connect to: no address, no seed, no
+// entry of the book.
+func (n *Node) alone() bool {
+	d := n.disc.Stats()
+	return d.Peers == 0 && d.Static == 0 && d.Added == 0 && d.Book == 0 && len(d.Names) == 0 &&
+		len(n.c.P2P.Bootstrap) == 0 && len(n.c.P2P.Persistent) == 0
 }
 
 // connection is one connected peer, whether or not it has greeted.
@@ -180,35 +189,12 @@ func (n *Node) describe(b *consensus.Block) api.Block {
 		Height: -1, Hash: b.Hash.String(), PreviousHash: b.Header.PrevBlock.String(), MerkleRoot: b.Header.MerkleRoot.String(),
 		Time: b.Header.Timestamp.UTC(), Version: b.Header.Version, Bits: fmt.Sprintf("%08x", b.Header.Bits), Nonce: b.Header.Nonce,
 		Txs: len(b.Txs), Size: len(b.Raw), Weight: b.Weight,
-		Data: readable(consensus.CoinbaseData(b)), CoinbaseText: coinbaseText(b.Txs[0].MsgTx().TxIn[0].SignatureScript),
+		Data: strings.ToValidUTF8(consensus.CoinbaseData(b), "\ufffd"), CoinbaseText: strings.ToValidUTF8(consensus.CoinbaseText(b), "\ufffd"),
 	}
 	if s, ok := n.chain.Status(b.Hash); ok {
 		out.Height, out.Active, out.Work = s.Height, s.Active, hexWork(s.Work)
 	}
 	return out
-}
-
-// coinbaseText is the longest readable push of a coinbase script.
-func coinbaseText(script []byte) string {
-	best := ""
-	t := txscript.MakeScriptTokenizer(0, script)
-	for t.Next() {
-		d := t.Data()
-		if len(d) >= 4 && len(d) > len(best) && utf8.Valid(d) && readable(string(d)) == string(d) {
-			best = string(d)
-		}
-	}
-	return best
-}
-
-// readable replaces what a terminal or a page should not be sent.
-func readable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '�'
-		}
-		return r
-	}, s)
 }
 
 // Tips implements api.Node.

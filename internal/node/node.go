@@ -290,10 +290,10 @@ func (n *Node) JoinLine() string {
 	return fmt.Sprintf("dunlin start %s --bootstrap %s", network, addrs[0])
 }
 
-// mayMine says whether mining makes sense now. Test networks need no peers.
+// mayMine says whether mining makes sense now.
 func (n *Node) mayMine() (bool, string) {
 	s := n.exchange.Sync()
-	switch {
+	switch { // test networks need no peers
 	case n.params.Test && (s.State == exchange.Synced || s.State == exchange.Connecting || s.Target <= s.Height):
 		return true, ""
 	case s.State != exchange.Synced:
