@@ -254,18 +254,40 @@ func (s *Scheduler) ask(p *peer, start int32) bool {
 		return true
 	}
 	if promise > room {
-		if start != s.floor+1 {
-			return false
-		}
-		if s.held()+promise > s.cfg.MaxBytes {
-			s.reclaim()
-		}
-		if s.held()+promise > s.cfg.MaxBytes {
+		if start != s.floor+1 || !s.makeRoom(promise) {
 			return false
 		}
 	}
 	s.request(p, start, n, promise, false)
 	return true
+}
+
+// makeRoom sees to it that promise fits for the block after the floor and
+// reports whether it does. The next block to connect may use all of MaxBytes:
+// its verdict comes first and gives it back. A block after others that are on
+// disk and wait for their verdict may not (if one of them turns out to be lost,
+// the memory must still hold that one), so what is far ahead makes way for it.
+func (s *Scheduler) makeRoom(promise int64) bool {
+	limit := s.cfg.MaxBytes
+	if s.floor > s.connected {
+		limit = max(limit-s.cfg.MaxBlockBytes, promise)
+	}
+	if s.held()+promise > limit {
+		s.reclaim()
+	}
+	for h := s.top; h > s.front && s.held()+promise > limit; h-- {
+		x := s.slot(h)
+		for _, p := range s.order {
+			if r := s.owes(p, h); x.owners > 0 && r != nil {
+				s.cancel(p, r)
+			}
+		}
+		if x.state == buffered {
+			s.release(h)
+			s.want(h)
+		}
+	}
+	return s.held()+promise <= limit
 }
 
 // runFor returns how many blocks from start p should be asked for, at least 1.

@@ -76,7 +76,7 @@ func (c *checker) step(e Event) ([]Action, error) {
 			c.delivered = e.Base
 		}
 	case Block:
-		if r := c.reqs[e.ID]; r != nil && r.Peer == e.Peer && c.dropped[e.Peer] == "" {
+		if r := c.reqs[e.ID]; r != nil && r.Peer == e.Peer && c.dropped[e.Peer] == "" && !r.cancelled {
 			sent = r
 		}
 		// The driver keeps a block until told otherwise.
@@ -184,7 +184,7 @@ func (c *checker) step(e Event) ([]Action, error) {
 			}
 		}
 	}
-	if b, ok := e.(Block); ok && sent != nil && !sent.cancelled && c.reqs[b.ID] == sent {
+	if b, ok := e.(Block); ok && sent != nil && c.reqs[b.ID] == sent {
 		sent.next++
 		sent.left -= b.Size
 		c.gotBytes += b.Size

@@ -27,10 +27,13 @@
 //     requests, or held (buffered, delivered, on disk).
 //   - Deliveries come in height order, and each delivered block is the only copy
 //     that was ever accepted for its request and height.
-//   - Only the next block to connect may use the last MaxBlockBytes of MaxBytes
-//     and the last of MaxRequests. Since it is the first to get a verdict, a
-//     full memory always empties: the lowest missing height may be asked for as
-//     soon as the blocks below it have their verdicts.
+//   - Only the next block to connect may use the last MaxBlockBytes of MaxBytes,
+//     and only the block after the floor the last of MaxRequests. Since the former
+//     is the first to get a verdict, a full memory always empties: the lowest
+//     missing height may be asked for as soon as the blocks below it have their
+//     verdicts or are on disk (in the latter case, if need be, in place of what
+//     is farthest ahead). Where MaxBytes holds less than two largest blocks
+//     this does not hold after the loss of a block that was on disk.
 //   - Second copies (hedges) are at most 3% of the bytes received, or one largest
 //     block if that is more.
 //   - A peer is dropped only for a lie: a reply that breaks the protocol, a

@@ -195,6 +195,7 @@ func (p *peer) lacksFrom(now time.Duration, h int32) int32 {
 	return low
 }
 
+// addLack notes that the peer lacks a range.
 func (p *peer) addLack(l lack, now time.Duration) {
 	kept := p.lacks[:0]
 	for _, o := range p.lacks {

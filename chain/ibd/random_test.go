@@ -178,7 +178,12 @@ func (w *randomWorld) random() error {
 		return w.send(w.target(keep))
 	case 5, 6:
 		return w.verdict(false)
-	case 7: // what nobody asked for
+	case 7:
+		// A block on disk turned out to be lost.
+		if s := w.s; s.floor > s.connected && s.cfg.MaxBytes >= 2*s.cfg.MaxBlockBytes && w.rng.IntN(4) == 0 {
+			return w.send(Rejected{Height: s.connected + 1 + w.rng.Int32N(s.floor-s.connected), Refetch: true})
+		}
+		// What nobody asked for.
 		return w.send(Block{Peer: w.peer(), ID: RequestID(w.rng.IntN(40) + 1_000_000), Height: w.rng.Int32N(w.best + 1), Size: 1})
 	}
 	r := w.some()
@@ -353,4 +358,39 @@ func FuzzScheduler(f *testing.F) {
 			t.Fatalf("%v\n%s", err, tail(trace, 30))
 		}
 	})
+}
+
+// TestLacksAreBounded has a peer say of every block that it lacks it.
+func TestLacksAreBounded(t *testing.T) {
+	t.Parallel()
+	c, err := newChecker(Config{MaxBlockBytes: 1000, MaxCount: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []RequestID
+	feed := func(e Event) {
+		actions, err := c.step(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range actions {
+			if r, ok := a.(Request); ok {
+				ids = append(ids, r.ID)
+			}
+		}
+	}
+	feed(Target{Best: 1000})
+	feed(PeerTip{Peer: "a", High: 1000})
+	n := 0
+	for ; len(ids) > 0 && n < 500; n++ {
+		id := ids[0]
+		ids = ids[1:]
+		feed(Done{Peer: "a", ID: id, Status: NotFound})
+		if got := len(c.s.peers["a"].lacks); got > maxLacks {
+			t.Fatalf("%d ranges remembered", got)
+		}
+	}
+	if n < maxLacks+1 {
+		t.Errorf("only %d answers", n)
+	}
 }

@@ -58,8 +58,11 @@ type Scheduler struct {
 	refused         bool  // a block was refused for good: wait for a Target
 	disk            spans // on-disk heights above connected
 	slots           []slot
-	missing         bitmap // wanted and owed by nobody
-	got             bitmap // held: not wanted
+	// stray are the sizes of delivered blocks above the window, which moved down
+	// because a block on disk was lost.
+	stray   map[int32]int64
+	missing bitmap // wanted and owed by nobody
+	got     bitmap // held: not wanted
 
 	peers  map[PeerID]*peer
 	order  []*peer // of peers, by id
@@ -94,6 +97,7 @@ func New(cfg Config) (*Scheduler, error) {
 		missing: newBitmap(n),
 		got:     newBitmap(n),
 		peers:   make(map[PeerID]*peer),
+		stray:   make(map[int32]int64),
 		// Before the first block its size is anybody's guess: small enough that
 		// many fit, with room for the odd big one.
 		avg:   min(cfg.MaxBlockBytes, 32<<10),
@@ -202,6 +206,10 @@ func (s *Scheduler) onTarget(t Target) {
 			s.disk = s.disk.add(from, to)
 		}
 	}
+	s.freeStray(func(h int32) bool {
+		_, ok := s.disk.around(h)
+		return ok
+	})
 	s.moveFloor()
 	for h := s.floor + 1; h <= s.top; h++ {
 		x := s.slot(h)
@@ -222,6 +230,7 @@ func (s *Scheduler) onTarget(t Target) {
 func (s *Scheduler) forgetAbove(keep int32) {
 	s.cancelAbove(keep)
 	s.disk = s.disk.clip(s.connected+1, keep)
+	s.freeStray(func(h int32) bool { return h > keep })
 	for h := max(keep, s.floor) + 1; h <= s.top; h++ {
 		s.retire(h)
 	}
@@ -258,6 +267,7 @@ func (s *Scheduler) moveFloor() {
 		s.retire(h)
 	}
 	s.floor = floor
+	s.freeStray(func(h int32) bool { return h <= floor })
 	s.front = max(s.front, floor+1)
 	s.top = max(s.top, floor)
 	end := int32(min(int64(floor)+int64(s.cfg.Window), int64(s.best)))
@@ -279,6 +289,10 @@ func (s *Scheduler) lower(floor int32) {
 		}
 	}
 	for h := max(end, s.floor) + 1; h <= s.top; h++ {
+		if x := s.slot(h); x.state == delivered {
+			s.stray[h] = x.size
+			x.state = wanted // its bytes stay counted
+		}
 		s.retire(h)
 	}
 	s.top = end
@@ -294,11 +308,28 @@ func (s *Scheduler) enter(h int32) {
 	*s.slot(h) = slot{}
 	s.got.clear(h)
 	if _, ok := s.disk.around(h); ok {
-		s.missing.clear(h)
+		s.freeStray(func(o int32) bool { return o == h })
 		s.hold(h, onDisk)
 		return
 	}
+	if size, ok := s.stray[h]; ok {
+		delete(s.stray, h)
+		s.slot(h).size = size
+		s.hold(h, delivered)
+		return
+	}
 	s.missing.set(h)
+}
+
+// freeStray gives back the bytes of the stray blocks that match.
+func (s *Scheduler) freeStray(match func(h int32) bool) {
+	for h, size := range s.stray {
+		if match(h) {
+			delete(s.stray, h)
+			s.delivered -= size
+			s.inChain--
+		}
+	}
 }
 
 // retire ends the slot of h.
@@ -637,6 +668,13 @@ func (s *Scheduler) onConnected(e Connected) {
 }
 
 func (s *Scheduler) onStored(e Stored) {
+	s.freeStray(func(h int32) bool {
+		if h > e.Height {
+			return false
+		}
+		s.disk = s.disk.add(h, h)
+		return true
+	})
 	h := min(e.Height, s.front-1)
 	if !s.haveTarget || h <= s.floor {
 		return
@@ -659,6 +697,9 @@ func (s *Scheduler) onRejected(e Rejected) {
 		sender = s.slot(h).from
 		s.release(h)
 		s.want(h)
+	case s.stray[h] > 0: // asked for again when the window comes back to it
+		s.freeStray(func(o int32) bool { return o == h })
+		return
 	default:
 		return
 	}
