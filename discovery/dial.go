@@ -112,6 +112,11 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	next = 30 * time.Second
 	lonely := len(l.peers) == 0
 	busy, slots := 0, d.opts.MaxOutbound-l.outbound
+	if !d.opts.Private {
+		// Whoever answers our DHT queries chooses whom the DHT dials: on a public network
+		// half of the target is for peers that we have picked ourselves.
+		slots = max(slots, d.opts.MaxOutbound/2-d.pickedLocked(l))
+	}
 	queues := map[Source][]*entry{}
 	var head []*entry
 	for _, e := range d.book.byID {
@@ -193,6 +198,16 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	return picked, max(next, 10*time.Millisecond)
 }
 
+// pickedLocked counts the outbound peers that we have dialled. The caller holds mu.
+func (d *Discovery) pickedLocked(l links) (n int) {
+	for p, out := range l.peers {
+		if e := d.book.byID[p]; out && e != nil && !e.lastUp.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
 // startLocked marks an entry as being dialled. The caller holds mu.
 func (d *Discovery) startLocked(e *entry, now time.Time) target {
 	e.dialSince = now
@@ -225,16 +240,20 @@ func (d *Discovery) dial(ctx context.Context, t target) {
 	if e != nil {
 		e.dialSince = time.Time{}
 	}
+	var text string
 	switch {
 	case stopped:
 	case err != nil:
-		reason, text := dialReason(err, t.info.Addrs)
+		var reason string
+		reason, text = dialReason(err, t.info.Addrs)
 		d.failures[reason]++
 		d.yield[t.source].Failed++
 		if e != nil {
 			e.failed(now, text)
 		}
-		d.log.Debug("dial failed", slog.String("peer", t.info.ID.String()), slog.String("source", string(t.source)), slog.String("reason", text))
+		if t.static {
+			d.askAgainLocked(t.info.ID, now)
+		}
 	default:
 		d.yield[t.source].Connected++
 		if e != nil {
@@ -242,8 +261,11 @@ func (d *Discovery) dial(ctx context.Context, t target) {
 		}
 	}
 	d.mu.Unlock()
-	if err == nil {
+	switch {
+	case err == nil:
 		d.host.ConnManager().Protect(t.info.ID, protectTag)
+	case !stopped:
+		d.log.Debug("dial failed", slog.String("peer", t.info.ID.String()), slog.String("source", string(t.source)), slog.String("reason", text))
 	}
 	d.poke()
 }

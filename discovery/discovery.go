@@ -672,8 +672,11 @@ func (d *Discovery) load(now time.Time) error {
 			use(id, addrs, p)
 		}
 		if damaged > 0 {
-			d.log.Warn("saved peers are damaged; going on with the rest", slog.String("file", path),
-				slog.Int("lines_lost", damaged), slog.Int("lines_kept", len(peers)), slog.Any("copy_error", keepDamaged(path)))
+			attrs := []any{slog.String("file", path), slog.Int("lines_lost", damaged), slog.Int("lines_kept", len(peers))}
+			if err := keepDamaged(path); err != nil {
+				attrs = append(attrs, slog.Any("copy_error", err))
+			}
+			d.log.Warn("saved peers are damaged; going on with the rest", attrs...)
 		}
 		return nil
 	}

@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/miekg/dns"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -201,14 +203,14 @@ func TestResolveDeadServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	start := time.Now()
 	peers, _, err := discovery.Resolve(ctx, []string{silent.LocalAddr().String(), z.address}, "one.test")
 	if err != nil || len(peers) != 1 {
 		t.Fatalf("peers %v, error %v", peers, err)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 2500*time.Millisecond {
 		t.Errorf("took %s: it waited for the silent server", took)
 	}
 	closed := silent.LocalAddr().String()
@@ -243,13 +245,13 @@ func TestJoinByDNS(t *testing.T) {
 	})
 	third := realHost(t)
 	run(t, discovery.Options{Host: third, Namespace: simNamespace, Private: true, Bootstrap: []ma.Multiaddr{byName}, DNSServers: []string{z.address}})
-	eventually(t, 10*time.Second, "all three are connected", func() bool {
+	eventually(t, 30*time.Second, "all three are connected", func() bool {
 		return second.Network().Connectedness(first.ID()) == network.Connected &&
 			third.Network().Connectedness(first.ID()) == network.Connected &&
 			third.Network().Connectedness(second.ID()) == network.Connected
 	})
 	var got []string
-	eventually(t, 5*time.Second, "every seed was answered", func() bool {
+	eventually(t, 30*time.Second, "every seed was answered", func() bool {
 		got = got[:0]
 		for _, n := range d2.Stats().Names {
 			got = append(got, fmt.Sprintf("%s %d %s", n.Name, n.Peers, n.Err))
@@ -261,8 +263,37 @@ func TestJoinByDNS(t *testing.T) {
 			t.Errorf("seed %d: %q, want %q", i, got[i], want)
 		}
 	}
-	eventually(t, 5*time.Second, "the seed without peer ids is mentioned", func() bool {
+	eventually(t, 30*time.Second, "the seed without peer ids is mentioned", func() bool {
 		return strings.Contains(log.String(), `msg="this seed gives no peer ids" seed=web.test`)
+	})
+}
+
+// A persistent peer behind a name gets another address while a node has other
+// peers: the failed dial makes it ask again, long before the answer's half hour is over.
+func TestNameMoves(t *testing.T) {
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.2/tcp/0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	port, err := tcpAddr(t, h).ValueForProtocol(ma.P_TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := serveDNS(t, map[string][]string{"A move.test.": {"127.0.0.3"}}) // nobody is there
+	other := realHost(t)
+	node := realHost(t)
+	if err := node.Connect(t.Context(), peer.AddrInfo{ID: other.ID(), Addrs: other.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	d := run(t, discovery.Options{
+		Host: node, Namespace: simNamespace, Private: true, DNSServers: []string{z.address},
+		Persistent: []ma.Multiaddr{ma.StringCast(fmt.Sprintf("/dns4/move.test/tcp/%s/p2p/%s", port, h.ID()))},
+	})
+	eventually(t, 30*time.Second, "the old address is refused", func() bool { return d.Stats().Failures["refused"] > 0 })
+	z.set("A move.test.", []string{"127.0.0.2"})
+	eventually(t, 30*time.Second, "connected at the new address", func() bool {
+		return node.Network().Connectedness(h.ID()) == network.Connected
 	})
 }
 
@@ -290,7 +321,7 @@ func TestLineOnLoopback(t *testing.T) {
 		})
 	}
 	start := time.Now()
-	eventually(t, 10*time.Second, "every host has 3 peers", func() bool {
+	eventually(t, 30*time.Second, "every host has 3 peers", func() bool {
 		for _, h := range hosts {
 			if len(h.Network().Peers()) < 3 {
 				return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,6 +78,17 @@ func (d *Discovery) askNamesSoon() {
 	}
 	d.mu.Unlock()
 	signal(d.wakeName)
+}
+
+// askAgainLocked brings forward the question that gave a static peer which cannot be
+// reached: its address may have changed. The caller holds mu.
+func (d *Discovery) askAgainLocked(id peer.ID, now time.Time) {
+	for _, n := range d.names {
+		if slices.Contains(n.given, id) {
+			n.next = earlier(n.next, now.Add(time.Second))
+			signal(d.wakeName)
+		}
+	}
 }
 
 // noteAnswer takes the peers of a name. Those of an operator's address are static

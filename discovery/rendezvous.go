@@ -34,6 +34,8 @@ const (
 
 	findTimeout = 15 * time.Second
 	maxFound    = 256 // results taken from one search
+	// Adverts that fail in a row before an operator hears of it: about half a minute.
+	tellAdvertAfter = 6
 	// From this many peers on, a search is no hurry.
 	minPeers = 4
 )
@@ -104,6 +106,7 @@ func (d *Discovery) waitTable(ctx context.Context, kad *dht.IpfsDHT) bool {
 // advertiseLoop keeps our provider record in the DHT.
 func (d *Discovery) advertiseLoop(ctx context.Context, kad *dht.IpfsDHT) {
 	good, bad := 0, 0
+	var told time.Time
 	for d.waitTable(ctx, kad) {
 		stored, held, err := d.advertise(ctx, kad)
 		if ctx.Err() != nil {
@@ -115,6 +118,10 @@ func (d *Discovery) advertiseLoop(ctx context.Context, kad *dht.IpfsDHT) {
 			pause = min(time.Second<<min(bad, 6)*3/4, 30*time.Second)
 			bad++
 			d.log.Debug("advert failed", slog.Int("sent", stored), slog.Int("held", held), slog.Any("error", err))
+			if bad >= tellAdvertAfter && time.Since(told) > time.Hour {
+				told = time.Now()
+				d.log.Warn("others cannot find us in the DHT", slog.Int("attempts", bad), slog.Any("error", err))
+			}
 		} else {
 			good, bad = good+1, 0
 		}

@@ -196,21 +196,25 @@ func TestSpreadOverGroups(t *testing.T) {
 // A public network of ten finds itself too, and feelers go out.
 func TestPublicNetwork(t *testing.T) {
 	inSim(t, func(s *sim) {
+		var log logLines
 		public := func(addrs ...ma.Multiaddr) func(*discovery.Options) {
 			return func(o *discovery.Options) {
-				o.Private, o.Bootstrap, o.MaxOutbound = false, addrs, 4
+				o.Private, o.Bootstrap, o.MaxOutbound, o.Logger = false, addrs, 4, log.logger()
 			}
 		}
 		nodes := []*node{s.start(simIP(0), public())}
 		for i := 1; i < 10; i++ {
-			nodes = append(nodes, s.start(simIP(i), public(addr(nodes[0].host))))
+			nodes = append(nodes, s.start(simIP(i), public(addr(nodes[0].host), addr(nodes[i-1].host))))
 		}
 		t.Logf("10 nodes have 4 peers after %s", s.atLeast(nodes, 4, 3*time.Second))
-		lone := peer.AddrInfo{ID: testPeers(t, 1)[0], Addrs: []ma.Multiaddr{ipAddr(netip.MustParseAddr("40.0.0.1"), 1)}}
+		lone := peer.AddrInfo{ID: testPeers(t, 1)[0], Addrs: []ma.Multiaddr{ma.StringCast("/ip4/40.0.0.1/udp/8000/quic-v1")}}
 		nodes[3].disc.Learn(time.Now(), lone, discovery.SourceDNS)
 		virtual(150 * time.Second)
 		if f := nodes[3].disc.Stats().Feelers; f == 0 {
 			t.Errorf("no feeler: %+v", nodes[3].disc.Stats())
+		}
+		if !strings.Contains(log.String(), `source=dns reason="40.0.0.1:8000 timed out"`) {
+			t.Errorf("the feeler's failure has no reason:\n%s", log.String())
 		}
 		stopAll(nodes)
 	})
