@@ -30,6 +30,7 @@ type fakeChain struct {
 	submitted  int
 	reads      int
 	failSubmit error // verdict Failed with it while set
+	minHeight  int32 // headers are taken only if they reach it (minimum work)
 }
 
 type fakeNode struct {
@@ -149,6 +150,9 @@ func (c *fakeChain) setBest(n *fakeNode) {
 func (c *fakeChain) AcceptHeaders(_ context.Context, hs []consensus.Header) (added int, last chain.Tip, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if p := c.nodes[hs[0].PrevBlock]; p != nil && p.height+int32(len(hs)) < c.minHeight {
+		return 0, last, &consensus.RuleError{Rule: "too-little-chainwork", Blame: consensus.BlameNobody}
+	}
 	for _, h := range hs {
 		n, fresh, err := c.addHeader(h)
 		if err != nil {

@@ -14,9 +14,13 @@ import (
 	"dunlin/chain/consensus"
 )
 
-// maxPullHeaders bounds one pull: about 2.5 GB of work for a liar, and another
-// pull follows if there is more.
-const maxPullHeaders = 4_000_000
+const (
+	// maxPullHeaders bounds one pull; another follows if there is more.
+	maxPullHeaders = 4_000_000
+	// maxGathered bounds the headers that one pull keeps in memory while they do not show
+	// the work that the network wants to see before it stores any: about 120 MB.
+	maxGathered = 1 << 20
+)
 
 // serveHeaders answers headers requests on one stream until it ends.
 func (x *Exchange) serveHeaders(ctx context.Context, r *remote, s network.Stream) error {
@@ -131,7 +135,10 @@ func (x *Exchange) pull(ctx context.Context, r *remote, tell func(pullProgress))
 		return res
 	}
 	var buf []byte
+	// headers that the chain has not taken yet: of one reply, or of many while
+	// they show too little work; then the chain is asked again when they have doubled.
 	headers := make([]consensus.Header, 0, MaxHeaders)
+	askAgain := 0
 	raw := make([]byte, 0, MaxHeaders*headerBytes)
 	for total := 0; ; {
 		started := time.Now()
@@ -163,7 +170,6 @@ func (x *Exchange) pull(ctx context.Context, r *remote, tell func(pullProgress))
 				return res
 			}
 		}
-		headers = headers[:0]
 		for i := range reply.Count {
 			h, err := consensus.DecodeHeader(p, raw[i*headerBytes:][:headerBytes])
 			if err != nil {
@@ -172,7 +178,7 @@ func (x *Exchange) pull(ctx context.Context, r *remote, tell func(pullProgress))
 			}
 			headers = append(headers, h)
 		}
-		if len(headers) > 0 {
+		if len(headers) > 0 && (len(headers) >= askAgain || !more) {
 			if _, known := x.o.Chain.Status(headers[0].PrevBlock); !known {
 				res.err = violation("headers from height %d do not follow the locator", reply.Start)
 				return res.withBlame()
@@ -182,8 +188,13 @@ func (x *Exchange) pull(ctx context.Context, r *remote, tell func(pullProgress))
 			if last.Hash != (chainhash.Hash{}) {
 				res.last = last.Hash
 			}
-			if err != nil {
-				res.err = fmt.Errorf("headers from height %d: %w", reply.Start, err)
+			switch {
+			case err == nil:
+				headers, askAgain = headers[:0], 0
+			case tooLittleWork(err) && more && len(headers) < maxGathered:
+				askAgain = 2 * len(headers)
+			default:
+				res.err = fmt.Errorf("headers up to height %d: %w", int(reply.Start)+reply.Count-1, err)
 				return res.withBlame()
 			}
 		}
@@ -193,6 +204,13 @@ func (x *Exchange) pull(ctx context.Context, r *remote, tell func(pullProgress))
 			return res
 		}
 	}
+}
+
+// tooLittleWork reports whether the chain keeps no headers because they show less
+// work than the network wants to see.
+func tooLittleWork(err error) bool {
+	var rule *consensus.RuleError
+	return errors.As(err, &rule) && rule.Rule == "too-little-chainwork"
 }
 
 // withBlame says why the peer is to blame for the error, if it is.
