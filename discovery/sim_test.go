@@ -156,13 +156,13 @@ func (s *sim) atLeast(nodes []*node, peers int, within time.Duration) time.Durat
 func TestOneBootstrap(t *testing.T) {
 	inSim(t, func(s *sim) {
 		nodes := []*node{s.start(simIP(0), nil)}
-		for i := 1; i < 24; i++ {
+		for i := 1; i < 20; i++ {
 			nodes = append(nodes, s.start(simIP(i), knows(addr(nodes[0].host))))
 		}
-		t.Logf("24 nodes have 4 peers after %s", s.atLeast(nodes, 4, 2*time.Second))
+		t.Logf("20 nodes have 4 peers after %s", s.atLeast(nodes, 4, 2*time.Second))
 		t.Logf("… and 8 after %s more", s.atLeast(nodes, 8, 3*time.Second))
 		// Every advert works, and is seen to have been taken.
-		virtual(5 * time.Second)
+		virtual(2 * time.Second)
 		for i, n := range nodes {
 			if a := n.disc.Stats().Advert; a.At.IsZero() || a.Sent == 0 || a.Held == 0 {
 				t.Errorf("node %d: advert %+v", i, a)
