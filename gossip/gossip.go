@@ -362,7 +362,10 @@ func (g *Gossip) watch(ctx context.Context, topic string, events *pubsub.TopicEv
 			return // ctx ended
 		}
 		if e.Type == pubsub.PeerJoin {
+			g.topics[topic].listeners.add(e.Peer)
 			g.o.OnTopicPeer(topic, e.Peer)
+		} else {
+			g.topics[topic].listeners.remove(e.Peer)
 		}
 	}
 }
@@ -386,11 +389,7 @@ func (g *Gossip) Publish(ctx context.Context, topic string, data []byte) error {
 	if r == nil {
 		return fmt.Errorf("publish on %s: %w", topic, ErrNotRunning)
 	}
-	peers := r.ps.ListPeers(topic)
-	if len(peers) == 0 {
-		return fmt.Errorf("publish on %s: %w", topic, ErrNobody)
-	}
-	if err := g.awaitNeighbour(ctx, topic, peers); err != nil {
+	if err := g.awaitNeighbour(ctx, r, t); err != nil {
 		return fmt.Errorf("publish on %s: %w", topic, err)
 	}
 	if err := r.handles[topic].Publish(ctx, data); err != nil {
@@ -403,26 +402,36 @@ func (g *Gossip) Publish(ctx context.Context, topic string, data []byte) error {
 	return nil
 }
 
-// awaitNeighbour waits until somebody would be sent a message of ours. pubsub
-// would drop it in silence otherwise: peers that are no neighbours yet are not
-// sent it, and when the heartbeat makes them neighbours they are no longer told
-// of it by gossip. If nobody wants to be a neighbour, gossip works: no error.
-func (g *Gossip) awaitNeighbour(ctx context.Context, topic string, peers []peer.ID) error {
+// awaitNeighbour waits until somebody would be sent a message of ours, or
+// returns ErrNobody. pubsub would drop it in silence otherwise: peers that are no
+// neighbours yet are not sent it, and when the heartbeat makes them neighbours
+// they are no longer told of it by gossip. If nobody wants to be a neighbour,
+// gossip works: no error.
+func (g *Gossip) awaitNeighbour(ctx context.Context, r *running, t *topic) error {
+	peers := r.ps.ListPeers(t.Name)
+	// A peer has joined as soon as it said so, but is listed only when there is a
+	// stream to it.
+	if len(peers) == 0 && t.listeners.empty() {
+		return ErrNobody
+	}
 	for _, d := range g.o.Direct {
 		if slices.Contains(peers, d.ID) {
-			return nil
+			return nil // direct peers are sent everything
 		}
 	}
 	timer := time.NewTimer(meshWait)
 	defer timer.Stop()
 	for {
-		n, grafted := g.tracer.neighbours(topic)
+		n, grafted := g.tracer.neighbours(t.Name)
 		if n > 0 {
 			return nil
 		}
 		select {
 		case <-grafted:
 		case <-timer.C:
+			if len(r.ps.ListPeers(t.Name)) == 0 {
+				return ErrNobody
+			}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -27,7 +27,8 @@ const (
 // topic is a Topic and what has happened on it.
 type topic struct {
 	Topic
-	slots chan struct{} // a token a running Validate call
+	slots     chan struct{} // a token a running Validate call
+	listeners peers         // who said that it is on the topic
 
 	received, accepted, duplicates, throttled, published, dropped atomic.Uint64
 	bytesIn, bytesOut                                             atomic.Uint64
@@ -75,6 +76,33 @@ func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
 		t.ignored.add(v.Reason)
 		return pubsub.ValidationIgnore
 	}
+}
+
+// peers is a set of connected peers.
+type peers struct {
+	mu sync.Mutex // guards m, held for a map access
+	m  map[peer.ID]struct{}
+}
+
+func (s *peers) add(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m == nil {
+		s.m = make(map[peer.ID]struct{})
+	}
+	s.m[p] = struct{}{}
+}
+
+func (s *peers) remove(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.m, p)
+}
+
+func (s *peers) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.m) == 0
 }
 
 // reasons counts by reason, a bounded number of them.
