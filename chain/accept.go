@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 
@@ -58,6 +59,9 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		if i, err = c.acceptHeader(parent, &b.Header, b.Hash, it.src); err != nil {
 			return c.refuse(it, v, err)
 		}
+	} else if !bytes.Equal(b.Header.Seal, c.tree.seal(i)) {
+		// The hash does not cover the seal, so this one has not been checked.
+		return c.refuse(it, v, ruleError("bad-seal", consensus.BlameSender, "the seal is not that of the known header"))
 	}
 
 	// 6. Its body is valid as far as it can be seen without its past.

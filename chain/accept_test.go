@@ -362,6 +362,40 @@ func TestCoinIsOfThePublishedTip(t *testing.T) {
 	check(rival[3])
 }
 
+// A reorganisation too deep for its steps to be kept says so instead of giving
+// the coins of another tip, and is over with the next tip.
+func TestCoinDuringDeepReorg(t *testing.T) {
+	b, blocks := grown(20)
+	rival := b.MineN(blocks[5], 16)
+	g, hold := newGate(-1)
+	h := open(t, func(o *chain.Options) { o.Engine = g; o.MaxQueueBytes = 1000 })
+	h.connectAll(blocks[1:])
+	for _, x := range rival[:15] {
+		h.want(x, chain.SideChain)
+	}
+	g.mu.Lock()
+	g.held[10] = hold
+	g.mu.Unlock()
+	ticket, err := h.Submit(t.Context(), rival[15].Raw, fromSync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-g.at
+	op := wire.OutPoint{Hash: *blocks[7].Txs[0].Hash()}
+	if _, _, err := h.Coin(op); !errors.Is(err, chain.ErrBusy) {
+		t.Errorf("coin in between: %v", err)
+	}
+	h.wantTip(blocks[20])
+	close(hold)
+	if v := ticket.Wait(t.Context()); v.Outcome != chain.Connected {
+		t.Fatalf("verdict %+v", v)
+	}
+	if _, ok, err := h.Coin(op); ok || err != nil {
+		t.Errorf("coin of the old branch: %v, %v", ok, err)
+	}
+	h.wantCoins(b, rival[15])
+}
+
 // Many submitters, header senders and readers at once.
 func TestConcurrency(t *testing.T) {
 	b, blocks := grown(111)

@@ -631,7 +631,7 @@ func (c *conductor) commitIfDue() error {
 	c.tree.mu.RLock()
 	headers := len(c.tree.dirty)
 	c.tree.mu.RUnlock()
-	if c.coins.dirtyBytes >= c.o.FlushBytes || c.coins.bytes >= c.o.CacheBytes+c.o.CacheBytes/4 ||
+	if c.coins.dirtyBytes >= c.o.FlushBytes || c.coins.bytes >= c.o.CacheBytes ||
 		headers >= maxDirtyHeaders || (!c.away && c.sinceCommit >= c.o.FlushBlocks) {
 		return c.commit()
 	}
@@ -663,7 +663,7 @@ func (c *conductor) save() error {
 		if err := c.store.Commit(b); err != nil {
 			return fmt.Errorf("committing the chain at height %d: %w", nd.height, err)
 		}
-		c.coins.clean(c.o.CacheBytes)
+		c.coins.clean(c.o.CacheBytes / 4 * 3) // so that the next commit is not due at once
 		c.committed = c.verified
 	}
 	c.sinceCommit = 0
