@@ -408,7 +408,7 @@ func TestSubscriptionsAreLimited(t *testing.T) {
 		subscribe := func(topics ...string) *pb.RPC {
 			rpc := new(pb.RPC)
 			for _, name := range topics {
-				rpc.Subscriptions = append(rpc.Subscriptions, &pb.RPC_SubOpts{Topicid: &name, Subscribe: proto.Bool(true)})
+				rpc.Subscriptions = append(rpc.Subscriptions, &pb.RPC_SubOpts{Topicid: &name, Subscribe: new(true)})
 			}
 			return rpc
 		}
@@ -435,19 +435,19 @@ func TestFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		frame := func(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
 		for name, c := range map[string]struct {
-			send  func(t *testing.T, st *stranger)
+			send  func(st *stranger)
 			alive bool
 		}{
-			"garbage":          {func(t *testing.T, st *stranger) { st.write(t, append(frame(8), "\xff\xff\xff\xff\xff\xff\xff\xff"...)) }, false},
-			"a frame too long": {func(t *testing.T, st *stranger) { st.write(t, frame(limit+64<<10+1)) }, false},
-			"a huge frame":     {func(t *testing.T, st *stranger) { st.write(t, frame(1<<62)) }, false},
-			"a message too long": {func(t *testing.T, st *stranger) {
+			"garbage":          {func(st *stranger) { st.write(t, append(frame(8), "\xff\xff\xff\xff\xff\xff\xff\xff"...)) }, false},
+			"a frame too long": {func(st *stranger) { st.write(t, frame(limit+64<<10+1)) }, false},
+			"a huge frame":     {func(st *stranger) { st.write(t, frame(1<<62)) }, false},
+			"a message too long": {func(st *stranger) {
 				st.publish(t, blocks, bytes.Repeat([]byte{'x'}, limit+1))
 			}, true},
-			"too long for its topic only": {func(t *testing.T, st *stranger) {
+			"too long for its topic only": {func(st *stranger) {
 				st.publish(t, txs, bytes.Repeat([]byte{'x'}, 100_001))
 			}, true},
-			"control too long": {func(t *testing.T, st *stranger) {
+			"control too long": {func(st *stranger) {
 				ids := make([]string, 20_000)
 				for i := range ids {
 					ids[i] = strings.Repeat("x", 32)
@@ -459,7 +459,7 @@ func TestFrames(t *testing.T) {
 			hosts := simHosts(t, 2, 1000)
 			n := run(t, hosts[0], nil)
 			st := newStranger(t, hosts[1], n)
-			c.send(t, st)
+			c.send(st)
 			time.Sleep(2 * time.Second)
 			if got := st.alive(); got != c.alive {
 				t.Errorf("%s: stream alive %v, want %v", name, got, c.alive)

@@ -589,7 +589,7 @@ func TestKeyFromSeed(t *testing.T) {
 		}
 		return p.String()
 	}
-	if id(1) != id(1) || id(1) == id(2) {
+	if first, again := id(1), id(1); first != again || first == id(2) {
 		t.Error("a seed does not decide the identity")
 	}
 	// Other tools and documents rely on it: it must never change.

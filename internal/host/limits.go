@@ -162,17 +162,14 @@ func streamLimits(in, out int, memory int64) rcmgr.ResourceLimits {
 // subnetLimits are the connections from one address or subnet that no prefix
 // limit covers.
 func subnetLimits(o *Options) (v4, v6 []rcmgr.ConnLimitPerSubnet) {
+	narrow, wide := publicConnsPerIP, publicConnsPer24
 	if o.Private {
-		return []rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: o.MaxConns}},
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: o.MaxConns}}
+		narrow, wide = o.MaxConns, o.MaxConns
 	}
-	return []rcmgr.ConnLimitPerSubnet{
-			{PrefixLength: 32, ConnCount: publicConnsPerIP},
-			{PrefixLength: 24, ConnCount: publicConnsPer24},
-		}, []rcmgr.ConnLimitPerSubnet{
-			{PrefixLength: 56, ConnCount: publicConnsPerIP}, // what a home gets
-			{PrefixLength: 48, ConnCount: publicConnsPer24},
-		}
+	v4 = []rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: narrow}, {PrefixLength: 24, ConnCount: wide}}
+	// A /56 is what a home gets.
+	v6 = []rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: narrow}, {PrefixLength: 48, ConnCount: wide}}
+	return v4, v6
 }
 
 // prefixLimits lift the limit by subnet for the addresses where it would hit

@@ -125,15 +125,15 @@ func New(o Options) (*slog.Logger, *Levels) {
 		out = &textHandler{
 			w:     o.Writer,
 			mu:    new(sync.Mutex),
-			color: colored(o.Color, o.Writer),
+			color: coloured(o.Color, o.Writer),
 			max:   o.MaxValueBytes,
 		}
 	}
 	return slog.New(&handler{out: out, levels: levels}), levels
 }
 
-// colored decides about colour once, when the logger is built.
-func colored(c Color, w io.Writer) bool {
+// coloured decides about colour once, when the logger is built.
+func coloured(c Color, w io.Writer) bool {
 	switch c {
 	case Always:
 		return true

@@ -15,9 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/gologshim"
-
 	golog "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/gologshim"
 
 	"dunlin/internal/logs"
 )
@@ -38,6 +37,8 @@ func text(t *testing.T, o logs.Options, f func(*slog.Logger)) string {
 	}
 	return stamp.ReplaceAllString(out, "")
 }
+
+var forgedKey = string([]byte{'k', '\n'})
 
 type loud struct{}
 
@@ -66,7 +67,7 @@ func TestText(t *testing.T) {
 		}, "INF m g.b=2 subsystem=chain\n"},
 		{"forged line", func(l *slog.Logger) { l.Info("m", "agent", "x\n2026-01-01T00:00:00.000 ERR owned") }, `INF m agent="x\n2026-01-01T00:00:00.000 ERR owned"` + "\n"},
 		{"forged message", func(l *slog.Logger) { l.Info("a\r\nb") }, `INF "a\r\nb"` + "\n"},
-		{"forged key", func(l *slog.Logger) { l.Info("m", "k\n", 1) }, `INF m "k\n"=1` + "\n"},
+		{"forged key", func(l *slog.Logger) { l.LogAttrs(t.Context(), slog.LevelInfo, "m", slog.Int(forgedKey, 1)) }, `INF m "k\n"=1` + "\n"},
 		{"terminal", func(l *slog.Logger) {
 			l.Info("m", "esc", "\x1b[2J", "csi", "\u009b2J", "bidi", "\u202egnp", "bad", "\xff")
 		}, `INF m esc="\x1b[2J" csi="\u009b2J" bidi="\u202egnp" bad="\xff"` + "\n"},
@@ -109,7 +110,9 @@ func TestValuesAreBounded(t *testing.T) {
 			}
 		})
 	}
-	if out := text(t, logs.Options{MaxValueBytes: limit}, func(l *slog.Logger) { l.Info(long) }); len(out) > 100 {
+	if out := text(t, logs.Options{MaxValueBytes: limit}, func(l *slog.Logger) {
+		l.Handler().Handle(t.Context(), slog.NewRecord(time.Now(), slog.LevelInfo, long, 0))
+	}); len(out) > 100 {
 		t.Errorf("message of %d bytes", len(out))
 	}
 }

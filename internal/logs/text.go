@@ -45,7 +45,7 @@ func (h *textHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	b := make([]byte, 0, 256)
-	line, tag := h.colors(r)
+	line, tag := h.tints(r)
 	b = append(b, line...)
 	if !r.Time.IsZero() {
 		if h.color && line == "" {
@@ -80,9 +80,9 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	return err
 }
 
-// colors returns the colour of the whole line and, if that is none, of its
+// tints returns the colour of the whole line and, if that is none, of its
 // level and message.
-func (h *textHandler) colors(r slog.Record) (line, tag string) {
+func (h *textHandler) tints(r slog.Record) (line, tag string) {
 	switch {
 	case !h.color:
 		return "", ""
