@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // serveBlocksWith makes n answer blocks requests with f instead of honestly.
@@ -216,8 +218,13 @@ func (c *countingPeer) serve(source *fakeChain) func(network.Stream) {
 		for r := range queue {
 			<-c.release
 			left, status, size := r.MaxBytes, statusOK, int64(0)
-			for h := r.Start; h < r.Start+int32(r.Count); h++ {
-				raw := source.blockAt(h)
+			for h := r.Start; h < r.Start+int32(max(r.Count, len(r.Hashes))); h++ {
+				var raw []byte
+				if r.Count > 0 {
+					raw = source.blockAt(h)
+				} else {
+					raw, _ = source.Block(r.Hashes[h])
+				}
 				if n := int64(len(raw)); n > left {
 					if h == r.Start {
 						status, size = statusTooLarge, n
@@ -268,19 +275,78 @@ func TestCaps(t *testing.T) {
 	})
 	close(release)
 	awaitTip(t, n, source)
-	for i, p := range peers {
-		if p.maxReqs > 16 || p.maxBytes > 16<<20 {
-			t.Errorf("peer %d saw %d requests and %d bytes outstanding", i, p.maxReqs, p.maxBytes)
-		}
-	}
-	if all.maxReqs > 128 || all.maxBytes > 64<<20 {
-		t.Errorf("all peers saw %d requests and %d bytes outstanding", all.maxReqs, all.maxBytes)
-	}
-	t.Logf("most outstanding: %d requests, %d bytes", all.maxReqs, all.maxBytes)
+	checkCaps(t, n, peers, all)
+}
+
+func (c *countingPeer) most() (requests int, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.maxReqs, c.maxBytes
+}
+
+func checkCaps(t *testing.T, n *testNode, peers []*countingPeer, all *countingPeer) {
+	t.Helper()
 	eventually(t, "nothing outstanding", func() bool {
 		r, b := n.budget.used()
 		return r == 0 && b == 0
 	})
+	for i, p := range peers {
+		if r, b := p.most(); r > 16 || b > 16<<20 {
+			t.Errorf("peer %d saw %d requests and %d bytes outstanding", i, r, b)
+		}
+	}
+	r, b := all.most()
+	if r > 128 || b > 64<<20 {
+		t.Errorf("all peers saw %d requests and %d bytes outstanding", r, b)
+	}
+	t.Logf("most outstanding: %d requests, %d bytes", r, b)
+}
+
+// TestCapsOfTheWire: whatever is asked for at once, and given up, the wire keeps
+// to the caps, and comes close to them.
+func TestCapsOfTheWire(t *testing.T) {
+	source := newFakeChain()
+	source.grow(t, 20, 1, 1000)
+	var hashes []chainhash.Hash
+	for _, raw := range source.branch() {
+		hashes = append(hashes, chainhash.DoubleHashH(raw[:80]))
+	}
+	all := &countingPeer{}
+	release := make(chan struct{})
+	var peers []*countingPeer
+	n := newNode(t, newFakeChain(), func(o *Options) { o.Limits.MaxBlockBytes = 3 << 20 })
+	var ids []peer.ID
+	for range 6 {
+		p := newNode(t, newFakeChain())
+		cp := &countingPeer{all: all, release: release}
+		peers = append(peers, cp)
+		serveBlocksWith(t, p, cp.serve(source))
+		connect(t, n.host, p.host)
+		ids = append(ids, p.host.ID())
+		eventually(t, "ready", func() bool { return n.Ready(p.host.ID()) })
+	}
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		for i, h := range hashes {
+			wg.Go(func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if i%5 == 4 {
+					cancel()
+				}
+				if _, err := n.FetchBlock(ctx, id, h); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	eventually(t, "the caps are reached", func() bool {
+		_, b := all.most()
+		return b > 60<<20
+	})
+	close(release)
+	wg.Wait()
+	checkCaps(t, n, peers, all)
 }
 
 // TestServerRefusesTooManyRequests: the seventeenth outstanding request ends the stream.

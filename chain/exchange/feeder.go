@@ -123,12 +123,15 @@ func (f *feeder) collect(ctx context.Context, tickets <-chan openTicket) {
 				f.x.driver.post(ctx, verdictEvent{t.peer, t.height, v})
 				break
 			}
-			troubled = true
-			f.x.driver.post(ctx, troubleEvent{v.Err})
-			if !pause(ctx, nil, backoff) {
-				return
+			// At once the first time: this verdict may be from before the trouble ended.
+			if troubled {
+				f.x.driver.post(ctx, troubleEvent{v.Err})
+				if !pause(ctx, nil, backoff) {
+					return
+				}
+				backoff = min(2*backoff, most)
 			}
-			backoff = min(2*backoff, most)
+			troubled = true
 			t.ticket, _ = f.x.o.Chain.Submit(ctx, t.raw, t.source())
 		}
 	}
