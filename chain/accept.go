@@ -38,6 +38,12 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		}
 		return v, nil
 	}
+	if it.block == nil { // it was known as bad when a worker had it, and was reconsidered since
+		var err error
+		if it.block, err = consensus.DecodeBlock(c.o.Params, it.raw); err != nil {
+			return c.refuse(it, v, err)
+		}
+	}
 	b := it.block
 
 	// 3. Its parent's header is known.

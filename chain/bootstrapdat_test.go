@@ -115,3 +115,22 @@ func TestExportRange(t *testing.T) {
 		}
 	}
 }
+
+// No file makes Import panic, hang or lie about what it read.
+func FuzzImport(f *testing.F) {
+	_, blocks := grown(3)
+	f.Add(frames(blocks...))
+	f.Add(frames(blocks[2:]...)[:60])
+	f.Add(append(make([]byte, 9), frames(blocks[1])...))
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0})
+	h := open(f, nil)
+	f.Fuzz(func(t *testing.T, file []byte) {
+		p, err := h.Import(t.Context(), bytes.NewReader(file), nil)
+		if p.Added+p.Known > p.Blocks || (err == nil && p.Added+p.Known != p.Blocks) {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		if tip, _ := h.Tip(); p.Height > tip.Height {
+			t.Fatalf("%+v with the tip at height %d", p, tip.Height)
+		}
+	})
+}

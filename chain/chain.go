@@ -3,7 +3,22 @@
 // notifications. It is a library: it knows no peers and no libp2p.
 //
 // There is one door: [Chain.Submit]. Gossip, sync, RPC, miner and import all end
-// there.
+// there, and the order in which a block is accepted is one function (accept.go).
+//
+// Invariants:
+//
+//   - The published tip ([Chain.Tip]) is fully validated. It moves only to a tip
+//     with more work, so the first seen of two equal ones stays, over restarts
+//     too; a branch that proves invalid on the way is never published.
+//   - The committed tip is never ahead of the bytes on disk; what a crash left
+//     past it is replayed, not downloaded again.
+//   - Only a fault of the block marks its header. A body that was tampered with
+//     is the sender's fault and leaves no trace.
+//   - Readers never wait for validation.
+//   - Blocks inside the pipeline, cached coins and log lines that a peer can
+//     cause are bounded by Options.
+//
+// One goroutine, the conductor, decides; pipeline.go has the table of goroutines.
 package chain
 
 import (

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"time"
+	"unsafe"
 
 	"dunlin/chain/consensus"
 )
@@ -26,3 +27,9 @@ func CollideAll(c *Chain) {
 	clear(t.index)
 	t.index[0] = 0
 }
+
+// Sizes of what the tree keeps of a header, in bytes.
+const (
+	NodeBytes = unsafe.Sizeof(node{})
+	BodyBytes = unsafe.Sizeof(body{})
+)

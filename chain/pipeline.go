@@ -320,34 +320,28 @@ func (c *conductor) loop() error {
 		return err
 	}
 	for {
+		var err error
 		select {
 		case <-c.stop:
 			return errStopping
 		case it := <-c.queue.order:
-			if err := c.take(it); err != nil {
-				return err
-			}
+			err = c.take(it)
 		case <-c.w.done:
-			if err := c.finish(); err != nil {
-				return err
-			}
-			// A fault may have made another branch the best.
-			if err := c.advance(); err != nil {
-				return err
-			}
+			err = c.finish()
 		case <-c.flushTimer.C:
-			if err := c.commit(); err != nil {
-				return err
-			}
+			err = c.commit()
 		case r := <-c.asked:
-			if err := c.serve(r); err != nil {
-				return err
-			}
+			err = c.serve(r)
 		case <-c.kick:
 			c.armFlush()
-			if err := c.commitIfDue(); err != nil {
-				return err
-			}
+			err = c.commitIfDue()
+		}
+		if err == nil {
+			// A new block, or a fault that came to light, may have changed the best branch.
+			err = c.advance()
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -393,7 +387,8 @@ func (c *conductor) serve(r request) error {
 	return err
 }
 
-// take takes one submitted block through accept and, if it is the best now, on.
+// take takes one submitted block through accept. Unless that is the end of it,
+// advance goes on with it.
 func (c *conductor) take(it *item) error {
 	err := c.waitForDisk()
 	if err == nil {
@@ -408,20 +403,15 @@ func (c *conductor) take(it *item) error {
 		it.answer(Verdict{Outcome: Failed, Hash: it.hash, Height: -1, Err: err})
 		return err
 	}
-	switch {
-	case v.Outcome == 0:
+	switch v.Outcome {
+	case 0:
 		c.waiting[it.node] = it
-		err = c.advance()
-	case v.Outcome == Stored && it.durable():
-		if err = c.commit(); err == nil {
-			it.answer(v)
-		}
+	case Stored:
+		c.decide(it, v)
 	default:
 		it.answer(v)
-		// What was refused may have been the best header or the way to it.
-		err = c.advance()
 	}
-	return err
+	return nil
 }
 
 // await waits until a worker has prepared it, finishing blocks meanwhile.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -203,5 +204,31 @@ func TestOptionFaults(t *testing.T) {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not reported in %q", name, err)
 		}
+	}
+}
+
+// A million headers must fit into a small machine.
+func TestNodeSize(t *testing.T) {
+	if chain.NodeBytes > 112 || chain.BodyBytes > 32 {
+		t.Errorf("a node has %d bytes and its body %d", chain.NodeBytes, chain.BodyBytes)
+	}
+}
+
+// Run joins everything that it started.
+func TestRunLeavesNothing(t *testing.T) {
+	_, blocks := grown(30)
+	h := open(t, nil)
+	h.connectAll(blocks[1:])
+	c := h.Chain
+	h.close()
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for _, name := range []string{"(*workers).work", "(*Chain).Run", "(*conductor)"} {
+		if bytes.Contains(stacks, []byte(name)) {
+			t.Errorf("%s still runs:\n%s", name, stacks)
+		}
+	}
+	if err := c.Run(t.Context()); err == nil {
+		t.Error("a second Run succeeds")
 	}
 }

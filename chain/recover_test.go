@@ -406,3 +406,69 @@ func TestInvalidateReconsider(t *testing.T) {
 	h.wantTip(next[2])
 	h.wantCoins(b, next[2])
 }
+
+// Whatever write or sync of the block and undo files fails, no verdict lies, Run
+// ends with the error, and after a power cut the chain goes on and ends right.
+func TestFaultAtEveryWrite(t *testing.T) {
+	b, blocks := grown(104)
+	first := b.Mine(blocks[103])
+	blocks = append(blocks, spending(b, blocks[104], blocks[1:], 3)...)
+	rival := append([]*consensus.Block{first}, spending(b, first, blocks[2:], 4)...)
+	end := rival[len(rival)-1]
+	for n := int64(1); ; n++ {
+		mem := vfs.NewCrashableMem()
+		var left atomic.Int64
+		left.Store(1 << 40)
+		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || (!strings.HasSuffix(op.Path, ".blk") && !strings.HasSuffix(op.Path, ".und")) {
+				return nil
+			}
+			if left.Add(-1) == 0 {
+				return errors.New("disk on fire")
+			}
+			return nil
+		}))
+		h := open(t, func(o *chain.Options) { o.FS = fs; o.FlushBlocks = 2 })
+		h.connectAll(blocks[1:101])
+		if err := h.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		left.Store(n)
+		var good []*consensus.Block // said to be connected
+		for _, x := range slices.Concat(blocks[101:], rival) {
+			ticket, err := h.Submit(t.Context(), x.Raw, chain.Source{Kind: chain.FromMiner})
+			if err != nil {
+				break
+			}
+			v := ticket.Wait(t.Context())
+			if v.Outcome == chain.Refused {
+				t.Fatalf("write %d: verdict %+v", n, v)
+			}
+			if v.Outcome == chain.Connected || v.Outcome == chain.SideChain {
+				good = append(good, x)
+			}
+		}
+		failed := left.Load() <= 0
+		if err := h.stop(); failed != (err != nil) {
+			t.Fatalf("write %d: failed %v, run ended with %v", n, failed, err)
+		}
+		// A store whose write failed may not even close; its files are what counts.
+		clone := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(uint64(n), 0))})
+		_ = h.Close()
+		h.Chain = nil
+		h.o.FS = clone
+		h.start()
+		for _, x := range good {
+			if s, ok := h.Status(x.Hash); !ok || !s.HaveBlock || !s.Valid && s.Active {
+				t.Fatalf("write %d: %v was acknowledged and is %+v", n, x.Hash, s)
+			}
+		}
+		h.submitAll(slices.Concat(blocks[101:], rival))
+		h.wantTip(end)
+		h.wantCoins(b, end)
+		if !failed {
+			t.Logf("%d writes", n-1)
+			return
+		}
+	}
+}

@@ -25,7 +25,14 @@ func (c *conductor) advance() error {
 		}
 		target, more := c.target()
 		if !more {
-			break
+			// Settling may wait for scripts, and one that fails leads elsewhere.
+			if err := c.settle(); err != nil {
+				return err
+			}
+			if _, more = c.target(); !more {
+				return nil
+			}
+			continue
 		}
 		if !c.tree.descends(target, c.applied) {
 			// The coins must leave this branch, and they leave it verified.
@@ -52,7 +59,6 @@ func (c *conductor) advance() error {
 			return err
 		}
 	}
-	return c.settle()
 }
 
 // target returns where the coins should go; more is false when they are there.
