@@ -89,6 +89,15 @@ func (n *Node) connected() []connection {
 	return out
 }
 
+// Addrs implements api.Node.
+func (f face) Addrs() []string {
+	var out []string
+	for _, a := range f.host.JoinAddrs() {
+		out = append(out, a.String())
+	}
+	return out
+}
+
 // Peers implements api.Node.
 func (f face) Peers() []api.Peer {
 	greeted := make(map[peer.ID]exchange.Peer)
@@ -269,7 +278,7 @@ func (f face) SubmitBlock(ctx context.Context, raw []byte) (api.SubmittedBlock, 
 	}
 	if name, ok := names[v.Outcome]; ok {
 		if v.Outcome == chain.Connected {
-			f.publishBlock(ctx, raw, v.Hash)
+			f.flood(raw, v.Hash)
 		}
 		return api.SubmittedBlock{Hash: v.Hash.String(), Height: v.Height, Outcome: name}, nil
 	}

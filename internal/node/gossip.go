@@ -14,12 +14,15 @@ import (
 	"dunlin/chain/exchange"
 	"dunlin/chain/relay"
 	"dunlin/gossip"
+	"dunlin/internal/logs"
 )
 
 const (
 	// maxInbound is how many blocks from gossip may wait for the chain: a few of
 	// the largest size. What does not fit is not lost: its header brings it back.
 	maxInbound = 8
+	// maxOutbound is how many own blocks may wait to be sent.
+	maxOutbound = 8
 	// txValidators check transactions at the same time; scripts run inside.
 	txValidators = 2
 	// blockValidators decode blocks at the same time: four of the largest take
@@ -31,6 +34,12 @@ const (
 type pending struct {
 	raw  []byte
 	from peer.ID
+}
+
+// own is a block of ours on its way to gossip.
+type own struct {
+	raw  []byte
+	hash chainhash.Hash
 }
 
 // headerView is what relay wants to know of the chain.
@@ -55,7 +64,7 @@ func (n *Node) openGossip() (err error) {
 		},
 		Private:     n.private,
 		OnTopicPeer: n.topicPeer,
-		Logger:      n.log.With("subsystem", "gossip"),
+		Logger:      logs.Library(n.log, "pubsub"),
 	})
 	return err
 }
@@ -141,8 +150,30 @@ func (n *Node) runInbound(ctx context.Context) error {
 	}
 }
 
-// publishBlock floods a block that was made or handed in here. If nobody
-// listens yet, the tip is sent when somebody does.
+// flood has a block sent out that was made, handed in or synced here. It does not
+// wait: with no neighbour yet, sending takes seconds.
+func (n *Node) flood(raw []byte, hash chainhash.Hash) {
+	select {
+	case n.outbound <- own{raw, hash}:
+	default: // peers hear of the tip by hello and ask
+		n.log.Debug("block not flooded", "hash", hash, "reason", "queue full")
+	}
+}
+
+// runOutbound sends out the node's own blocks.
+func (n *Node) runOutbound(ctx context.Context) error {
+	for {
+		select {
+		case b := <-n.outbound:
+			n.publishBlock(ctx, b.raw, b.hash)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// publishBlock floods a block. If nobody listens yet, the tip is sent when
+// somebody does.
 func (n *Node) publishBlock(ctx context.Context, raw []byte, hash chainhash.Hash) {
 	err := n.gossip.Publish(ctx, n.blockTopic(), relay.Encode(raw))
 	n.mu.Lock()

@@ -82,6 +82,7 @@ type Node struct {
 
 	refusals  *logs.Limiter
 	inbound   chan pending   // blocks from gossip on their way to the chain
+	outbound  chan own       // own blocks on their way to gossip
 	republish chan struct{}  // somebody hears us now; capacity 1
 	closers   []func() error // in order of building
 
@@ -97,6 +98,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		agent: "dunlin/" + strings.TrimPrefix(o.Version, "v"), started: time.Now(),
 		refusals:  logs.NewLimiter(3, time.Minute, 256),
 		inbound:   make(chan pending, maxInbound),
+		outbound:  make(chan own, maxOutbound),
 		republish: make(chan struct{}, 1),
 		metrics:   prometheus.NewRegistry(),
 	}
@@ -153,7 +155,7 @@ func (n *Node) openLedger() error {
 		Chain: n.chain, Engine: engine, Sealer: sealer, Pool: n.pool,
 		PayTo: payTo, CoinbaseText: n.c.Mining.CoinbaseText,
 		Interval: n.c.Mining.Interval, Mine: n.c.Mining.Enabled,
-		Ready: n.mayMine, OnBlock: func(ctx context.Context, b *consensus.Block) { n.publishBlock(ctx, b.Raw, b.Hash) },
+		Ready: n.mayMine, OnBlock: func(_ context.Context, b *consensus.Block) { n.flood(b.Raw, b.Hash) },
 		Logger: n.log.With("subsystem", "miner"),
 	})
 	return err
@@ -183,6 +185,9 @@ func (n *Node) openNetwork() error {
 	limits := make(map[protocol.ID]host.ProtocolLimit)
 	for id, l := range exchange.Limits(chainID) {
 		limits[id] = host.ProtocolLimit{InPerPeer: l.PerPeer, In: l.Total, MemoryPerPeer: l.Memory}
+	}
+	for _, id := range gossip.Protocols() { // one stream each way; a second while the first is replaced
+		limits[id] = host.ProtocolLimit{InPerPeer: 2, In: 2 * (n.c.P2P.MaxInbound + 2*n.c.P2P.MaxOutbound + 16)}
 	}
 	n.host, err = host.New(host.Options{
 		Key: key, Listen: listen, Announce: announce, Agent: n.agent,
@@ -246,6 +251,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"exchange", n.exchange.Run},
 		{"blocks", n.runInbound},
 		{"gossip", n.gossip.Run},
+		{"flood", n.runOutbound},
 		{"discovery", n.disc.Run},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},

@@ -56,7 +56,7 @@ func (n *Node) watch(ctx context.Context) error {
 			// pubsub drops it if it came by gossip; what came by sync or import
 			// is new to the topic.
 			if raw, err := n.chain.Block(tip.Hash); err == nil {
-				n.publishBlock(ctx, raw, tip.Hash)
+				n.flood(raw, tip.Hash)
 			}
 		}
 		sent = tip
@@ -67,7 +67,7 @@ func (n *Node) watch(ctx context.Context) error {
 			unsent := n.unsent
 			n.mu.Unlock()
 			if raw, err := n.chain.Block(unsent); unsent != (chainhash.Hash{}) && err == nil {
-				n.publishBlock(ctx, raw, unsent)
+				n.flood(raw, unsent)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
