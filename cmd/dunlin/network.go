@@ -107,7 +107,7 @@ func printNetwork(g *global, cmd *cobra.Command, n *config.Network) error {
 		File     string   `json:"file,omitempty"`
 	}{
 		p.Name, p.ChainID(), p.GenesisHash.String(), p.TargetSpacing.String(), p.BaseSubsidy, p.SubsidyHalvingInterval,
-		n.P2PPort, n.RPCPort, n.Bootstrap, n.DNSSeeds, n.File,
+		n.P2PPort, n.RPCPort, append([]string{}, n.Bootstrap...), append([]string{}, n.DNSSeeds...), n.File,
 	}
 	return g.print(cmd, v, func(w io.Writer) {
 		fmt.Fprintf(w, "network  %s (chain id %s)\ngenesis  %s\nspacing  %s\nports    peers %d, http %d\n", v.Name, v.ChainID, v.Genesis, v.Spacing, v.P2PPort, v.RPCPort)

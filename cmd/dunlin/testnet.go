@@ -24,7 +24,10 @@ do until Ctrl-C. Each daemon's log is a file in its folder.`,
 				return fmt.Errorf("where this program lies: %w", err)
 			}
 			o.Keep = o.Dir != ""
-			o.Program, o.Out, o.Terminal = program, cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout())
+			o.Program, o.Out = program, cmd.OutOrStdout()
+			if f, ok := o.Out.(*os.File); ok && isTerminal(f) {
+				o.Size = func() (int, int) { return terminalSize(f) }
+			}
 			return testnet.Run(cmd.Context(), o)
 		},
 	}

@@ -33,9 +33,9 @@ type Options struct {
 	Spacing time.Duration // between blocks; default 2 s
 	For     time.Duration // end by itself after this; 0: when ctx ends
 
-	Out      io.Writer // the table
-	Terminal bool      // Out is a terminal: redraw the table in place
-	Keep     bool      // leave Dir in place
+	Out  io.Writer                  // the table
+	Size func() (columns, rows int) // of the terminal that Out is: the table is redrawn in place; nil: it is none
+	Keep bool                       // leave Dir in place
 }
 
 func (o *Options) complete() error {
@@ -99,10 +99,12 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // ignoreEnd drops the errors that an ordered end brings with it.
 func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // A network is the running daemons. Only Run's goroutine starts and stops them.
@@ -112,7 +114,8 @@ type network struct {
 	started time.Time
 	nodes   []*daemon
 	story   story
-	agreed  int // daemons that agreed on one tip when it was told
+	agreed  int  // daemons that agreed on one tip when it was told
+	drawn   bool // the table was drawn before
 }
 
 // create writes the network file: a chain of its own, so that it never mixes
@@ -195,7 +198,7 @@ func (n *network) stop() error {
 // watch polls and draws until ctx ends.
 func (n *network) watch(ctx context.Context) error {
 	every := 500 * time.Millisecond
-	if !n.o.Terminal {
+	if n.o.Size == nil {
 		every = 5 * time.Second
 	}
 	tick := time.NewTicker(every)
