@@ -1,0 +1,148 @@
+package chain
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"dunlin/chain/store"
+)
+
+// armFlush starts the clock of the next commit.
+func (c *conductor) armFlush() {
+	if !c.flushArmed {
+		c.flushArmed = true
+		c.flushTimer.Reset(c.o.FlushInterval)
+	}
+}
+
+// maxDirtyHeaders is how many changed headers force a commit: about 10 MB of batch.
+const maxDirtyHeaders = 1 << 16
+
+// commitIfDue commits when there is much to lose.
+func (c *conductor) commitIfDue() error {
+	c.tree.mu.RLock()
+	headers := len(c.tree.dirty)
+	c.tree.mu.RUnlock()
+	if c.coins.dirtyBytes >= c.o.FlushBytes || c.coins.bytes >= c.o.CacheBytes ||
+		headers >= maxDirtyHeaders || (!c.away && c.sinceCommit >= c.o.FlushBlocks) {
+		return c.commit()
+	}
+	return nil
+}
+
+// commit is the barrier: it waits for the scripts in flight, then makes coins,
+// headers and tip durable together.
+func (c *conductor) commit() error {
+	if err := c.drain(); err != nil {
+		return err
+	}
+	return c.save()
+}
+
+// save commits; nothing is in flight.
+func (c *conductor) save() error {
+	c.flushTimer.Stop()
+	c.flushArmed = false
+	c.tree.mu.RLock()
+	headers := len(c.tree.dirty)
+	c.tree.mu.RUnlock()
+	if headers > 0 || len(c.coins.dirty) > 0 || c.verified != c.committed {
+		b := c.store.NewBatch()
+		c.writeHeaders(b)
+		c.coins.write(b)
+		nd := c.tree.node(c.verified)
+		b.SetTip(store.Tip{Hash: nd.hash, Height: nd.height})
+		if err := c.store.Commit(b); err != nil {
+			return fmt.Errorf("committing the chain at height %d: %w", nd.height, err)
+		}
+		c.coins.clean(c.o.CacheBytes / 4 * 3) // so that the next commit is not due at once
+		c.committed = c.verified
+	}
+	c.sinceCommit = 0
+	for _, d := range c.unsaved {
+		d.it.answer(d.v)
+	}
+	clear(c.unsaved)
+	c.unsaved = c.unsaved[:0]
+	return nil
+}
+
+// writeHeaders puts every changed node into b, a few at a time, for readers wait
+// meanwhile.
+func (c *conductor) writeHeaders(b *store.Batch) {
+	const some = 1024
+	t := c.tree
+	t.mu.Lock()
+	dirty := t.dirty
+	t.dirty = nil
+	t.mu.Unlock()
+	for rest := dirty; len(rest) > 0; {
+		n := min(some, len(rest))
+		t.mu.Lock()
+		for _, i := range rest[:n] {
+			b.PutHeader(t.node(i).hash, t.record(i))
+			t.body(i).flags &^= flagDirty
+		}
+		t.mu.Unlock()
+		rest = rest[n:]
+	}
+}
+
+// halt ends in good order: what is not verified yet is taken back, for its bytes
+// are on disk and the next start goes on with it, and the rest is committed.
+func (c *conductor) halt() error {
+	for _, f := range c.flights {
+		f.dropped.Store(true)
+	}
+	for _, f := range slices.Backward(c.flights) {
+		if err := c.takeBack(&f.step); err != nil {
+			return err
+		}
+		c.waiting[f.node] = f.item // which learns that there is no verdict
+	}
+	c.flights, c.applied = nil, c.verified
+	return c.save()
+}
+
+// How often the free space is asked for, and while there is too little of it.
+const diskInterval = time.Second
+
+// waitForDisk returns when there is room on the disk; it says once that there is
+// none and once that there is again.
+func (c *conductor) waitForDisk() error {
+	if c.o.MinFreeBytes == 0 {
+		return nil
+	}
+	now := time.Now()
+	if now.Sub(c.diskChecked) < diskInterval && !c.lowDisk.Load() {
+		return nil
+	}
+	c.diskChecked = now
+	for {
+		free, err := c.store.DiskFree()
+		if err != nil || free >= c.o.MinFreeBytes { // a file system that cannot tell is none that is full
+			if c.lowDisk.Swap(false) {
+				c.log.Info("disk space is back, accepting blocks again", "free_bytes", free, "least_bytes", c.o.MinFreeBytes)
+			}
+			return nil
+		}
+		if !c.lowDisk.Swap(true) {
+			c.log.Error("too little disk space, no block is accepted until some is freed", "dir", c.o.Dir, "free_bytes", free, "least_bytes", c.o.MinFreeBytes)
+		}
+		timer := time.NewTimer(diskInterval)
+		select {
+		case <-timer.C:
+		case <-c.w.done:
+			err = c.finish()
+		case r := <-c.asked:
+			err = c.serve(r)
+		case <-c.stop:
+			err = errStopping
+		}
+		timer.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}

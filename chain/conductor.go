@@ -1,0 +1,379 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
+)
+
+// A conductor is the one goroutine that decides: it owns the coins, the order
+// and the store's writing side.
+type conductor struct {
+	*Chain
+	w    *workers
+	stop <-chan struct{}
+
+	applied  uint32 // the coins are at this node
+	verified uint32 // the last node whose scripts all passed, at or before applied
+
+	flights      []*flight // from verified to applied, in order
+	flightInputs int
+	flightBytes  int64
+
+	waiting map[uint32]*item // accepted, to be connected or found beside the best branch
+	ahead   []*item          // from disk, next ones of the best branch, being prepared
+	passed  []*item          // connected, the tip not published yet
+	unsaved []decided        // verdicts that wait for a commit
+
+	away      bool  // the coins left the published branch: a reorganisation is under way
+	awayBytes int64 // of the blocks in its steps
+
+	committed   uint32
+	sinceCommit int // blocks verified
+	flushTimer  *time.Timer
+	flushArmed  bool
+	replaying   bool      // before Ready
+	diskChecked time.Time // see waitForDisk
+}
+
+// conduct is Run.
+func (c *Chain) conduct(ctx context.Context) error {
+	con := &conductor{
+		Chain:      c,
+		w:          startWorkers(c),
+		stop:       ctx.Done(),
+		applied:    c.tip.get(),
+		verified:   c.tip.get(),
+		committed:  c.tip.get(),
+		waiting:    make(map[uint32]*item),
+		flushTimer: time.NewTimer(time.Hour),
+		replaying:  true,
+	}
+	con.flushTimer.Stop()
+	err := con.loop()
+	if errors.Is(err, errStopping) {
+		if err = con.halt(); err == nil {
+			err = ctx.Err()
+		}
+	}
+	// Nothing enters any more; whoever waits for a verdict learns why there is none.
+	why := ErrClosed
+	if ctx.Err() == nil {
+		why = err
+	}
+	fail := func(it *item) { it.answer(Verdict{Outcome: Failed, Hash: it.hash, Height: -1, Err: why}) }
+	close(c.closed)
+	con.w.join()
+	for _, it := range con.waiting {
+		fail(it)
+	}
+	for _, f := range con.flights {
+		fail(f.item)
+	}
+	for _, it := range con.passed {
+		fail(it)
+	}
+	for _, d := range con.unsaved {
+		fail(d.it)
+	}
+	c.queue.close(fail)
+	con.flushTimer.Stop()
+	return err
+}
+
+// loop replays and then takes what comes until its context ends (errStopping) or
+// something of our own breaks.
+func (c *conductor) loop() error {
+	if err := c.replay(); err != nil {
+		return err
+	}
+	for {
+		var err error
+		select {
+		case <-c.stop:
+			return errStopping
+		case it := <-c.queue.order:
+			err = c.take(it)
+		case <-c.w.done:
+			err = c.finish()
+		case <-c.flushTimer.C:
+			err = c.commit()
+		case r := <-c.asked:
+			err = c.serve(r)
+		case <-c.kick:
+			c.armFlush()
+			err = c.commitIfDue()
+		}
+		if err == nil {
+			// A new block, or a fault that came to light, may have changed the best branch.
+			err = c.advance()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// poll handles, without waiting, what may interrupt a long advance.
+func (c *conductor) poll() error {
+	for {
+		select {
+		case <-c.stop:
+			return errStopping
+		case <-c.w.done:
+			if err := c.finish(); err != nil {
+				return err
+			}
+		case <-c.flushTimer.C:
+			c.flushArmed = false
+			if !c.away {
+				if err := c.commit(); err != nil {
+					return err
+				}
+			}
+		case <-c.kick:
+			c.armFlush()
+		default:
+			return nil
+		}
+	}
+}
+
+// serve does a request and goes where it leads.
+func (c *conductor) serve(r request) error {
+	answer, err := r.do(c)
+	if err == nil {
+		err = c.advance()
+	}
+	if err != nil {
+		answer = err
+		if errors.Is(err, errStopping) {
+			answer = ErrClosed
+		}
+	}
+	r.done <- answer
+	return err
+}
+
+// take takes one submitted block through accept. Unless that is the end of it,
+// advance goes on with it.
+func (c *conductor) take(it *item) error {
+	err := c.waitForDisk()
+	if err == nil {
+		err = c.await(it)
+	}
+	if err != nil { // a worker may still have the item, so its hash stays unread
+		it.answer(Verdict{Outcome: Failed, Height: -1, Err: ErrClosed})
+		return err
+	}
+	v, err := c.accept(it)
+	if err != nil {
+		it.answer(Verdict{Outcome: Failed, Hash: it.hash, Height: -1, Err: err})
+		return err
+	}
+	switch v.Outcome {
+	case 0:
+		c.waiting[it.node] = it
+	case Stored:
+		c.decide(it, v)
+	default:
+		it.answer(v)
+	}
+	return nil
+}
+
+// await waits until a worker has prepared it, finishing blocks meanwhile.
+func (c *conductor) await(it *item) error {
+	for {
+		select {
+		case <-it.prepared:
+			return nil
+		default:
+		}
+		select {
+		case <-it.prepared:
+			return nil
+		case <-c.w.done:
+			if err := c.finish(); err != nil {
+				return err
+			}
+		case <-c.stop:
+			return errStopping
+		}
+	}
+}
+
+// keepBlock is step 8: it appends the bytes and notes where they are.
+func (c *conductor) keepBlock(i uint32, b *consensus.Block) (linked bool, err error) {
+	p, err := c.store.AppendBlock(b.Raw)
+	if err != nil {
+		return false, fmt.Errorf("storing block %v at height %d: %w", b.Hash, c.tree.node(i).height, err)
+	}
+	c.armFlush()
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.setBlock(i, p, uint32(len(b.Txs))), nil
+}
+
+// launch hands the scripts of f to the workers and queues it as in flight.
+func (c *conductor) launch(f *flight) {
+	c.applied = f.node
+	c.flights = append(c.flights, f)
+	c.flightInputs += f.inputs
+	c.flightBytes += int64(len(f.step.block.Raw))
+	if f.inputs == 0 || c.scriptsKnown(f.node) {
+		return
+	}
+	// Count first: a fast worker must not find the count at zero early.
+	var tasks []task
+	spent := f.step.spent
+	for from := 1; from < len(spent); {
+		to, inputs := from, 0
+		for to < len(spent) && inputs < taskInputs {
+			inputs += len(spent[to].Coins)
+			to++
+		}
+		tasks = append(tasks, task{f, from, to})
+		from = to
+	}
+	f.left.Store(int32(len(tasks)))
+	for _, t := range tasks {
+		c.w.tasks <- t
+	}
+}
+
+// scriptsKnown says whether the scripts of a block need no check: it was valid
+// before, or it is an ancestor of the assumed-valid block and that is part of
+// the best header chain.
+func (c *conductor) scriptsKnown(i uint32) bool {
+	t := c.tree
+	var av uint32
+	assumed := c.o.AssumeValid != (chainhash.Hash{})
+	t.mu.RLock()
+	valid := t.body(i).flags&flagValid != 0
+	best := t.bestHeader
+	if assumed {
+		av, assumed = t.find(&c.o.AssumeValid)
+	}
+	t.mu.RUnlock()
+	return valid || (assumed && t.descends(av, i) && t.descends(best, av))
+}
+
+// full says whether as much is in flight as may be.
+func (c *conductor) full(next int64) bool {
+	return len(c.flights) > 0 &&
+		(len(c.flights) >= c.o.MaxQueueBlocks ||
+			c.flightBytes+next > c.o.MaxQueueBytes ||
+			c.flightInputs >= flightInputs*c.o.Workers)
+}
+
+// finish takes the blocks whose scripts are through, in order, publishes the tip
+// and gives the verdicts. The first whose scripts fail is taken back with all
+// that follow it.
+func (c *conductor) finish() error {
+	done := 0
+	for _, f := range c.flights {
+		if f.left.Load() != 0 {
+			break
+		}
+		if f.err != nil {
+			if err := c.publish(done); err != nil {
+				return err
+			}
+			return c.reject(f.err)
+		}
+		if err := c.connected(f); err != nil {
+			return err
+		}
+		done++
+	}
+	return c.publish(done)
+}
+
+// connected is step 12: the undo record is kept and the block is valid for ever.
+func (c *conductor) connected(f *flight) error {
+	t := c.tree
+	t.mu.RLock()
+	b := *t.body(f.node)
+	t.mu.RUnlock()
+	undo := b.undo
+	// What an earlier connection wrote still holds: the same block spends the same coins.
+	if undo.Size == 0 && f.inputs > 0 {
+		var err error
+		if undo, err = c.store.AppendUndo(appendUndo(nil, f.step.spent)); err != nil {
+			return fmt.Errorf("storing undo data of block %v at height %d: %w", f.step.block.Hash, f.step.height, err)
+		}
+	}
+	t.mu.Lock()
+	to := t.body(f.node)
+	to.undo = undo
+	to.flags |= flagValid
+	t.touch(f.node)
+	t.mu.Unlock()
+
+	c.verified = f.node
+	c.flightInputs -= f.inputs
+	c.flightBytes -= int64(len(f.step.block.Raw))
+	c.sinceCommit++
+	if f.item.ticket != nil {
+		c.passed = append(c.passed, f.item)
+	}
+	c.logConnected(f)
+	return nil
+}
+
+// publish removes the first done flights and moves the published tip to the last
+// verified block, unless that has no more work: then a reorganisation is under
+// way or has just failed.
+func (c *conductor) publish(done int) error {
+	clear(c.flights[:done])
+	if c.flights = c.flights[done:]; len(c.flights) == 0 {
+		c.flights = nil
+	}
+	old := c.tip.get()
+	if c.verified == old {
+		return nil
+	}
+	more := c.tree.node(c.verified).work.more(c.tree.node(old).work)
+	condemned := c.bad(old) && c.verified == c.applied // any good tip is better
+	if !more && !condemned {
+		return nil
+	}
+	if c.away {
+		c.logReorg(old, c.verified)
+		c.away, c.awayBytes = false, 0
+	}
+	c.coins.keep(len(c.flights))
+	c.tip.set(c.verified)
+	c.armFlush()
+	for _, it := range c.passed {
+		c.decide(it, Verdict{Outcome: Connected, Hash: it.hash, Height: c.tree.node(it.node).height})
+	}
+	clear(c.passed)
+	c.passed = c.passed[:0]
+	return nil
+}
+
+// drain waits until nothing is in flight.
+func (c *conductor) drain() error {
+	for len(c.flights) > 0 {
+		if err := c.finish(); err != nil {
+			return err
+		}
+		if len(c.flights) == 0 {
+			break
+		}
+		select {
+		case <-c.w.done:
+		case <-c.stop:
+			return errStopping
+		}
+	}
+	return nil
+}
