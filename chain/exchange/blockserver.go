@@ -134,16 +134,16 @@ func (b *blockServer) serve(ctx context.Context, queue <-chan *servedRequest) er
 	}
 }
 
-// answer sends the blocks of one request and returns how it ends.
+// answer sends the blocks of one request and returns how it ends. An error ends
+// the stream.
 func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, error) {
 	c := b.x.o.Chain
 	count := sr.Count
-	if count > 0 {
-		if !headerKnown(c, sr.Last) {
-			return frame{Status: statusNotFound}, nil
-		}
-	} else {
+	if count == 0 {
 		count = len(sr.Hashes)
+	} else if at, ok := c.Ancestor(sr.Last, sr.Start+int32(count)-1); !ok || at != sr.Last {
+		// Unknown here, or not at that height: then the heights mean nothing.
+		return frame{Status: statusNotFound}, nil
 	}
 	room := min(sr.MaxBytes, MaxReplyBytes)
 	for i := range count {
@@ -154,16 +154,7 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 		}
 		var hash chainhash.Hash
 		if sr.Count > 0 {
-			var ok bool
-			if hash, ok = c.Ancestor(sr.Last, sr.Start+int32(i)); !ok {
-				return frame{Status: statusNotFound}, nil
-			}
-			if i == 0 && sr.Count > 0 {
-				// Last must be the block at the last height asked for, or the heights mean nothing.
-				if at, ok := c.Ancestor(sr.Last, sr.Start+int32(count)-1); !ok || at != sr.Last {
-					return frame{Status: statusNotFound}, nil
-				}
-			}
+			hash, _ = c.Ancestor(sr.Last, sr.Start+int32(i))
 		} else {
 			hash = sr.Hashes[i]
 		}
@@ -176,34 +167,36 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 		case size > room:
 			return frame{Status: statusOK}, nil
 		}
-		switch err := b.x.gate.acquire(ctx, b.r.gone, &b.r.turn, size, b.x.o.BusyAfter); {
-		case errors.Is(err, errBusy):
-			return frame{Status: statusBusy}, nil
-		case err != nil:
-			return frame{}, err
-		}
-		raw, err := c.Block(hash)
-		switch {
-		case errors.Is(err, chain.ErrNotFound):
-			b.x.gate.release(size)
-			return frame{Status: statusNotFound}, nil
-		case err == nil && int64(len(raw)) != size:
-			err = fmt.Errorf("%d bytes, index says %d", len(raw), size)
-			fallthrough
-		case err != nil:
-			// Our own trouble: the peer hears that we lack it, the operator hears why.
-			b.x.gate.release(size)
-			b.x.log.Error("block cannot be served", "hash", hash, "err", err)
-			return frame{Status: statusNotFound}, nil
-		}
-		err = b.write(&frame{ID: sr.ID, Length: size}, raw)
-		b.x.gate.release(size)
-		if err != nil {
-			return frame{}, err
+		st, err := b.send(ctx, sr.ID, hash, size)
+		if err != nil || st != statusOK {
+			return frame{Status: st}, err
 		}
 		room -= size
 	}
 	return frame{Status: statusOK}, nil
+}
+
+// send sends one block of size bytes when it is the peer's turn.
+func (b *blockServer) send(ctx context.Context, id uint64, hash chainhash.Hash, size int64) (status, error) {
+	switch err := b.x.gate.acquire(ctx, b.r.gone, &b.r.turn, size, b.x.o.BusyAfter); {
+	case errors.Is(err, errBusy):
+		return statusBusy, nil
+	case err != nil:
+		return 0, err
+	}
+	defer b.x.gate.release(size)
+	raw, err := b.x.o.Chain.Block(hash)
+	if err == nil && int64(len(raw)) != size {
+		err = fmt.Errorf("%d bytes where the index says %d", len(raw), size)
+	}
+	if err != nil {
+		// The peer hears that we lack it; if it is our own trouble, the operator hears why.
+		if n, ok := b.x.unreadable.allow(b.x.o.Now()); ok && !errors.Is(err, chain.ErrNotFound) {
+			b.x.log.Error("block cannot be served", "hash", hash, "err", err, "suppressed", n)
+		}
+		return statusNotFound, nil
+	}
+	return statusOK, b.write(&frame{ID: id, Length: size}, raw)
 }
 
 func (b *blockServer) write(f *frame, raw []byte) error {

@@ -20,17 +20,19 @@ import (
 )
 
 const (
-	maxPulls       = 8                // header pulls at once, near the tip
-	nearHeaders    = MaxHeaders       // a peer ahead by no more than this is asked besides others
-	pullSlow       = 3 * time.Second  // without progress of the pulls, another peer is asked too
-	retryPull      = 30 * time.Second // before a peer whose claim did not come true is asked again
-	maxWishes      = 256              // remembered hashes of FetchFrom
-	wishAgain      = 30 * time.Second
-	tickEvery      = 100 * time.Millisecond
-	maxHysteresis  = 10 * time.Second // a synced node may be a block or two behind for so long
-	hysteresisGap  = 2
-	firstFetchGap  = 3 // blocks that gossip may be about to bring
-	maxRetargetGap = 2 * time.Second
+	maxPulls        = 8               // header pulls at once, near the tip
+	nearHeaders     = MaxHeaders      // a peer ahead by no more than this is asked besides others
+	pullSlow        = 3 * time.Second // without progress of the pulls, another peer is asked too
+	retryPull       = 5 * time.Second // before a peer whose claim did not come true is asked again; doubles
+	maxWishes       = 256             // remembered hashes of FetchFrom
+	wishAgain       = 30 * time.Second
+	tickEvery       = 100 * time.Millisecond
+	maxHysteresis   = 10 * time.Second // a synced node may be a block or two behind for so long
+	hysteresisGap   = 2
+	firstFetchGap   = 3 // blocks that gossip may be about to bring
+	maxRetargetGap  = 2 * time.Second
+	maxPullFailures = 3               // in a row: the peer is of no use
+	refusedAgain    = 5 * time.Second // before a block that may become valid is fetched again
 )
 
 // Events of the loop, besides blockEvents, pullProgress, pulled, verdictEvent
@@ -97,11 +99,13 @@ type peerSync struct {
 	tipAt     time.Time      // when tip last changed
 	greeting  bool           // tip is from the hello: gossip will not bring it
 	common    chainhash.Hash // highest header known to be on its chain
-	exhausted chainhash.Hash // tip whose headers it did not send when asked
-	notBefore time.Time      // no pull until then
 	pulling   bool
-	wished    bool // a wish wants its headers, whatever its tip
-	told      bool // low, high and rtt went to the scheduler
+	pullTip   chainhash.Hash // tip when the latest pull began
+	doubts    int            // pulls in a row that ended well without what it claims
+	failures  int            // pulls in a row that failed
+	notBefore time.Time      // no pull until then
+	wished    bool           // a wish wants its headers, whatever its tip
+	told      bool           // low, high and rtt went to the scheduler
 	low, high int32
 	rtt       time.Duration
 }
@@ -404,10 +408,13 @@ func (d *driver) onBlocks(ctx context.Context, e blockEvents) {
 
 func (d *driver) onVerdict(ctx context.Context, e verdictEvent) {
 	v := &e.verdict
-	if at, ok := d.x.o.Chain.Ancestor(d.best.Hash, e.height); !ok || at != v.Hash {
-		if v.Outcome != chain.Refused { // the target has moved to another branch meanwhile
-			return
+	at, ok := d.x.o.Chain.Ancestor(d.best.Hash, e.height)
+	if wanted := ok && at == e.hash; !wanted {
+		// The target has moved to another branch meanwhile.
+		if v.Outcome == chain.Refused {
+			d.blameClaimants(ctx, e)
 		}
+		return
 	}
 	switch v.Outcome {
 	case chain.Connected:
@@ -444,17 +451,32 @@ func (d *driver) onRefused(ctx context.Context, e verdictEvent) {
 		d.step(ctx, ibd.Rejected{Height: e.height, BlameSender: true})
 	default:
 		d.step(ctx, ibd.Rejected{Height: e.height})
-		// Whoever says that its validated chain holds this block follows other
-		// rules, whether or not it sent it.
-		if rule.Blame == consensus.BlameBlock {
-			for _, p := range d.sorted() {
-				if at, ok := d.x.o.Chain.Ancestor(p.tip.Hash, e.height); ok && at == e.verdict.Hash {
-					id := p.r.id
-					d.x.tasks.Go(func() { d.x.blame(id, "its chain holds an invalid block: "+rule.Error()) })
-				}
-			}
+		d.blameClaimants(ctx, e)
+		// The chain has another best header now, or the block may become valid later.
+		d.bestMoved = true
+		best, _ := d.x.o.Chain.BestHeader()
+		if at, ok := d.x.o.Chain.Ancestor(best.Hash, e.height); ok && at == e.hash {
+			d.targetAt = d.x.o.Now().Add(refusedAgain)
 		}
-		d.bestMoved = true // the chain has another best header now
+	}
+}
+
+// blameClaimants blames whoever says that its validated chain holds a block
+// that is invalid for ever: it follows other rules, whether or not it sent it.
+func (d *driver) blameClaimants(ctx context.Context, e verdictEvent) {
+	var rule *consensus.RuleError
+	if !errors.As(e.verdict.Err, &rule) || rule.Blame != consensus.BlameBlock {
+		return
+	}
+	for _, p := range d.sorted() {
+		if at, ok := d.x.o.Chain.Ancestor(p.tip.Hash, e.height); ok && at == e.hash {
+			r := p.r
+			d.x.tasks.Go(func() {
+				if ctx.Err() == nil && d.x.remote(r.id) == r {
+					d.x.blame(r.id, "its chain holds an invalid block: "+rule.Error())
+				}
+			})
+		}
 	}
 }
 
@@ -504,7 +526,7 @@ func (d *driver) considerPulls(ctx context.Context) {
 
 // wants reports whether the headers of a peer's tip are worth asking for.
 func (d *driver) wants(p *peerSync, best *chain.Tip, now time.Time) bool {
-	if p.tip.Hash == p.exhausted || headerKnown(d.x.o.Chain, p.tip.Hash) {
+	if headerKnown(d.x.o.Chain, p.tip.Hash) {
 		return false
 	}
 	// A block that is being flooded overtakes nothing: give gossip its chance.
@@ -515,7 +537,7 @@ func (d *driver) wants(p *peerSync, best *chain.Tip, now time.Time) bool {
 }
 
 func (d *driver) startPull(ctx context.Context, p *peerSync, now time.Time) {
-	p.pulling, p.wished = true, false
+	p.pulling, p.wished, p.pullTip = true, false, p.tip.Hash
 	d.pulls++
 	d.pullMoved = now
 	d.tell(ctx, now) // a short sync is over before the next tick
@@ -542,21 +564,29 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 	now := d.x.o.Now()
 	if p := d.peers[ibd.PeerID(e.from.id)]; p != nil && p.r == e.from {
 		p.pulling = false
+		if e.last != (chainhash.Hash{}) {
+			p.common = e.last
+		}
+		if e.tip.Work != nil && e.tip.Work.Cmp(p.tip.Work) > 0 {
+			p.tip, p.tipAt = e.tip, now
+		}
 		switch {
-		case e.err != nil:
-			p.notBefore = now.Add(retryPull)
-			d.x.log.Debug("headers pull failed", "peer", e.from.id, "err", e.err)
+		case headerKnown(d.x.o.Chain, p.pullTip):
+			p.doubts, p.failures = 0, 0
+		case e.err == nil || tooLittleWork(e.err):
+			// It did not bring what it claimed: it was on another branch by then, or
+			// it lies. The more often, the later it is asked again.
+			p.doubts = min(p.doubts+1, 6)
+			p.notBefore = now.Add(retryPull << (p.doubts - 1))
 		default:
-			if e.last != (chainhash.Hash{}) {
-				p.common = e.last
+			p.failures++
+			p.notBefore = now.Add(retryPull << (p.failures - 1))
+			if p.failures >= maxPullFailures && e.blame == "" && ctx.Err() == nil {
+				d.x.tasks.Go(func() { d.x.disconnect(e.from.id, "does not send the headers it claims to have") })
 			}
-			if e.tip.Work != nil && e.tip.Hash != p.tip.Hash && e.tip.Work.Cmp(p.tip.Work) > 0 {
-				p.tip, p.tipAt = e.tip, now
-			}
-			if !headerKnown(d.x.o.Chain, p.tip.Hash) {
-				// It did not send what it claims: it may be about to, or it lies.
-				p.exhausted = p.tip.Hash
-			}
+		}
+		if e.err != nil {
+			d.x.log.Debug("headers pull failed", "peer", e.from.id, "err", e.err)
 		}
 	}
 	if best, _ := d.x.o.Chain.BestHeader(); best.Hash != d.best.Hash {
@@ -615,12 +645,6 @@ func (d *driver) onTick(ctx context.Context) {
 		if d.bestMoved && !now.Before(d.targetAt) {
 			d.retarget(ctx)
 		}
-		for _, p := range d.peers {
-			// A claim that did not come true may do so later.
-			if p.exhausted == p.tip.Hash && p.exhausted != (chainhash.Hash{}) && now.Sub(p.tipAt) > retryPull {
-				p.exhausted, p.tipAt = chainhash.Hash{}, now
-			}
-		}
 		d.considerPulls(ctx)
 		if d.targeted {
 			d.step(ctx, ibd.Tick{})
@@ -653,11 +677,11 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 	}
 	stats := d.sched.Stats()
 
-	// The best peer whose claim is more than our headers and not refuted.
+	// The best peer whose claim is more than our headers and not in doubt.
 	var ahead *peerSync
 	target := best.Height
 	for _, p := range d.sorted() {
-		if p.tip.Work.Cmp(best.Work) > 0 && p.tip.Hash != p.exhausted && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
+		if p.tip.Work.Cmp(best.Work) > 0 && p.doubts == 0 && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
 			ahead = p
 			target = max(target, p.tip.Height)
 		}
@@ -687,7 +711,7 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 		s.BehindS = max(0, best.Time.Sub(tip.Time).Seconds())
 	}
 
-	s.State = d.judge(now, &tip, &best, ahead, target)
+	s.State = d.judge(now, &tip, &best, ahead)
 	switch {
 	case d.trouble != nil:
 		s.Reason = "chain takes no blocks: " + d.trouble.Error()
@@ -715,7 +739,7 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 }
 
 // judge works out the state.
-func (d *driver) judge(now time.Time, tip, best *chain.Tip, ahead *peerSync, target int32) State {
+func (d *driver) judge(now time.Time, tip, best *chain.Tip, ahead *peerSync) State {
 	behind := ahead != nil || (best.Hash != tip.Hash && best.Work.Cmp(tip.Work) > 0)
 	switch {
 	case !d.ready:
@@ -726,8 +750,13 @@ func (d *driver) judge(now time.Time, tip, best *chain.Tip, ahead *peerSync, tar
 		d.behindAt = time.Time{}
 		return Synced
 	}
+	// What a peer only claims does not unsettle a synced node: headers do.
+	if d.state == Synced && best.Hash == tip.Hash {
+		d.behindAt = time.Time{}
+		return Synced
+	}
 	// A new block is no new sync: it is on its way.
-	if d.state == Synced && target-tip.Height <= hysteresisGap {
+	if d.state == Synced && best.Height-tip.Height <= hysteresisGap {
 		if d.behindAt.IsZero() {
 			d.behindAt = now
 		}

@@ -38,6 +38,8 @@ type Exchange struct {
 	rescan chan struct{} // conns was full
 	said   logLimit      // peer connected and disconnected
 
+	unreadable logLimit // blocks on disk that cannot be served
+
 	mu       sync.Mutex // guards what follows, held for an instant, never over a call out
 	peers    map[peer.ID]*remote
 	greeting map[peer.ID]int  // hello streams whose handshake is under way
@@ -62,16 +64,17 @@ func New(o Options) (*Exchange, error) {
 	}
 	x := &Exchange{
 		o: o, log: o.Logger, nonce: rand.Uint64() | 1, limits: Limits(o.ChainID),
-		gate:     newGate(o.ServeBytes),
-		budget:   newBudget(o.Limits.MaxRequests, o.Limits.MaxBytes),
-		conns:    make(chan peer.ID, 1024),
-		rescan:   make(chan struct{}, 1),
-		said:     logLimit{limiter: rate.NewLimiter(2, 50)},
-		peers:    make(map[peer.ID]*remote),
-		greeting: make(map[peer.ID]int),
-		calling:  make(map[peer.ID]bool),
-		changed:  make(chan struct{}),
-		foreign:  make(map[peer.ID]time.Time),
+		gate:       newGate(o.ServeBytes),
+		budget:     newBudget(o.Limits.MaxRequests, o.Limits.MaxBytes),
+		conns:      make(chan peer.ID, 1024),
+		rescan:     make(chan struct{}, 1),
+		said:       logLimit{limiter: rate.NewLimiter(2, 50)},
+		unreadable: logLimit{limiter: rate.NewLimiter(rate.Every(time.Minute), 1)},
+		peers:      make(map[peer.ID]*remote),
+		greeting:   make(map[peer.ID]int),
+		calling:    make(map[peer.ID]bool),
+		changed:    make(chan struct{}),
+		foreign:    make(map[peer.ID]time.Time),
 	}
 	x.driver = newDriver(x, sched)
 	return x, nil

@@ -7,21 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/libp2p/go-libp2p/core/network"
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/ibd"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // serveHeadersWith makes n answer each headers request with f.
@@ -56,8 +57,6 @@ func TestBadHeaders(t *testing.T) {
 	source := newFakeChain()
 	source.grow(t, 100, 1, 300)
 	other := makeBlocks(chainhash.Hash{9}, time.Unix(0, 0), 10, 3, fixedSize(300))
-	invalid := headersOf(source.branch()[:1])
-	invalid = append(invalid, invalid...)
 	reply := func(start int32, raw []byte) func(network.Stream, headersRequest) error {
 		return func(s network.Stream, _ headersRequest) error {
 			tip, _ := source.Tip()
@@ -91,7 +90,7 @@ func TestBadHeaders(t *testing.T) {
 		}, "protocol violation"},
 		{"none", reply(1, nil), ""},
 		{"silence", func(network.Stream, headersRequest) error { return nil }, ""},
-		{"reset", func(network.Stream, headersRequest) error { return errors.New("reset") }, ""},
+		{"resets", func(network.Stream, headersRequest) error { return errors.New("reset") }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -461,5 +460,48 @@ func TestLimitsNameEveryProtocol(t *testing.T) {
 	}
 	if len(limits) > 0 {
 		t.Errorf("not served: %v", limits)
+	}
+}
+
+// TestEmptyClaims: a peer that claims work which it cannot show, again and
+// again, neither unsettles a synced node nor starts a sync.
+func TestEmptyClaims(t *testing.T) {
+	source := newFakeChain()
+	source.grow(t, 20, 1, 300)
+	s, n := newNode(t, source), newNode(t, newFakeChain())
+	connect(t, n.host, s.host)
+	awaitTip(t, n, source)
+	eventually(t, "synced", func() bool { return n.Sync().State == Synced })
+	before := strings.Count(n.logs.String(), "sync started")
+
+	liar := newNode(t, newFakeChain())
+	liar.stop()
+	var asked atomic.Int32
+	serveHeadersWith(t, liar, func(s network.Stream, _ headersRequest) error {
+		asked.Add(1)
+		r := headersReply{Start: 21, Tip: TipInfo{Height: 1 << 20, Hash: fill(9), Work: big.NewInt(1 << 40)}}
+		_, err := s.Write(appendDelimited(nil, r.append(nil)))
+		return err
+	})
+	hs := greetByHand(t, liar, n)
+	for i := range 8 {
+		tip := TipInfo{Height: 1 << 20, Hash: fill(byte(10 + i)), Work: big.NewInt(1 << 40)}
+		if _, err := hs.Write(appendDelimited(nil, (&helloMessage{Tip: &tip}).append(nil))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the claim was examined", func() bool {
+		return asked.Load() > 0 && slices.ContainsFunc(n.Peers(), func(p Peer) bool { return p.Hash == fill(17) })
+	})
+	source.grow(t, 1, 50, 300) // the loop has gone round when this is here
+	awaitTip(t, n, source)
+	if st := n.Sync(); st.State != Synced {
+		t.Errorf("state %s: %s", st.State, st.Reason)
+	}
+	if got := strings.Count(n.logs.String(), "sync started"); got != before {
+		t.Errorf("%d syncs started", got-before)
+	}
+	if a := asked.Load(); a > 3 {
+		t.Errorf("asked %d times", a)
 	}
 }

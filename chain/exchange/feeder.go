@@ -5,9 +5,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/chain"
+	"dunlin/chain/consensus"
 )
 
 // feeder submits delivered blocks to the chain in order, with many tickets open,
@@ -29,8 +31,8 @@ type feedItem struct {
 
 // verdictEvent is the chain's answer on a delivered block.
 type verdictEvent struct {
-	peer    string
 	height  int32
+	hash    chainhash.Hash
 	verdict chain.Verdict
 }
 
@@ -120,7 +122,7 @@ func (f *feeder) collect(ctx context.Context, tickets <-chan openTicket) {
 					f.x.driver.post(ctx, troubleEvent{})
 				}
 				backoff = least
-				f.x.driver.post(ctx, verdictEvent{t.peer, t.height, v})
+				f.x.driver.post(ctx, verdictEvent{t.height, chainhash.DoubleHashH(t.raw[:consensus.HeaderBytes]), v})
 				break
 			}
 			// At once the first time: this verdict may be from before the trouble ended.

@@ -112,11 +112,11 @@ type budget struct {
 	bytes    int64
 	maxReqs  int
 	maxBytes int64
-	freed    chan struct{} // closed and replaced when something was given back
+	freed    chan struct{} // closed when something was given back; nil while nobody waits
 }
 
 func newBudget(requests int, bytes int64) *budget {
-	return &budget{maxReqs: requests, maxBytes: bytes, freed: make(chan struct{})}
+	return &budget{maxReqs: requests, maxBytes: bytes}
 }
 
 // take counts a request in, or returns a channel closed when it may be tried again.
@@ -124,6 +124,9 @@ func (b *budget) take(bytes int64) (wait <-chan struct{}, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.requests >= b.maxReqs || b.bytes+bytes > b.maxBytes {
+		if b.freed == nil {
+			b.freed = make(chan struct{})
+		}
 		return b.freed, false
 	}
 	b.requests++
@@ -140,8 +143,10 @@ func (b *budget) give(requests int, bytes int64) {
 	defer b.mu.Unlock()
 	b.requests -= requests
 	b.bytes -= bytes
-	close(b.freed)
-	b.freed = make(chan struct{})
+	if b.freed != nil {
+		close(b.freed)
+		b.freed = nil
+	}
 }
 
 func (b *budget) used() (requests int, bytes int64) {

@@ -344,7 +344,7 @@ func (x *Exchange) attach(s network.Stream, h *Hello) (r *remote, first bool, er
 func (x *Exchange) arrived(ctx context.Context, r *remote) {
 	x.tasks.Go(func() { r.blocks.run(ctx) })
 	x.driver.post(ctx, peerReady{r})
-	x.logPeer(ctx, "peer connected", r, slog.String("agent", r.hello.Agent), slog.Int64("height", int64(r.hello.Tip.Height)))
+	x.logPeer(ctx, true, r, slog.String("agent", r.hello.Agent), slog.Int64("height", int64(r.hello.Tip.Height)))
 	x.o.OnHello(r.snapshot())
 }
 
@@ -374,12 +374,13 @@ func (x *Exchange) detach(ctx context.Context, r *remote) {
 	if reason == "" {
 		reason = "it left"
 	}
-	x.logPeer(ctx, "peer disconnected", r, slog.String("reason", reason), slog.Duration("after", x.o.Now().Sub(r.since).Round(time.Millisecond)))
+	x.logPeer(ctx, false, r, slog.String("reason", reason), slog.Duration("after", x.o.Now().Sub(r.since).Round(time.Millisecond)))
 	x.o.OnGone(r.id)
 	x.rescanSoon() // another connection to it may be left: greet again
 }
 
-func (x *Exchange) logPeer(ctx context.Context, msg string, r *remote, attrs ...slog.Attr) {
+// logPeer tells that a peer came or went.
+func (x *Exchange) logPeer(ctx context.Context, came bool, r *remote, attrs ...slog.Attr) {
 	n, ok := x.said.allow(x.o.Now())
 	if !ok {
 		return
@@ -403,7 +404,11 @@ func (x *Exchange) logPeer(ctx context.Context, msg string, r *remote, attrs ...
 	if n > 0 {
 		attrs = append(attrs, slog.Int64("suppressed", n))
 	}
-	x.log.LogAttrs(ctx, slog.LevelInfo, msg, attrs...)
+	if came {
+		x.log.LogAttrs(ctx, slog.LevelInfo, "peer connected", attrs...)
+	} else {
+		x.log.LogAttrs(ctx, slog.LevelInfo, "peer disconnected", attrs...)
+	}
 }
 
 // talk tells our tip and listens to theirs until the stream ends.

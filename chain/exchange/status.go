@@ -8,6 +8,7 @@ import (
 // State says what a node does to keep up with its peers.
 type State string
 
+// The states, as status and API name them.
 const (
 	Starting   State = "starting"   // the chain replays what it has on disk
 	Connecting State = "connecting" // no peer whose hello is complete

@@ -23,6 +23,7 @@ func violation(format string, args ...any) error {
 // Services says what a peer offers, one bit each. Unknown bits are kept.
 type Services uint64
 
+// The services of this version.
 const (
 	ServeBlocks Services = 1 << 0 // headers and blocks from its lowest served height on
 	ServeTxs    Services = 1 << 1 // transactions of blocks and of its mempool

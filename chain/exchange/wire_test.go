@@ -252,6 +252,7 @@ func TestHelloIDs(t *testing.T) {
 // fuzz checks that a decoder neither panics nor blames anybody else than the
 // sender, and that what it accepts survives a round trip.
 func fuzz[T any](f *testing.F, decode func([]byte) (T, error), encode func(*T) []byte) {
+	f.Helper()
 	for _, v := range vectors() {
 		f.Add(v.msg)
 	}
