@@ -71,6 +71,9 @@ type driver struct {
 	pulls     int
 	pullMoved time.Time // a pull brought something
 
+	withheld map[chainhash.Hash]withheldBlock // while there is one on the best header chain, see goal
+	gained   time.Time                        // a block was validated or stored, or the target is new
+
 	// The story.
 	received  atomic.Int64 // bytes of blocks
 	meter     rateMeter
@@ -119,15 +122,16 @@ type heldKey struct {
 func newDriver(x *Exchange, sched *ibd.Scheduler) *driver {
 	return &driver{
 		x: x, sched: sched, feed: newFeeder(x),
-		events: make(chan any, 256),
-		wishes: make(chan wish, 64),
-		peers:  make(map[ibd.PeerID]*peerSync),
-		held:   make(map[heldKey][]byte),
-		wished: make(map[chainhash.Hash]time.Time),
-		pace:   rate.NewLimiter(4, 16),
-		state:  Starting,
-		status: SyncStatus{State: Starting},
-		stalls: logLimit{limiter: rate.NewLimiter(0.5, 4)},
+		events:   make(chan any, 256),
+		wishes:   make(chan wish, 64),
+		peers:    make(map[ibd.PeerID]*peerSync),
+		held:     make(map[heldKey][]byte),
+		wished:   make(map[chainhash.Hash]time.Time),
+		withheld: make(map[chainhash.Hash]withheldBlock),
+		pace:     rate.NewLimiter(4, 16),
+		state:    Starting,
+		status:   SyncStatus{State: Starting},
+		stalls:   logLimit{limiter: rate.NewLimiter(0.5, 4)},
 	}
 }
 
@@ -326,7 +330,7 @@ func (d *driver) serves(p *peerSync) int32 {
 
 func (d *driver) onBest(ctx context.Context) {
 	now := d.x.o.Now()
-	best, _ := d.x.o.Chain.BestHeader()
+	best := d.goal()
 	tip, _ := d.x.o.Chain.Tip()
 	at := d.targetAt
 	// A header or two that no pull of ours brought come with their blocks: gossip, a
@@ -352,7 +356,7 @@ func (d *driver) retarget(ctx context.Context) {
 	}
 	c := d.x.o.Chain
 	started := time.Now()
-	best, _ := c.BestHeader()
+	best := d.goal()
 	tip, _ := c.Tip()
 	_, base, _ := c.Fork(tip.Hash, best.Hash)
 	keep := base
@@ -362,6 +366,9 @@ func (d *driver) retarget(ctx context.Context) {
 	t := ibd.Target{Base: base, Best: best.Height, Keep: keep}
 	if base < best.Height {
 		t.Have = c.Have(best.Hash, base, best.Height)
+	}
+	if best.Hash != d.best.Hash {
+		d.gained = d.x.o.Now()
 	}
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
 	d.step(ctx, t)
@@ -379,7 +386,7 @@ func (d *driver) onTip(ctx context.Context) {
 	}
 	// Blocks also connect that nobody delivered here, from gossip or from disk.
 	if _, h, ok := d.x.o.Chain.Fork(tip.Hash, d.best.Hash); ok && h > d.connected {
-		d.connected = h
+		d.connected, d.gained = h, d.x.o.Now()
 		d.step(ctx, ibd.Connected{Height: h})
 	}
 	if d.syncing && tip.Hash == d.best.Hash {
@@ -420,6 +427,7 @@ func (d *driver) onVerdict(ctx context.Context, e verdictEvent) {
 	case chain.Connected:
 		d.connectedTo(ctx, e.height)
 	case chain.SideChain, chain.Stored:
+		d.gained = d.x.o.Now()
 		d.step(ctx, ibd.Stored{Height: e.height})
 	case chain.Duplicate:
 		if s, _ := d.x.o.Chain.Status(v.Hash); s.Active {
@@ -436,7 +444,7 @@ func (d *driver) onVerdict(ctx context.Context, e verdictEvent) {
 
 func (d *driver) connectedTo(ctx context.Context, height int32) {
 	if height > d.connected {
-		d.connected = height
+		d.connected, d.gained = height, d.x.o.Now()
 		d.step(ctx, ibd.Connected{Height: height})
 	}
 }
@@ -510,16 +518,15 @@ func (d *driver) considerPulls(ctx context.Context) {
 			}
 			return 1
 		}
-		return cmp.Or(b.tip.Work.Cmp(a.tip.Work), cmp.Compare(a.rtt, b.rtt))
+		// Claims are free: who has shown nothing for them comes last.
+		return cmp.Or(cmp.Compare(a.doubts+a.failures, b.doubts+b.failures), b.tip.Work.Cmp(a.tip.Work), cmp.Compare(a.rtt, b.rtt))
 	})
 	for _, p := range candidates {
 		near := p.wished || p.tip.Height-best.Height <= nearHeaders
 		slow := now.Sub(d.pullMoved) > pullSlow
 		switch {
-		case d.pulls == 0, near && d.pulls < maxPulls, slow && d.pulls < 3:
+		case d.pulls == 0, (near || slow) && d.pulls < maxPulls:
 			d.startPull(ctx, p, now)
-		default:
-			return
 		}
 	}
 }
@@ -589,7 +596,7 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 			d.x.log.Debug("headers pull failed", "peer", e.from.id, "err", e.err)
 		}
 	}
-	if best, _ := d.x.o.Chain.BestHeader(); best.Hash != d.best.Hash {
+	if best := d.goal(); best.Hash != d.best.Hash {
 		d.targetAt = now // ours: no grace
 		d.retarget(ctx)
 	} else if p := d.peers[ibd.PeerID(e.from.id)]; p != nil {
@@ -642,6 +649,7 @@ func (d *driver) onWish(ctx context.Context, w wish) {
 func (d *driver) onTick(ctx context.Context) {
 	now := d.x.o.Now()
 	if d.ready {
+		d.watchFront(now)
 		if d.bestMoved && !now.Before(d.targetAt) {
 			d.retarget(ctx)
 		}
@@ -669,7 +677,7 @@ func (d *driver) sorted() []*peerSync {
 func (d *driver) tell(ctx context.Context, now time.Time) {
 	c := d.x.o.Chain
 	tip, _ := c.Tip()
-	best, _ := c.BestHeader()
+	best := d.goal()
 	received := d.received.Load()
 	if tip.Height != d.lastTip || best.Height != d.lastBest || received != d.lastBytes {
 		d.lastTip, d.lastBest, d.lastBytes = tip.Height, best.Height, received
@@ -681,7 +689,7 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 	var ahead *peerSync
 	target := best.Height
 	for _, p := range d.sorted() {
-		if p.tip.Work.Cmp(best.Work) > 0 && p.doubts == 0 && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
+		if p.tip.Work.Cmp(best.Work) > 0 && p.doubts == 0 && !d.lacks(p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
 			ahead = p
 			target = max(target, p.tip.Height)
 		}
