@@ -67,8 +67,8 @@ func New(o Options) (*Miner, error) {
 	if o.Chain == nil || o.Engine == nil || o.Sealer == nil {
 		errs = append(errs, errors.New("chain, engine and sealer are required"))
 	}
-	if len(o.PayTo) == 0 {
-		errs = append(errs, errors.New("pay to: an output script is required"))
+	if !payable(o.PayTo) {
+		errs = append(errs, ErrPayTo)
 	}
 	if len(o.CoinbaseText) > MaxCoinbaseTextBytes {
 		errs = append(errs, fmt.Errorf("coinbase text %q: %w", o.CoinbaseText, ErrTextTooLong))
@@ -158,13 +158,14 @@ func (m *Miner) Run(ctx context.Context) error {
 		}
 		b, v, err := m.attempt(ctx, "", templateAge, toggled)
 		switch {
-		case err != nil && ctx.Err() == nil:
+		case ctx.Err() != nil:
+		case err != nil:
 			m.log.Error("mining", "err", err)
 			wait(ctx, retryAfter, toggled, nil)
 		case b == nil: // the tip moved, the template grew old, or we were stopped
 		case v.Outcome == chain.Connected, v.Outcome == chain.SideChain:
 		default:
-			m.log.Error("own block not accepted", "hash", v.Hash, "height", v.Height, "err", v.Err)
+			m.log.Error("own block not accepted", "hash", b.Hash, "height", v.Height, "err", v.Err)
 			wait(ctx, retryAfter, toggled, nil)
 		}
 	}
@@ -189,8 +190,10 @@ func (m *Miner) MineOne(ctx context.Context, data string) (*consensus.Block, int
 			continue // another block came first
 		case v.Outcome == chain.Connected:
 			return b, v.Height, nil
+		case v.Err != nil:
+			return nil, 0, fmt.Errorf("own block %s at height %d not accepted: %w", b.Hash, v.Height, v.Err)
 		default:
-			return nil, 0, fmt.Errorf("own block %s at height %d not accepted: %w", v.Hash, v.Height, v.Err)
+			return nil, 0, fmt.Errorf("own block %s at height %d not accepted: outcome %d", b.Hash, v.Height, v.Outcome)
 		}
 	}
 }
@@ -201,11 +204,13 @@ func (m *Miner) MineOne(ctx context.Context, data string) (*consensus.Block, int
 func (m *Miner) attempt(ctx context.Context, data string, age time.Duration, stop <-chan struct{}) (*consensus.Block, chain.Verdict, error) {
 	tip, moved := m.o.Chain.Tip()
 	var entries []mempool.Entry
-	if m.o.Pool != nil && m.o.Pool.Tip() == tip.Hash { // a pool that lags would give spent inputs
-		entries = m.o.Pool.Entries()
+	if m.o.Pool != nil {
+		// Not there: an empty block is better than none.
+		entries, _ = m.o.Pool.Snapshot(ctx, tip.Hash)
 	}
 	t, err := NewTemplate(m.o.Chain, m.o.Engine, tip, TemplateOptions{
 		PayTo: m.o.PayTo, CoinbaseText: m.o.CoinbaseText, Data: data, Now: m.o.Now(), Entries: entries,
+		ExtraNonce: rand.Uint64(),
 	})
 	if errors.Is(err, errTipGone) {
 		return nil, chain.Verdict{}, nil

@@ -5,10 +5,8 @@
 package mining
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/blockchain"
@@ -33,8 +31,11 @@ const (
 	coinbaseWeight = 4000
 	// coinbaseSigOps is set aside for the coinbase's own outputs.
 	coinbaseSigOps = 400
-	// blockVersion is BIP9's top bits with no signal.
-	blockVersion = 0x20000000
+	// maxPayToBytes keeps an output script of the operator's within both.
+	maxPayToBytes = 100
+	maxMoney      = btcutil.MaxSatoshi
+	// maxMisses ends the search for what still fits into an almost full block.
+	maxMisses = 1000
 )
 
 // ErrDataTooLong is returned for data over MaxDataBytes.
@@ -42,6 +43,9 @@ var ErrDataTooLong = fmt.Errorf("data is longer than %d bytes", MaxDataBytes)
 
 // ErrTextTooLong is returned for a coinbase text over MaxCoinbaseTextBytes.
 var ErrTextTooLong = fmt.Errorf("coinbase text is longer than %d bytes", MaxCoinbaseTextBytes)
+
+// ErrPayTo is returned for an output script that the coinbase cannot have.
+var ErrPayTo = fmt.Errorf("pay to: an output script of 1 to %d bytes with few signature operations is required", maxPayToBytes)
 
 // errTipGone means that the tip was reorganised away between two reads.
 var errTipGone = errors.New("the tip changed")
@@ -54,7 +58,6 @@ type Template struct {
 	Fees   int64         // satoshi, of Txs[1:]
 
 	text       string
-	segwit     bool
 	extraNonce uint64
 }
 
@@ -64,11 +67,15 @@ type TemplateOptions struct {
 	CoinbaseText string // in the coinbase script, at most MaxCoinbaseTextBytes
 	Data         string // in an OP_RETURN output, at most MaxDataBytes; "" none
 	Now          time.Time
-	Entries      []mempool.Entry // candidates, parents before children
+	Entries      []mempool.Entry // candidates, all valid on the tip, parents before children
+	// ExtraNonce is where the search starts. Whoever makes several templates on
+	// one tip gives each its own, or the same block may be found twice.
+	ExtraNonce uint64
 }
 
-// NewTemplate builds a block on top of tip. Entries whose parents do not fit, or
-// that are not final, are left out.
+// NewTemplate builds a block on top of tip: what pays most, packages of
+// unconfirmed transactions together. Entries whose parents are not among them or
+// do not fit are left out.
 func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o TemplateOptions) (*Template, error) {
 	if len(o.Data) > MaxDataBytes {
 		return nil, ErrDataTooLong
@@ -76,32 +83,32 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	if len(o.CoinbaseText) > MaxCoinbaseTextBytes {
 		return nil, ErrTextTooLong
 	}
+	if !payable(o.PayTo) {
+		return nil, ErrPayTo
+	}
 	p := c.Params()
 	past, ok := c.Past(tip.Hash)
 	if !ok {
 		return nil, errTipGone
 	}
 	height := tip.Height + 1
-	mtp := consensus.MedianTimePast(past)
-	now := time.Unix(max(o.Now.Unix(), mtp+1), 0)
+	when := time.Unix(max(o.Now.Unix(), earliest(p, past)), 0)
 	t := &Template{
 		Height: height,
 		text:   o.CoinbaseText,
-		segwit: height >= p.SegwitHeight,
 		Header: consensus.Header{BlockHeader: wire.BlockHeader{
-			Version:   blockVersion,
+			Version:   p.BlockVersion(height),
 			PrevBlock: tip.Hash,
-			Timestamp: now,
-			Bits:      engine.NextBits(past, now),
+			Timestamp: when,
+			Bits:      engine.NextBits(past, when),
 		}},
 	}
-	finalTime := now
-	if height >= p.CSVHeight { // BIP113
-		finalTime = time.Unix(mtp, 0)
+	if p.SealBytes > 0 { // the sealer's to fill
+		t.Header.Seal = make([]byte, p.SealBytes)
 	}
-	chosen := choose(p, o.Entries, height, finalTime)
-	for _, e := range chosen {
-		t.Fees += e.Fee
+	cutoff := when.Unix()
+	if height >= p.CSVHeight { // BIP113
+		cutoff = consensus.MedianTimePast(past)
 	}
 	coinbase := wire.NewMsgTx(2)
 	in := &wire.TxIn{
@@ -113,7 +120,13 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 		in.Sequence--
 	}
 	coinbase.AddTxIn(in)
-	coinbase.AddTxOut(wire.NewTxOut(p.Subsidy(height)+t.Fees, o.PayTo))
+	t.Txs = append(t.Txs, coinbase)
+	for _, e := range choose(p, o.Entries, height, cutoff) {
+		t.Fees += e.Fee
+		t.Txs = append(t.Txs, e.Tx)
+	}
+	// A network may mint more at once than an output may hold: the rest is lost.
+	coinbase.AddTxOut(wire.NewTxOut(min(p.Subsidy(height)+t.Fees, maxMoney), o.PayTo))
 	if o.Data != "" {
 		script, err := txscript.NullDataScript([]byte(o.Data))
 		if err != nil {
@@ -121,20 +134,45 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 		}
 		coinbase.AddTxOut(wire.NewTxOut(0, script))
 	}
-	t.Txs = append(t.Txs, coinbase)
-	for _, e := range chosen {
-		t.Txs = append(t.Txs, e.Tx)
+	if height >= p.SegwitHeight {
+		var nonce [chainhash.HashSize]byte // BIP141's reserved value: zero
+		in.Witness = wire.TxWitness{nonce[:]}
+		coinbase.AddTxOut(wire.NewTxOut(0, consensus.WitnessCommitment(t.Txs, nonce)))
 	}
-	if t.segwit {
-		in.Witness = wire.TxWitness{make([]byte, 32)} // BIP141: the reserved value
-		coinbase.AddTxOut(wire.NewTxOut(0, commitment(t.Txs)))
-	}
-	return t, t.SetExtraNonce(0)
+	return t, t.SetExtraNonce(o.ExtraNonce)
 }
 
-// SetExtraNonce rewrites the coinbase script and the merkle root.
+// payable says whether a script is within what is set aside for the coinbase.
+func payable(script []byte) bool {
+	return len(script) > 0 && len(script) <= maxPayToBytes &&
+		txscript.GetSigOpCount(script)*blockchain.WitnessScaleFactor <= coinbaseSigOps
+}
+
+// earliest is the least time, in Unix seconds, that a child of past may have. Our
+// clock may be behind those of the miners before us, within the 2 h that rules
+// allow, or wrong.
+func earliest(p *consensus.Params, past consensus.Past) int64 {
+	parent := past.Height()
+	height := parent + 1
+	t := consensus.MedianTimePast(past) + 1
+	// The first block of a difficulty period may be little (BIP94: 600 s, BIP54:
+	// 7200 s) before its parent, the last of one not before the first (BIP54).
+	const period = 2016
+	if (p.BIP54 || p.EnforceBIP94) && height%period == 0 {
+		t = max(t, past.At(parent).Time)
+	}
+	if p.BIP54 && height%period == period-1 {
+		t = max(t, past.At(height-period+1).Time)
+	}
+	return t
+}
+
+// SetExtraNonce rewrites the coinbase script and the merkle root. Of n, 62 bits
+// count.
 func (t *Template) SetExtraNonce(n uint64) error {
-	b := txscript.NewScriptBuilder().AddInt64(int64(t.Height)) // BIP34
+	// The height (BIP34) comes first on every network, active or not: no coinbase
+	// has the id of one at another height (BIP30).
+	b := txscript.NewScriptBuilder().AddOps(consensus.HeightScript(t.Height))
 	b.AddInt64(int64(n & (1<<62 - 1)))
 	if t.text != "" {
 		b.AddData([]byte(t.text))
@@ -143,12 +181,9 @@ func (t *Template) SetExtraNonce(n uint64) error {
 	if err != nil {
 		return fmt.Errorf("coinbase script: %w", err)
 	}
-	if len(script) < 2 { // consensus: 2 to 100 bytes
-		script = append(script, txscript.OP_0)
-	}
 	t.extraNonce = n
-	t.Txs[0].TxIn[0].SignatureScript = script
-	t.Header.MerkleRoot = merkleRoot(t.Txs, false)
+	t.Txs[0].TxIn[0].SignatureScript = script // 2 to 75 bytes: the rule is 2 to 100
+	t.Header.MerkleRoot = consensus.MerkleRoot(t.Txs)
 	t.Header.Nonce = 0
 	return nil
 }
@@ -159,72 +194,4 @@ func (t *Template) NextExtraNonce() error { return t.SetExtraNonce(t.extraNonce 
 // Block encodes the template as it stands.
 func (t *Template) Block(p *consensus.Params) (*consensus.Block, error) {
 	return consensus.NewBlock(p, t.Header, t.Txs)
-}
-
-// choose picks entries by fee rate within weight and signature operations; a
-// child comes only with its parents.
-func choose(p *consensus.Params, entries []mempool.Entry, height int32, finalTime time.Time) []mempool.Entry {
-	index := make(map[chainhash.Hash]int, len(entries))
-	children := make([][]int, len(entries))
-	missing := make([]int, len(entries)) // parents not chosen yet
-	for i, e := range entries {
-		index[e.ID] = i
-		for _, parent := range e.Parents {
-			if j, ok := index[parent]; ok {
-				children[j] = append(children[j], i)
-			}
-			missing[i]++
-		}
-	}
-	ready := make([]int, 0, len(entries))
-	for i := range entries {
-		if missing[i] == 0 {
-			ready = append(ready, i)
-		}
-	}
-	better := func(a, b int) int { // fee rates as fractions, exactly
-		ea, eb := &entries[a], &entries[b]
-		if c := cmp.Compare(eb.Fee*int64(ea.Weight), ea.Fee*int64(eb.Weight)); c != 0 {
-			return c
-		}
-		return cmp.Compare(a, b)
-	}
-	slices.SortFunc(ready, better)
-	weight, sigOps := coinbaseWeight, coinbaseSigOps
-	var chosen []mempool.Entry
-	for len(ready) > 0 {
-		i := ready[0]
-		ready = ready[1:]
-		e := entries[i]
-		if weight+e.Weight > p.MaxBlockWeight || sigOps+e.SigOpCost > p.MaxBlockSigOpsCost ||
-			!blockchain.IsFinalizedTransaction(btcutil.NewTx(e.Tx), height, finalTime) {
-			continue // and so none of its children
-		}
-		weight += e.Weight
-		sigOps += e.SigOpCost
-		chosen = append(chosen, e)
-		for _, c := range children[i] {
-			if missing[c]--; missing[c] == 0 {
-				at, _ := slices.BinarySearchFunc(ready, c, better)
-				ready = slices.Insert(ready, at, c)
-			}
-		}
-	}
-	return chosen
-}
-
-func merkleRoot(txs []*wire.MsgTx, witness bool) chainhash.Hash {
-	us := make([]*btcutil.Tx, len(txs))
-	for i, tx := range txs {
-		us[i] = btcutil.NewTx(tx)
-	}
-	return blockchain.CalcMerkleRoot(us, witness)
-}
-
-// commitment returns BIP141's output script for a zero reserved value.
-func commitment(txs []*wire.MsgTx) []byte {
-	root := merkleRoot(txs, true)
-	var pre [64]byte
-	copy(pre[:], root[:])
-	return append([]byte{txscript.OP_RETURN, 0x24, 0xaa, 0x21, 0xa9, 0xed}, chainhash.DoubleHashB(pre[:])...)
 }

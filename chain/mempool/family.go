@@ -1,0 +1,131 @@
+package mempool
+
+import (
+	"slices"
+	"time"
+)
+
+// Limits on families, those of Bitcoin Core (policy/policy.h): they bound what a
+// change of one entry costs, and what must be mined before it can be.
+const (
+	maxAncestors    = 25          // with the transaction itself
+	maxDescendants  = 25          // of any ancestor, with itself
+	maxFamilyWeight = 4 * 101_000 // of either
+	maxReplaced     = 100         // entries that one replacement evicts (BIP125)
+)
+
+// contest says which entries e would replace, with their descendants, or why it
+// may not have its place. errMoved means that a parent of it is gone. Callers
+// hold mu.
+func (p *Pool) contest(e *entry) (replaced map[*entry]struct{}, err error) {
+	for _, parent := range e.parents {
+		if p.byID[parent.ID] != parent {
+			return nil, errMoved
+		}
+	}
+	if _, ok := p.byID[e.ID]; ok {
+		return nil, refuse("txn-already-in-mempool", "")
+	}
+	if replaced, err = p.conflicts(e); err != nil {
+		return nil, err
+	}
+	return replaced, p.checkFamily(e, replaced)
+}
+
+// conflicts returns the entries that e would replace, or why it may not (BIP125
+// rules 2 to 5 and a better fee rate; every entry may be replaced). Callers hold
+// mu.
+func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
+	var rivals []*entry
+	for _, in := range e.Tx.TxIn {
+		if r := p.spent[in.PreviousOutPoint]; r != nil {
+			if CompareFeeRates(e.Fee, int64(e.Weight), r.Fee, int64(r.Weight)) <= 0 {
+				return nil, refuse("insufficient-fee", "fee rate not above that of %s, which spends the same output", r.ID)
+			}
+			rivals = append(rivals, r)
+		}
+	}
+	if len(rivals) == 0 {
+		return nil, nil
+	}
+	out := make(map[*entry]struct{})
+	theirs := make(map[*entry]struct{}) // unconfirmed parents
+	for _, r := range rivals {
+		if !r.descendants(out, maxReplaced) {
+			return nil, refuse("too-many-replacements", "would evict more than %d entries", maxReplaced)
+		}
+		for _, parent := range r.parents {
+			theirs[parent] = struct{}{}
+		}
+	}
+	var fees int64
+	for r := range out {
+		fees += r.Fee
+	}
+	if need := fees + feeFor(p.o.MinFeeRate, vsize(int64(e.Weight))); e.Fee < need {
+		return nil, refuse("insufficient-fee", "fee %d satoshi, at least %d to replace %d entries", e.Fee, need, len(out))
+	}
+	for _, parent := range e.parents {
+		if _, ok := out[parent]; ok {
+			return nil, refuse("bad-txns-spends-conflicting-tx", "spends %s, which it would replace", parent.ID)
+		}
+		if _, ok := theirs[parent]; !ok {
+			return nil, refuse("replacement-adds-unconfirmed", "spends unconfirmed %s, which nothing it would replace does", parent.ID)
+		}
+	}
+	return out, nil
+}
+
+// checkFamily enforces the limits on families. Callers hold mu.
+func (p *Pool) checkFamily(e *entry, replaced map[*entry]struct{}) error {
+	ancestors, ok := e.ancestors(maxAncestors - 1)
+	if !ok {
+		return refuse("too-long-mempool-chain", "more than %d unconfirmed ancestors", maxAncestors-1)
+	}
+	above := int64(e.Weight)
+	for _, a := range ancestors {
+		above += int64(a.Weight)
+	}
+	if above > maxFamilyWeight && len(ancestors) > 0 {
+		return refuse("too-long-mempool-chain", "weight %d with unconfirmed ancestors, at most %d", above, maxFamilyWeight)
+	}
+	for _, a := range ancestors {
+		family := a.family
+		family.add(e)
+		if family.count <= maxDescendants && family.weight <= maxFamilyWeight {
+			continue
+		}
+		for r := range replaced {
+			if theirs, _ := r.ancestors(maxAncestors); slices.Contains(theirs, a) {
+				family.sub(r)
+			}
+		}
+		if family.count > maxDescendants || family.weight > maxFamilyWeight {
+			return refuse("too-long-mempool-chain", "%s would have %d unconfirmed descendants of weight %d, at most %d of %d",
+				a.ID, family.count-1, family.weight, maxDescendants-1, maxFamilyWeight)
+		}
+	}
+	return nil
+}
+
+// commit adds an entry that was checked on top of tip.
+func (p *Pool) commit(e *entry, tip place, now time.Time) (ready []candidate, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tip != tip {
+		return nil, errMoved
+	}
+	replaced, err := p.contest(e)
+	if err != nil {
+		return nil, err
+	}
+	p.removeAll(replaced)
+	p.link(e)
+	p.trim(now)
+	if p.byID[e.ID] != e {
+		return nil, refuse("mempool-full", "everything that stayed pays more")
+	}
+	p.orphans.forget(e.WID)
+	p.signal()
+	return p.orphans.completed(e.Tx, e.ID), nil
+}
