@@ -96,3 +96,23 @@ func BenchmarkMainnet(b *testing.B) {
 		b.ReportMetric(float64(len(blocks))/took, "blocks/s")
 	}
 }
+
+// BenchmarkBytes downloads blocks of 1 MB from one peer over loopback TCP into a
+// chain without rules: what the exchange itself can carry.
+func BenchmarkBytes(b *testing.B) {
+	source := newFakeChain()
+	bs := makeBlocks(source.params.GenesisHash, source.params.Genesis.Header.Timestamp, 300, 1, fixedSize(1<<20))
+	for _, raw := range bs {
+		if _, err := source.Submit(b.Context(), raw, chain.Source{Kind: chain.FromMiner}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s := newNode(b, source)
+	b.SetBytes(300 << 20)
+	for b.Loop() {
+		n := newNode(b, newFakeChain())
+		connect(b, n.host, s.host)
+		awaitTip(b, n, source)
+		n.stop()
+	}
+}

@@ -35,6 +35,7 @@ type fakeChain struct {
 
 type fakeNode struct {
 	parent  *fakeNode
+	skip    *fakeNode // skipHeights below; nil near genesis
 	hash    chainhash.Hash
 	height  int32
 	header  consensus.Header
@@ -134,6 +135,7 @@ func (c *fakeChain) addHeader(h consensus.Header) (*fakeNode, bool, error) {
 		return nil, false, &consensus.RuleError{Rule: "bad-version", Blame: consensus.BlameBlock}
 	}
 	n := &fakeNode{parent: p, hash: hash, height: p.height + 1, header: h, work: new(big.Int).Add(p.work, big.NewInt(2))}
+	n.skip = ancestor(p, n.height-skipHeights)
 	c.nodes[hash] = n
 	if n.work.Cmp(c.best.work) > 0 {
 		c.setBest(n)
@@ -212,6 +214,7 @@ func (c *fakeChain) Submit(_ context.Context, raw []byte, _ chain.Source) (Ticke
 		}
 		if best != c.best {
 			c.setBest(best)
+			c.connect() // its blocks may be here already
 		}
 		v.Outcome, v.Err = chain.Refused, &consensus.RuleError{Rule: "bad-block", Blame: consensus.BlameBlock}
 		return fakeTicket{v}, nil
@@ -248,7 +251,12 @@ func (c *fakeChain) connect() {
 	}
 }
 
+const skipHeights = 64
+
 func ancestor(n *fakeNode, height int32) *fakeNode {
+	for n != nil && n.skip != nil && n.skip.height >= height {
+		n = n.skip
+	}
 	for n != nil && n.height > height {
 		n = n.parent
 	}
@@ -288,6 +296,8 @@ func (c *fakeChain) Fork(a, b chainhash.Hash) (chainhash.Hash, int32, bool) {
 	if x == nil || y == nil {
 		return chainhash.Hash{}, 0, false
 	}
+	lower := min(x.height, y.height)
+	x, y = ancestor(x, lower), ancestor(y, lower)
 	for x != y {
 		if x.height >= y.height {
 			x = x.parent

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -80,4 +81,43 @@ func (c *fakeChain) branch() (out [][]byte) {
 		out[i], out[j] = out[j], out[i]
 	}
 	return out
+}
+
+// TestRunLeavesNothing: when Run has returned, none of its goroutines is left,
+// though peers are connected and in the middle of a download.
+func TestRunLeavesNothing(t *testing.T) {
+	source := newFakeChain()
+	source.grow(t, 200, 1, 50_000)
+	s, n := newNode(t, source), newNode(t, newFakeChain())
+	connect(t, n.host, s.host)
+	eventually(t, "under way", func() bool { return n.Ready(s.host.ID()) && n.Peers()[0].BytesIn > 100_000 })
+	n.stop()
+	s.stop()
+	buf := make([]byte, 4<<20)
+	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(g, "exchange.(*Exchange)") || strings.Contains(g, "exchange.(*driver)") ||
+			strings.Contains(g, "exchange.(*blockClient)") || strings.Contains(g, "exchange.(*feeder)") {
+			t.Errorf("left behind:\n%s", g)
+		}
+	}
+}
+
+// TestSideBranch: a longer branch that forks off far back is stored, then
+// switched to; a shorter one is fetched as headers only.
+func TestSideBranch(t *testing.T) {
+	common := newFakeChain()
+	common.grow(t, 40, 1, 400)
+	ca, cb := newFakeChain(), newFakeChain()
+	ca.addAll(t, common.branch())
+	cb.addAll(t, common.branch())
+	ca.grow(t, 30, 2, 400)
+	cb.grow(t, 50, 3, 400)
+	a, b := newNode(t, ca), newNode(t, cb)
+	connect(t, a.host, b.host)
+	awaitTip(t, a, cb)
+	tip, _ := cb.Tip()
+	if tip.Height != 90 {
+		t.Errorf("height %d", tip.Height)
+	}
+	eventually(t, "synced", func() bool { return a.Sync().State == Synced && b.Sync().State == Synced })
 }

@@ -195,6 +195,21 @@ func (p *peer) lacksFrom(now time.Duration, h int32) int32 {
 	return low
 }
 
+// forgetLacks forgets what the peer lacks above keep: those were blocks of
+// another branch.
+func (p *peer) forgetLacks(keep int32) {
+	kept := p.lacks[:0]
+	for _, l := range p.lacks {
+		if l.to = min(l.to, keep); l.from <= l.to {
+			kept = append(kept, l)
+		}
+	}
+	if len(kept) < len(p.lacks) {
+		p.lackRounds = 0
+	}
+	p.lacks = kept
+}
+
 // addLack notes that the peer lacks a range.
 func (p *peer) addLack(l lack, now time.Duration) {
 	kept := p.lacks[:0]

@@ -229,6 +229,9 @@ func (s *Scheduler) onTarget(t Target) {
 // forgetAbove cancels and forgets what belongs to the branch above keep.
 func (s *Scheduler) forgetAbove(keep int32) {
 	s.cancelAbove(keep)
+	for _, p := range s.order {
+		p.forgetLacks(keep)
+	}
 	s.disk = s.disk.clip(s.connected+1, keep)
 	s.freeStray(func(h int32) bool { return h > keep })
 	for h := max(keep, s.floor) + 1; h <= s.top; h++ {
