@@ -220,7 +220,7 @@ func readMsg(in *bufio.Reader) ([]byte, error) {
 	return b, err
 }
 
-// wireFields is a decoded message: the last varint and every bytes field by number.
+// wireFields is a decoded message: the last number and every bytes field by number.
 type wireFields struct {
 	n map[protowire.Number]uint64
 	b map[protowire.Number][][]byte
@@ -243,6 +243,10 @@ func parseMsg(b []byte) (wireFields, error) {
 			var v []byte
 			v, k = protowire.ConsumeBytes(b)
 			f.b[num] = append(f.b[num], v)
+		case protowire.Fixed64Type:
+			var v uint64
+			v, k = protowire.ConsumeFixed64(b)
+			f.n[num] = v
 		default:
 			k = protowire.ConsumeFieldValue(num, typ, b)
 		}
@@ -293,7 +297,7 @@ func (d *daemon) rss() (int64, error) {
 // siege watches a daemon while it is attacked.
 type siege struct {
 	d          *daemon
-	stop       chan struct{}
+	end        func() // stops the watch
 	watcher    sync.WaitGroup
 	idleRSS    int64
 	goroutines float64
@@ -317,7 +321,10 @@ const (
 // besiege starts to watch d.
 func besiege(t *testing.T, d *daemon) *siege {
 	t.Helper()
-	s := &siege{d: d, stop: make(chan struct{}), logged: len(d.log.String())}
+	stop := make(chan struct{})
+	s := &siege{d: d, logged: len(d.log.String())}
+	s.end = sync.OnceFunc(func() { close(stop); s.watcher.Wait() })
+	t.Cleanup(s.end)
 	var err error
 	if s.idleRSS, err = d.rss(); err != nil {
 		t.Skipf("no /proc here: %v", err)
@@ -330,7 +337,7 @@ func besiege(t *testing.T, d *daemon) *siege {
 		defer tick.Stop()
 		for {
 			select {
-			case <-s.stop:
+			case <-stop:
 				return
 			case <-tick.C:
 			}
@@ -355,8 +362,7 @@ func besiege(t *testing.T, d *daemon) *siege {
 // and the log has at most lines lines without control characters.
 func (s *siege) lift(t *testing.T, lines int) {
 	t.Helper()
-	close(s.stop)
-	s.watcher.Wait()
+	s.end()
 	for _, err := range s.errs {
 		t.Errorf("%s did not answer: %v", s.d.name, err)
 	}

@@ -1,0 +1,415 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/klauspost/compress/zstd"
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
+)
+
+// realBranch is Bitcoin's first 14,131 blocks.
+func realBranch(t *testing.T) *branch {
+	t.Helper()
+	f, err := os.Open(testData(t, "chain/mainnet-blocks-0-14131.dat.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	var raws [][]byte
+	for in := bufio.NewReader(z); ; {
+		var head [8]byte
+		if _, err := io.ReadFull(in, head[:]); errors.Is(err, io.EOF) {
+			return newBranch(consensus.Bitcoin(), raws[1:]) // without genesis
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		raw := make([]byte, binary.LittleEndian.Uint32(head[4:]))
+		if _, err := io.ReadFull(in, raw); err != nil {
+			t.Fatal(err)
+		}
+		raws = append(raws, raw)
+	}
+}
+
+// TestE2EHostileCaps counts at six peers with long round trips what a syncing
+// daemon has asked of them and not got yet: never more than its promise.
+func TestE2EHostileCaps(t *testing.T) {
+	t.Parallel()
+	fat := make([]byte, 900_000)
+	fat[0] = txscript.OP_RETURN
+	b := enginetest.NewBuilder(consensus.Regtest())
+	tip := b.Genesis()
+	var large []*consensus.Block
+	for range 150 {
+		tip = b.MineTemplate(tip, enginetest.Template{Script: fat})
+		large = append(large, tip)
+	}
+	for _, tc := range []struct {
+		name   string
+		branch *branch
+		delay  time.Duration
+	}{
+		{"real blocks", realBranch(t), 200 * time.Millisecond},
+		{"blocks of 900 kB", branchOf(b.Params, large), 400 * time.Millisecond},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var all tally
+			var peers []*liar
+			args := []string{"--network", tc.branch.params.Name}
+			for range 6 {
+				l := newLiar(t, tc.branch)
+				l.delay, l.asked = tc.delay, &asked{all: &all}
+				peers = append(peers, l.serve())
+				args = append(args, "--bootstrap", l.addr())
+			}
+			d := startDaemon(t, "victim", args...)
+			began := time.Now()
+			d.reaches(tc.branch.hashes[len(tc.branch.hashes)-1].String(), 60*time.Second)
+			t.Logf("%d blocks in %v", len(tc.branch.raws), time.Since(began).Round(time.Millisecond))
+			for i, l := range peers {
+				own := &l.asked.own
+				t.Logf("peer %d: at most %d requests and %.1f MiB", i, own.maxRequests, float64(own.maxByte)/(1<<20))
+				if own.maxRequests > 16 || own.maxByte > 16<<20 {
+					t.Errorf("peer %d was asked for %d requests and %d bytes at once", i, own.maxRequests, own.maxByte)
+				}
+			}
+			t.Logf("all: at most %d requests and %.1f MiB", all.maxRequests, float64(all.maxByte)/(1<<20))
+			if all.maxRequests > 128 || all.maxByte > 64<<20 {
+				t.Errorf("all peers were asked for %d requests and %d bytes at once", all.maxRequests, all.maxByte)
+			}
+		})
+	}
+}
+
+// ledger is a regtest chain with transactions, and what a liar makes of it.
+type ledger struct {
+	b      *enginetest.Builder
+	blocks []*consensus.Block
+	plain  int // a height whose block has three transactions without witness
+	signed int // a height whose block has a witness
+}
+
+const ledgerBlocks = 2000
+
+func newLedger() *ledger {
+	l := &ledger{b: enginetest.NewBuilder(consensus.Regtest())}
+	key := enginetest.NewKey(1)
+	tip := l.b.Genesis()
+	for h := 1; h <= ledgerBlocks; h++ {
+		var t enginetest.Template
+		switch {
+		case h%40 == 1:
+			t.Script = key.Script()
+		case h > 200 && h%40 == 10: // the block at h-129 pays the key
+			from := l.blocks[h-129-1]
+			tx := enginetest.Spend(from, 0, 1000)
+			key.Sign(tx, []consensus.Coin{{Value: from.Txs[0].MsgTx().TxOut[0].Value, Script: key.Script()}})
+			t.Txs = []*wire.MsgTx{tx}
+			l.signed = h
+		case h > 200 && h%40 == 20:
+			t.Txs = []*wire.MsgTx{enginetest.Spend(l.blocks[h-105-1], 0, 0), enginetest.Spend(l.blocks[h-104-1], 0, 0)}
+			l.plain = h
+		}
+		tip = l.b.MineTemplate(tip, t)
+		l.blocks = append(l.blocks, tip)
+	}
+	return l
+}
+
+// mutant is a block with the same header: the last transaction twice, or no witnesses.
+func (l *ledger) mutant(height int) []byte {
+	b := l.blocks[height-1]
+	var txs []*wire.MsgTx
+	witness := false
+	for _, tx := range b.Txs {
+		c := tx.MsgTx().Copy()
+		for _, in := range c.TxIn {
+			witness = witness || len(in.Witness) > 0
+			in.Witness = nil
+		}
+		txs = append(txs, c)
+	}
+	switch {
+	case witness:
+	case len(txs) == 3:
+		txs = append(txs, txs[2])
+	default:
+		return b.Raw
+	}
+	m, err := consensus.NewBlock(l.b.Params, b.Header, txs)
+	if err != nil {
+		panic(err)
+	}
+	return m.Raw
+}
+
+// fork is the ledger up to height at, then n other blocks, of which the first has
+// an invalid transaction if it is to be.
+func (l *ledger) fork(at, n int, invalid bool) *branch {
+	blocks := append([]*consensus.Block(nil), l.blocks[:at]...)
+	t := enginetest.Template{Data: "fork"}
+	if invalid {
+		t.Txs = []*wire.MsgTx{enginetest.Spend(l.blocks[at-150], 0, -1000)} // creates coins
+	}
+	tip := l.b.MineTemplate(blocks[at-1], t)
+	blocks = append(blocks, tip)
+	return branchOf(l.b.Params, append(blocks, l.b.MineN(tip, n-1)...))
+}
+
+// badHeader changes the header of a copy of raw.
+func badHeader(raw []byte, change func(h []byte)) []byte {
+	c := append([]byte(nil), raw[:consensus.HeaderBytes]...)
+	change(c)
+	return c
+}
+
+// lies are what four of five peers do while a daemon syncs.
+func lies(t *testing.T, l *ledger, honest *branch) []lie {
+	t.Helper()
+	rng := hostileSeed(t)
+	claim := absurd(rng)
+	invalid, withheld := l.fork(1500, 700, true), l.fork(1500, 700, false)
+	hang := func(s network.Stream) error { _, err := io.Copy(io.Discard, s); return errors.Join(err, io.EOF) }
+	return []lie{
+		{name: "claims what it cannot show", make: func(x *liar) {
+			x.claim = func() wireTip { return claim }
+			x.headers = func(s network.Stream, from int) error { return x.sendHeaders(s, from, nil) }
+			x.block = func(int) []byte { return nil }
+		}},
+		{name: "claims much and never sends headers", make: func(x *liar) {
+			x.claim = func() wireTip { return claim }
+			x.headers = func(s network.Stream, _ int) error { return hang(s) }
+			x.reply = func(s network.Stream, _ wireFields) error { return hang(s) }
+		}},
+		{name: "headers without proof of work", blamed: true, make: func(x *liar) {
+			x.headers = func(s network.Stream, from int) error {
+				return x.sendHeaders(s, from, [][]byte{badHeader(honest.raws[0], func(h []byte) {
+					for hash := chainhash.DoubleHashH(h); hash[31] < 0x80; hash = chainhash.DoubleHashH(h) {
+						h[76]++
+					}
+				})})
+			}
+			x.claim = func() wireTip { c := claim; c.height = 2500; return c }
+		}},
+		{name: "headers that lead nowhere", blamed: true, make: func(x *liar) {
+			x.headers = func(s network.Stream, from int) error {
+				return x.sendHeaders(s, from, [][]byte{badHeader(honest.raws[0], func(h []byte) { copy(h[4:36], randomBytes(rng, 32)) })})
+			}
+			x.claim = func() wireTip { c := claim; c.height = 2500; return c }
+		}},
+		{name: "another height's block", blamed: true, make: func(x *liar) {
+			x.block = func(h int) []byte { return honest.raws[h%len(honest.raws)] }
+		}},
+		{name: "mutated blocks", blamed: true, make: func(x *liar) {
+			x.block = l.mutant
+		}},
+		{name: "an invalid block below a longer chain", blamed: true, make: func(x *liar) { x.branch = invalid }},
+		{name: "withholds a longer chain", make: func(x *liar) {
+			x.branch = withheld
+			x.block = func(h int) []byte {
+				if h > 1500 {
+					return nil
+				}
+				return withheld.raws[h-1]
+			}
+		}},
+		{name: "freezes in the middle of a block", make: func(x *liar) {
+			x.reply = func(s network.Stream, r wireFields) error {
+				raw := honest.raws[min(int(r.n[2]), len(honest.raws))-1]
+				if _, err := s.Write(append(frameMsg(r.n[1], uint64(len(raw))), raw[:len(raw)/2]...)); err != nil {
+					return err
+				}
+				return hang(s)
+			}
+		}},
+		{name: "is busy for ever", make: func(x *liar) {
+			x.reply = func(s network.Stream, r wireFields) error { _, err := s.Write(endMsg(r.n[1], 2)); return err }
+		}},
+		{name: "finds nothing", make: func(x *liar) {
+			x.reply = func(s network.Stream, r wireFields) error { _, err := s.Write(endMsg(r.n[1], 1)); return err }
+		}},
+	}
+}
+
+type lie struct {
+	name   string
+	blamed bool
+	make   func(*liar)
+}
+
+// TestE2EHostileSync: four of five peers lie, the fifth is honest. The daemon ends
+// on the honest chain all the same; the time is compared with a clean sync.
+func TestE2EHostileSync(t *testing.T) {
+	t.Parallel()
+	l := newLedger()
+	honest := branchOf(l.b.Params, l.blocks)
+	want := honest.hashes[len(honest.hashes)-1].String()
+	// The honest peer is one of ours too: daemons would find each other through a
+	// real one, and help.
+	sync := func(t *testing.T, liars ...*liar) (*daemon, time.Duration) {
+		t.Helper()
+		args := []string{"--network", "regtest", "--bootstrap", newLiar(t, honest).serve().addr()}
+		for _, x := range liars {
+			args = append(args, "--bootstrap", x.serve().addr())
+		}
+		d := startDaemon(t, "victim", args...)
+		began := time.Now()
+		d.reaches(want, 90*time.Second)
+		took := time.Since(began)
+		d.cleanLog(t)
+		return d, took
+	}
+	_, clean := sync(t)
+	t.Logf("clean: %v", clean.Round(time.Millisecond))
+	for _, lie := range lies(t, l, honest) {
+		t.Run(lie.name, func(t *testing.T) {
+			t.Parallel()
+			var liars []*liar
+			for range 4 {
+				x := newLiar(t, honest)
+				lie.make(x)
+				liars = append(liars, x)
+			}
+			d, took := sync(t, liars...)
+			blamed := strings.Count(d.log.String(), "misbehaved")
+			t.Logf("%s: %v, %.1f times a clean sync; %d blamed", lie.name, took.Round(time.Millisecond), took.Seconds()/clean.Seconds(), blamed)
+			if lie.blamed && blamed == 0 {
+				t.Error("nobody was blamed")
+			}
+			if !lie.blamed && blamed > 0 {
+				t.Error("slow or silent peers were blamed")
+			}
+		})
+	}
+}
+
+// TestE2EHostileRealSync is the same with Bitcoin's first 14,131 blocks and one
+// liar of each of four kinds.
+func TestE2EHostileRealSync(t *testing.T) {
+	t.Parallel()
+	if !slow {
+		t.Skip("long: go test -tags slow")
+	}
+	real := realBranch(t)
+	want := real.hashes[len(real.hashes)-1].String()
+	good := newLiar(t, real).serve()
+	alone := startDaemon(t, "alone", "--network", "bitcoin", "--bootstrap", good.addr())
+	began := time.Now()
+	alone.reaches(want, 60*time.Second)
+	clean := time.Since(began)
+	rng := hostileSeed(t)
+	claim := absurd(rng)
+	args := []string{"--network", "bitcoin", "--bootstrap", good.addr()}
+	for _, change := range []func(*liar){
+		func(x *liar) { x.block = func(h int) []byte { return real.raws[h%len(real.raws)] } },
+		func(x *liar) {
+			x.claim = func() wireTip { return claim }
+			x.headers = func(s network.Stream, _ int) error { _, err := io.Copy(io.Discard, s); return errors.Join(err, io.EOF) }
+		},
+		func(x *liar) {
+			x.reply = func(s network.Stream, r wireFields) error { _, err := s.Write(endMsg(r.n[1], 2)); return err }
+		},
+		func(x *liar) {
+			x.reply = func(s network.Stream, r wireFields) error {
+				_, err := io.Copy(io.Discard, s)
+				return errors.Join(err, io.EOF)
+			}
+		},
+	} {
+		x := newLiar(t, real)
+		change(x)
+		args = append(args, "--bootstrap", x.serve().addr())
+	}
+	d := startDaemon(t, "victim", args...)
+	began = time.Now()
+	d.reaches(want, 90*time.Second)
+	t.Logf("%v among four liars, %v alone: %.1f times", time.Since(began).Round(time.Millisecond), clean.Round(time.Millisecond),
+		time.Since(began).Seconds()/clean.Seconds())
+	d.cleanLog(t)
+}
+
+// TestE2EHostileHeaders: a peer sends headers without end, as cheap as regtest has
+// them. It says what they cost; on a network with real work each costs its sender
+// a proof.
+func TestE2EHostileHeaders(t *testing.T) {
+	t.Parallel()
+	most := int64(100_000)
+	if slow {
+		most = 1_000_000
+	}
+	p := consensus.Regtest()
+	b := enginetest.NewBuilder(p)
+	x := newLiar(t, branchOf(p, b.MineN(b.Genesis(), 1)))
+	var sent atomic.Int64
+	var mu sync.Mutex
+	last, at := p.GenesisHash, uint32(p.GenesisBlock().Header.Timestamp.Unix())
+	x.claim = func() wireTip {
+		return wireTip{height: 1<<31 - 1, hash: chainhash.Hash{1}, work: []byte{1, 0, 0, 0, 0, 0, 0, 0}}
+	}
+	x.headers = func(s network.Stream, _ int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if sent.Load() >= most {
+			return x.sendHeaders(s, int(sent.Load()), nil)
+		}
+		raws := make([][]byte, 2000)
+		for i := range raws {
+			h := make([]byte, consensus.HeaderBytes)
+			binary.LittleEndian.PutUint32(h, 0x20000000)
+			copy(h[4:], last[:])
+			at += 60
+			binary.LittleEndian.PutUint32(h[68:], at)
+			binary.LittleEndian.PutUint32(h[72:], p.PowLimitBits)
+			for last = chainhash.DoubleHashH(h); last[31] >= 0x7f; last = chainhash.DoubleHashH(h) {
+				h[76]++
+			}
+			raws[i] = h
+		}
+		err := x.sendHeaders(s, int(sent.Load()), raws)
+		sent.Add(int64(len(raws)))
+		return err
+	}
+	x.serve()
+	d := startDaemon(t, "victim", "--network", "regtest")
+	honest := startDaemon(t, "honest", "--network", "regtest", "--bootstrap", d.addr())
+	siege := besiege(t, d)
+	if err := d.client.AddPeer(t.Context(), x.addr()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "headers taken", func() error {
+		s, err := d.status()
+		if err == nil && int64(s.HeaderHeight) < most {
+			err = fmt.Errorf("%d headers", s.HeaderHeight)
+		}
+		return err
+	})
+	rss, _ := d.rss()
+	t.Logf("%d headers: %+d MB, %d bytes a header", most, (rss-siege.idleRSS)>>20, (rss-siege.idleRSS)/most)
+	// An honest block still spreads: the chain that can be had wins.
+	last2 := honest.mine(2)
+	d.reaches(last2.Hash, 30*time.Second)
+	_ = x.h.Close()
+	siege.lift(t, 200)
+}
