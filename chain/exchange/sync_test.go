@@ -94,7 +94,7 @@ func TestRunLeavesNothing(t *testing.T) {
 	n.stop()
 	s.stop()
 	buf := make([]byte, 4<<20)
-	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 		if strings.Contains(g, "exchange.(*Exchange)") || strings.Contains(g, "exchange.(*driver)") ||
 			strings.Contains(g, "exchange.(*blockClient)") || strings.Contains(g, "exchange.(*feeder)") {
 			t.Errorf("left behind:\n%s", g)
