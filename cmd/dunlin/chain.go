@@ -57,8 +57,7 @@ func newChainBlock(g *global) *cobra.Command {
 				if err != nil {
 					return unreachable(err)
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), hex)
-				return nil
+				return g.print(cmd, api.RawBlockAnswer{Hex: hex}, func(w io.Writer) { fmt.Fprintln(w, hex) })
 			}
 			b, err := c.Block(cmd.Context(), a[0])
 			if err != nil {
@@ -156,6 +155,10 @@ func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Ch
 	if err != nil {
 		return fmt.Errorf("%w (this command works on a stopped home)", err)
 	}
+	// As after a start, the home remembers its network from now on.
+	if _, err := c.WriteFile(); err != nil {
+		return errors.Join(err, ch.Close())
+	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- ch.Run(ctx) }()
@@ -252,25 +255,31 @@ func newChainExport(g *global) *cobra.Command {
 			if to >= 0 && to < from {
 				return usage(fmt.Errorf("--to %d: must not be below --from %d", to, from))
 			}
-			return g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) (err error) {
+			var last int32
+			err := g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) (err error) {
 				out := cmd.OutOrStdout()
 				if a[0] != "-" {
-					f, err := os.OpenFile(a[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-					if errors.Is(err, os.ErrExist) {
+					f, openErr := os.OpenFile(a[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+					if errors.Is(openErr, os.ErrExist) {
 						return usage(fmt.Errorf("%s exists: choose another file", a[0]))
 					}
-					if err != nil {
-						return err
+					if openErr != nil {
+						return openErr
 					}
-					defer func() { err = errors.Join(err, f.Sync(), f.Close()) }()
+					defer func() {
+						err = errors.Join(err, f.Sync(), f.Close())
+						if err != nil { // half a file would look like a whole one
+							err = errors.Join(err, os.Remove(a[0]))
+						}
+					}()
 					out = f
 				}
 				buf := bufio.NewWriterSize(out, 1<<20)
 				var w io.Writer = buf
 				if strings.HasSuffix(a[0], ".zst") {
-					z, err := zstd.NewWriter(buf)
-					if err != nil {
-						return err
+					z, zErr := zstd.NewWriter(buf)
+					if zErr != nil {
+						return zErr
 					}
 					defer func() { err = errors.Join(err, z.Close(), buf.Flush()) }()
 					w = z
@@ -283,16 +292,17 @@ func newChainExport(g *global) *cobra.Command {
 						return err
 					}
 				}
-				if a[0] != "-" {
-					tip, _ := ch.Tip()
-					last := tip.Height
-					if to >= 0 {
-						last = min(to, last)
-					}
-					fmt.Fprintf(cmd.ErrOrStderr(), "wrote blocks %d to %d into %s\n", from, last, a[0])
+				tip, _ := ch.Tip()
+				last = tip.Height
+				if to >= 0 {
+					last = min(to, last)
 				}
 				return nil
 			})
+			if err == nil && a[0] != "-" { // it is whole and on disk now
+				fmt.Fprintf(cmd.ErrOrStderr(), "wrote blocks %d to %d into %s\n", from, last, a[0])
+			}
+			return err
 		},
 	}
 	config.Flags(cmd.Flags())

@@ -45,9 +45,26 @@ func (g *global) client(cmd *cobra.Command) (*api.Client, error) {
 	}
 	client, _, err := api.Open(c.Home)
 	if err != nil {
+		if g.home == "" && errors.Is(err, api.ErrUnreachable) {
+			err = alsoRunning(err, c.Home)
+		}
 		return nil, unreachable(err)
 	}
 	return client, nil
+}
+
+// alsoRunning adds to err the nodes that run in the homes beside one: whoever
+// started regtest and then asks without --network means that one.
+func alsoRunning(err error, home string) error {
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(home), "*", api.NodeFileName)) // the pattern is right
+	for _, file := range files {
+		if other := filepath.Dir(file); other != home {
+			if n, e := api.ReadNodeFile(other); e == nil {
+				err = fmt.Errorf("%w; a node of network %s runs in %s: --home says that it is meant", err, n.Network, other)
+			}
+		}
+	}
+	return err
 }
 
 // unreachable gives an error of the API client its exit code.
@@ -136,8 +153,11 @@ func newHealthcheck(g *global) *cobra.Command {
 			if s.Sync.State != api.StateSynced && s.Sync.State != api.StateConnecting {
 				return &codedError{exitNotReady, fmt.Errorf("not ready: %s, height %d of %d", s.Sync.State, s.Height, s.TargetHeight)}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s at height %d\n", s.Sync.State, s.Height)
-			return nil
+			v := struct {
+				State  string `json:"state"`
+				Height int32  `json:"height"`
+			}{s.Sync.State, s.Height}
+			return g.print(cmd, v, func(w io.Writer) { fmt.Fprintf(w, "ok: %s at height %d\n", v.State, v.Height) })
 		},
 	}
 }
@@ -155,8 +175,11 @@ func newID(g *global) *cobra.Command {
 				v = n
 			} else {
 				key, err := host.LoadKey(filepath.Join(c.Home, keyFile))
+				if errors.Is(err, os.ErrNotExist) {
+					return fmt.Errorf("%s has no key yet: dunlin init or dunlin start makes one", c.Home)
+				}
 				if err != nil {
-					return fmt.Errorf("%w: dunlin init makes one", err)
+					return err
 				}
 				id, err := peer.IDFromPrivateKey(key)
 				if err != nil {
@@ -223,8 +246,9 @@ func newPeers(g *global) *cobra.Command {
 				if err := c.AddPeer(cmd.Context(), a[0]); err != nil {
 					return unreachable(err)
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), "added: it is dialled in the background")
-				return nil
+				return g.print(cmd, api.Accepted{Status: "accepted"}, func(w io.Writer) {
+					fmt.Fprintln(w, "added: it is dialled in the background")
+				})
 			},
 		},
 	)
@@ -327,8 +351,7 @@ func newTx(g *global) *cobra.Command {
 				if err != nil {
 					return unreachable(err)
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), id)
-				return nil
+				return g.print(cmd, api.TxAnswer{TxID: id}, func(w io.Writer) { fmt.Fprintln(w, id) })
 			},
 		})
 }
@@ -351,8 +374,7 @@ func newLog(g *global) *cobra.Command {
 				if err != nil {
 					return unreachable(err)
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), level)
-				return nil
+				return g.print(cmd, api.LogLevel{Level: level}, func(w io.Writer) { fmt.Fprintln(w, level) })
 			},
 		})
 }

@@ -10,6 +10,18 @@ import (
 	"dunlin/config"
 )
 
+// setting is config.Entry as JSON shows it.
+type setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"` // as TOML
+	Origin string `json:"origin"`
+	Type   string `json:"type"`
+	Unit   string `json:"unit"`
+	Env    string `json:"env"`
+	Flag   string `json:"flag"`
+	Doc    string `json:"doc"`
+}
+
 func newConfig(g *global) *cobra.Command {
 	show := &cobra.Command{
 		Use: "show", Short: "Print every setting and where it came from", Args: args(cobra.NoArgs),
@@ -18,11 +30,14 @@ func newConfig(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			entries := c.Entries()
-			return g.print(cmd, entries, func(w io.Writer) {
+			var settings []setting
+			for _, e := range c.Entries() {
+				settings = append(settings, setting(e))
+			}
+			return g.print(cmd, settings, func(w io.Writer) {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				for _, e := range entries {
-					fmt.Fprintf(t, "%s\t%s\t%s\n", e.Key, e.Value, c.Origin(e.Key))
+				for _, s := range settings {
+					fmt.Fprintf(t, "%s\t%s\t%s\n", s.Key, s.Value, s.Origin)
 				}
 				t.Flush()
 			})
@@ -35,12 +50,18 @@ func newConfig(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			file := c.File
-			if file == "" {
-				file = "no config file"
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ok: network %s, home %s, %s\n", c.Chain.ChainID(), c.Home, file)
-			return nil
+			v := struct {
+				ChainID string `json:"chain_id"`
+				Home    string `json:"home"`
+				File    string `json:"file"`
+			}{c.Chain.ChainID(), c.Home, c.File}
+			return g.print(cmd, v, func(w io.Writer) {
+				file := v.File
+				if file == "" {
+					file = "no config file"
+				}
+				fmt.Fprintf(w, "ok: network %s, home %s, %s\n", v.ChainID, v.Home, file)
+			})
 		},
 	}
 	template := &cobra.Command{

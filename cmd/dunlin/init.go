@@ -31,6 +31,9 @@ that is there. dunlin start does the same on its first run.`,
 			if err != nil {
 				return err
 			}
+			if err := sameChain(c); err != nil {
+				return err
+			}
 			path := filepath.Join(c.Home, keyFile)
 			if seed != "" {
 				if err := initSeed(cmd.ErrOrStderr(), c, path, seed); err != nil {
@@ -67,6 +70,22 @@ that is there. dunlin start does the same on its first run.`,
 	}
 	cmd.Flags().StringVar(&seed, "key-seed", "", "make the fixed key number N, for tests: anyone can compute it (refused on bitcoin)")
 	return cmd
+}
+
+// sameChain refuses a home whose config file is for another chain than c: a home
+// belongs to one.
+func sameChain(c *config.Config) error {
+	if _, err := os.Stat(filepath.Join(c.Home, config.FileName)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	there, err := config.Load(config.LoadOptions{Home: c.Home, Env: []string{}})
+	if err != nil {
+		return usage(err)
+	}
+	if have, want := there.Chain.ChainID(), c.Chain.ChainID(); have != want {
+		return usage(fmt.Errorf("home %s belongs to another chain: %s, not %s: choose another --home", c.Home, have, want))
+	}
+	return nil
 }
 
 // initSeed writes the fixed key of a seed, unless the home has it already.

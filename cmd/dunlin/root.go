@@ -68,7 +68,9 @@ func newRoot() *cobra.Command {
 
   dunlin start                 run a node on the test network
   dunlin testnet               run six nodes on this machine and watch them
-  dunlin status                what the node is doing`,
+  dunlin status                what the node is doing
+
+Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node answers.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -80,6 +82,8 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	config.GlobalFlags(root.PersistentFlags(), &g.home)
+	root.PersistentFlags().Lookup("network").Usage = "testnet (the default), regtest, simnet or bitcoin; a home remembers its network"
+	root.PersistentFlags().Lookup("network-file").Usage = "network.toml of a network of your own, in place of --network"
 	root.PersistentFlags().StringVar(&g.rpc, "rpc", "", "address of the node's HTTP interface (default: what the home's node.json says)")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "form of the answer: table or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {

@@ -19,7 +19,10 @@ func newStart(g *global) *cobra.Command {
 		Use:   "start",
 		Short: "Run a node until Ctrl-C",
 		Long: `start runs a full node. On its first run it makes its key, home and config file; it prints the line with
-which the next machine joins. Logs go to standard error. Ctrl-C (or SIGTERM) ends it in order; any kill is safe.`,
+which the next machine joins. Logs go to standard error. Ctrl-C (or SIGTERM) ends it in order; any kill is safe.
+
+Defaults are those of the network: dunlin config show prints them. Every setting can also stand in <home>/config.toml or
+in the environment: dunlin config template explains each.`,
 		Example: `  dunlin start                                            the test network
   dunlin start --network regtest --mine                   a chain of your own, mining
   dunlin start --bootstrap /ip4/192.0.2.7/tcp/9333/p2p/…  join that machine`,

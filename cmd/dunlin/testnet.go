@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -28,7 +29,12 @@ do until Ctrl-C. Each daemon's log is a file in its folder.`,
 			if f, ok := o.Out.(*os.File); ok && isTerminal(f) {
 				o.Size = func() (int, int) { return terminalSize(f) }
 			}
-			return testnet.Run(cmd.Context(), o)
+			if err := testnet.Run(cmd.Context(), o); errors.Is(err, testnet.ErrOptions) {
+				return usage(err)
+			} else if err != nil {
+				return err
+			}
+			return nil
 		},
 	}
 	f := cmd.Flags()

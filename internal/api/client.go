@@ -86,7 +86,7 @@ func ReadNodeFile(home string) (n NodeFile, err error) {
 	name := filepath.Join(home, NodeFileName)
 	raw, err := readSmall(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return n, &unreachableError{reason: "no node runs in " + home + " (no " + NodeFileName + "); start one with dunlin start --home " + home, cause: err}
+		return n, &unreachableError{reason: "no node runs in " + home + " (no " + NodeFileName + "); dunlin start with the same flags starts one", cause: err}
 	}
 	if err != nil {
 		return n, fmt.Errorf("%s: %w", NodeFileName, err)

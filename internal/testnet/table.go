@@ -29,24 +29,32 @@ func (s *story) add(format string, args ...any) {
 	s.fresh = min(s.fresh+1, maxStory)
 }
 
-// draw polls the daemons and shows the table: redrawn in place on a terminal,
-// one after the other elsewhere.
+// tableEvery is the time between two tables where they stand one after the other.
+const tableEvery = 5 * time.Second
+
+// draw polls the daemons and shows the table: redrawn in place on a terminal;
+// elsewhere now and then, with what is to be told in between.
 func (n *network) draw(ctx context.Context) {
 	statuses, errs := n.poll(ctx)
 	if ctx.Err() != nil {
 		return
 	}
 	n.notice(statuses, errs)
+	told := n.story.lines
+	if n.o.Size == nil {
+		for _, line := range told[len(told)-n.story.fresh:] {
+			fmt.Fprintln(n.o.Out, line)
+		}
+		n.story.fresh = 0
+		if time.Since(n.tabled) >= tableEvery {
+			n.tabled = time.Now()
+			fmt.Fprintf(n.o.Out, "\n%s\n\n", strings.Join(n.table(statuses, errs), "\n"))
+		}
+		return
+	}
 	table := append([]string{
 		fmt.Sprintf("dunlin testnet · %v · Ctrl-C ends it", time.Since(n.started).Round(time.Second)), "",
 	}, n.table(statuses, errs)...)
-	told := n.story.lines
-	if n.o.Size == nil {
-		fresh := told[len(told)-n.story.fresh:]
-		n.story.fresh = 0
-		fmt.Fprintln(n.o.Out, strings.Join(append(table, fresh...), "\n")+"\n")
-		return
-	}
 	columns, rows := n.o.Size()
 	// What the daemons did is worth as many lines as what this command saw.
 	if room := rows - len(table) - 3; room > 0 {

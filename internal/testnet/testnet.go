@@ -38,6 +38,9 @@ type Options struct {
 	Keep bool                       // leave Dir in place
 }
 
+// ErrOptions is what Run returns for options that are no good; nothing was started.
+var ErrOptions = errors.New("options")
+
 func (o *Options) complete() error {
 	if o.Nodes == 0 {
 		o.Nodes = 5
@@ -69,7 +72,7 @@ const stopTimeout = 10 * time.Second
 // says what went wrong on the way, with the end of the log of the daemon concerned.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := o.complete(); err != nil {
-		return fmt.Errorf("testnet: %w", err)
+		return fmt.Errorf("testnet: %w: %w", ErrOptions, err)
 	}
 	if o.Dir == "" {
 		if o.Dir, err = os.MkdirTemp("", "dunlin-testnet-"); err != nil {
@@ -114,8 +117,9 @@ type network struct {
 	started time.Time
 	nodes   []*daemon
 	story   story
-	agreed  int  // daemons that agreed on one tip when it was told
-	drawn   bool // the table was drawn before
+	agreed  int       // daemons that agreed on one tip when it was told
+	drawn   bool      // the table was drawn before
+	tabled  time.Time // when the table was last written, without a terminal
 }
 
 // create writes the network file: a chain of its own, so that it never mixes
@@ -136,7 +140,7 @@ func (n *network) create() error {
 // startFirst starts the first daemons: the first mines, each of the others knows
 // the first only.
 func (n *network) startFirst(ctx context.Context) error {
-	n.story.add("network %s, folder %s", filepath.Base(n.file), n.o.Dir)
+	n.story.add("homes and logs are in %s", n.o.Dir)
 	for i := range n.o.Nodes {
 		var extra []string
 		if i == 0 {
@@ -197,11 +201,7 @@ func (n *network) stop() error {
 
 // watch polls and draws until ctx ends.
 func (n *network) watch(ctx context.Context) error {
-	every := 500 * time.Millisecond
-	if n.o.Size == nil {
-		every = 5 * time.Second
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	var late <-chan time.Time
 	if n.o.Late > 0 {
