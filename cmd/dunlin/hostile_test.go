@@ -89,16 +89,24 @@ func (a *attacker) id(name string) protocol.ID {
 	return protocol.ID(exchange.Prefix(a.params.ChainID()) + "/" + name)
 }
 
+func peerInfo(d *daemon) (peer.AddrInfo, error) {
+	info, err := peer.AddrInfoFromString(d.addr())
+	if err != nil {
+		return peer.AddrInfo{}, err
+	}
+	return *info, nil
+}
+
 // connect dials the daemon.
 func (a *attacker) connect(d *daemon) peer.ID {
 	a.t.Helper()
-	info, err := peer.AddrInfoFromString(d.addr())
+	info, err := peerInfo(d)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(a.t.Context(), 20*time.Second)
 	defer cancel()
-	if err := a.h.Connect(ctx, *info); err != nil {
+	if err := a.h.Connect(ctx, info); err != nil {
 		a.t.Fatalf("dial %s: %v", d.name, err)
 	}
 	return info.ID

@@ -32,13 +32,14 @@ var (
 	descPoolVSize = desc("mempool_vbytes", "Their virtual bytes.")
 	descMined     = desc("miner_blocks_total", "Blocks made here.")
 	descMsgs      = desc("gossip_messages_total", "Messages by topic and what became of them.", "topic", "result")
+	descRefused   = desc("gossip_refused_total", "Messages that were not passed on, by topic, result and reason.", "topic", "result", "reason")
 )
 
 // Describe implements prometheus.Collector.
 func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
-		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize, descMined, descMsgs,
+		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize, descMined, descMsgs, descRefused,
 	} {
 		ch <- d
 	}
@@ -86,14 +87,17 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		}
 		total(descMsgs, float64(s.Accepted), name, "accepted")
 		var ignored, rejected uint64
-		for _, v := range s.Ignored {
+		for reason, v := range s.Ignored {
 			ignored += v
+			total(descRefused, float64(v), name, "ignored", reason)
 		}
-		for _, v := range s.Rejected {
+		for reason, v := range s.Rejected {
 			rejected += v
+			total(descRefused, float64(v), name, "rejected", reason)
 		}
 		total(descMsgs, float64(ignored), name, "ignored")
 		total(descMsgs, float64(rejected), name, "rejected")
 		total(descMsgs, float64(s.Duplicates), name, "duplicate")
+		total(descMsgs, float64(s.Throttled), name, "throttled")
 	}
 }
