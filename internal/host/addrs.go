@@ -11,10 +11,13 @@ import (
 
 // announced is what the host tells others of itself: the operator's list if
 // there is one, else what was found; never an unspecified address and none that
-// the operator excluded.
+// the operator excluded. Loopback addresses are told only if there is nothing
+// else: another machine that dials one reaches itself.
 func announced(found, announce []ma.Multiaddr, not []netip.Prefix) []ma.Multiaddr {
 	if len(announce) > 0 {
 		found = announce
+	} else if slices.ContainsFunc(found, beyondLoopback) {
+		found = slices.DeleteFunc(slices.Clone(found), func(a ma.Multiaddr) bool { return !beyondLoopback(a) })
 	}
 	out := make([]ma.Multiaddr, 0, len(found))
 	for _, a := range found {
@@ -28,6 +31,13 @@ func announced(found, announce []ma.Multiaddr, not []netip.Prefix) []ma.Multiadd
 		out = append(out, a)
 	}
 	return out
+}
+
+// beyondLoopback says whether an address can be dialled from another machine, at
+// least from one on the same network.
+func beyondLoopback(a ma.Multiaddr) bool {
+	ip, ok := addrIP(a)
+	return !ok || (!ip.IsLoopback() && !ip.IsUnspecified())
 }
 
 // addrIP is the address's IP without an IPv6 zone, if it starts with one.

@@ -290,12 +290,30 @@ func bare(err error) error {
 	return err
 }
 
+// LocalAddrs are JoinAddrs and after them the addresses that only this machine can
+// dial: for scripts that run on it.
+func (h *Host) LocalAddrs() []ma.Multiaddr {
+	addrs := slices.Clone(h.Addrs())
+	if all, err := h.Network().InterfaceListenAddresses(); err == nil {
+		for _, a := range all {
+			if !slices.ContainsFunc(addrs, a.Equal) {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	return h.full(addrs)
+}
+
 // JoinAddrs are the full multiaddrs, with /p2p/<id>, under which others can join
 // this node, best first: public, then LAN, then loopback; TCP before QUIC. It is
 // empty if the host does not listen. The list can change as interfaces come and
 // go.
 func (h *Host) JoinAddrs() []ma.Multiaddr {
-	addrs := slices.Clone(h.Addrs())
+	return h.full(slices.Clone(h.Addrs()))
+}
+
+// full sorts addrs, the caller's no longer, and gives each the peer id.
+func (h *Host) full(addrs []ma.Multiaddr) []ma.Multiaddr {
 	sortJoinAddrs(addrs)
 	id, err := ma.NewComponent("p2p", h.ID().String())
 	if err != nil {

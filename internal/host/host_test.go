@@ -607,3 +607,30 @@ func BenchmarkStart(b *testing.B) {
 		h.Close()
 	}
 }
+
+// TestLoopbackIsToldLast: a host that others can reach tells them no loopback
+// address; scripts on this machine still learn it.
+func TestLoopbackIsToldLast(t *testing.T) {
+	parse := func(list ...string) []ma.Multiaddr {
+		var out []ma.Multiaddr
+		for _, s := range list {
+			out = append(out, ma.StringCast(s))
+		}
+		return out
+	}
+	for _, c := range []struct{ found, announce, want []ma.Multiaddr }{
+		{parse("/ip4/127.0.0.1/tcp/1"), nil, parse("/ip4/127.0.0.1/tcp/1")},
+		{parse("/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1", "/ip6/::1/tcp/1"), nil, parse("/ip4/10.0.0.2/tcp/1")},
+		{parse("/ip4/0.0.0.0/tcp/1", "/ip4/127.0.0.1/tcp/1"), nil, parse("/ip4/127.0.0.1/tcp/1")},
+		{parse("/ip4/10.0.0.2/tcp/1"), parse("/ip4/127.0.0.1/tcp/9"), parse("/ip4/127.0.0.1/tcp/9")},
+	} {
+		got := host.Announced(c.found, c.announce, nil)
+		if len(got) != len(c.want) || (len(got) > 0 && !got[0].Equal(c.want[0])) {
+			t.Errorf("of %v and %v it tells %v, want %v", c.found, c.announce, got, c.want)
+		}
+	}
+	h := start(t, 1, nil)
+	if len(h.LocalAddrs()) == 0 || len(h.LocalAddrs()) < len(h.JoinAddrs()) {
+		t.Errorf("local %v, join %v", h.LocalAddrs(), h.JoinAddrs())
+	}
+}

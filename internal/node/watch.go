@@ -81,7 +81,7 @@ func (n *Node) nodeFile() api.NodeFile {
 		PID: os.Getpid(), PeerID: n.host.ID().String(), ListenAddrs: []string{},
 		RPCAddr: n.rpcAddr, Network: n.params.Name, ChainID: n.params.ChainID(), Version: n.o.Version,
 	}
-	for _, a := range n.host.JoinAddrs() {
+	for _, a := range n.host.LocalAddrs() {
 		info.ListenAddrs = append(info.ListenAddrs, a.String())
 	}
 	return info

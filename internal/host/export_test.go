@@ -1,0 +1,4 @@
+package host
+
+// Announced is announced, for tests.
+var Announced = announced
