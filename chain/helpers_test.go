@@ -91,7 +91,7 @@ func (h *home) start() {
 	h.run()
 	select {
 	case <-h.Ready():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		h.t.Fatal("the replay does not end")
 	}
 }
@@ -155,7 +155,7 @@ func (h *home) submit(raw []byte) chain.Verdict {
 
 func (h *home) submitFrom(raw []byte, src chain.Source) chain.Verdict {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ticket, err := h.Submit(ctx, raw, src)
 	if err != nil {
@@ -224,7 +224,7 @@ func (h *home) connectAll(blocks []*consensus.Block) {
 // still on its way when the verdict on the block that closed it is there.
 func (h *home) wantTip(b *consensus.Block) {
 	h.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		tip, changed := h.Tip()
 		if tip.Hash == b.Hash {

@@ -1,0 +1,11 @@
+//go:build slow
+
+package chain_test
+
+import "time"
+
+// slow says that the long versions of tests are wanted.
+const slow = true
+
+// patience is how long a test waits for what must happen.
+const patience = 10 * time.Minute
