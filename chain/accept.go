@@ -114,7 +114,7 @@ func (c *conductor) connect(i uint32, it *item) error {
 		node:  i,
 		item:  it,
 		step:  step{block: b, height: nd.height, spent: make([]consensus.SpentTx, len(b.Txs))},
-		flags: consensus.ScriptFlags(p, nd.height, b.Hash),
+		flags: consensus.ScriptFlags(p, parent, b.Hash),
 	}
 	c.coins.push(&f.step)
 	if err := c.applyCoins(parent, f); err != nil {

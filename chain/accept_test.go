@@ -653,7 +653,7 @@ func TestScriptsChecked(t *testing.T) {
 	} {
 		h := open(t, func(o *chain.Options) {
 			o.ScriptsChecked = func(wtxid chainhash.Hash, flags uint32) bool {
-				return wtxid == tx.WitnessHash() && flags == consensus.ScriptFlags(o.Params, 112, bad.Hash)
+				return wtxid == tx.WitnessHash() && flags == consensus.ScriptFlags(o.Params, b.Past(blocks[111].Hash), bad.Hash)
 			}
 		})
 		h.connectAll(blocks[1:])

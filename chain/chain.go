@@ -273,7 +273,7 @@ func Open(o Options) (*Chain, error) {
 		o:      o,
 		log:    o.Logger,
 		store:  st,
-		tree:   newTree(o.Params.SealBytes),
+		tree:   newTree(o.Params),
 		coins:  newCoinCache(st),
 		queue:  newQueue(o.MaxQueueBlocks, o.MaxQueueBytes),
 		kick:   make(chan struct{}, 1),

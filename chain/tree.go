@@ -42,6 +42,7 @@ type node struct {
 	bits, nonce  uint32
 	height       int32
 	parent, skip uint32
+	votes        consensus.Votes // of the branch that ends here
 }
 
 // A body is what is known of a node's block; guarded by tree.mu.
@@ -68,6 +69,7 @@ type chunk struct {
 // and a few field updates, never across I/O, rules or logging. Walks of the
 // whole tree happen under it only when a block proved invalid.
 type tree struct {
+	params    *consensus.Params
 	sealBytes int
 	salt      uint64 // so that nobody can choose colliding keys
 	oneKey    bool   // tests: every key collides
@@ -87,9 +89,10 @@ type tree struct {
 	bestHeader uint32
 }
 
-func newTree(sealBytes int) *tree {
+func newTree(p *consensus.Params) *tree {
 	t := &tree{
-		sealBytes:  sealBytes,
+		params:     p,
+		sealBytes:  p.SealBytes,
 		salt:       rand.Uint64() | 1,
 		index:      make(map[uint64]uint32),
 		more:       make(map[uint64][]uint32),
@@ -182,6 +185,7 @@ func (t *tree) add(h *consensus.Header, hash chainhash.Hash, parent uint32, work
 		nd.height = p.height + 1
 		nd.work = p.work.add(work)
 		nd.skip = t.skipOf(parent)
+		nd.votes = t.params.NextVotes(p.votes, past{t, i})
 		if t.body(parent).flags&flagBad != 0 {
 			t.body(i).flags |= flagDoomed
 		}
@@ -416,6 +420,9 @@ func (p past) At(height int32) consensus.PastHeader {
 	nd := p.t.node(i)
 	return consensus.PastHeader{Version: nd.version, Bits: nd.bits, Time: int64(nd.time)}
 }
+
+// Votes is consensus.Voted.
+func (p past) Votes() consensus.Votes { return p.t.node(p.i).votes }
 
 // batchPast is a past with headers on top that are not in the tree yet.
 type batchPast struct {

@@ -294,9 +294,9 @@ func legacySigOps(tx *wire.MsgTx) int {
 // finality (BIP113), witness commitment once segwit is active and unexpected
 // witness before, weight, BIP54. b has passed CheckBlockContextFree.
 func CheckBlockContext(p *Params, past Past, b *Block) error {
-	height := past.Height() + 1
+	height, forks := past.Height()+1, p.Forks(past)
 	cutoff := b.Header.Timestamp.Unix()
-	if height >= p.CSVHeight {
+	if forks.CSV {
 		cutoff = MedianTimePast(past)
 	}
 	for _, tx := range b.Txs {
@@ -311,7 +311,7 @@ func CheckBlockContext(p *Params, past Past, b *Block) error {
 			return badBlock("bad-cb-height", "coinbase script of block %d does not start with %x", height, want)
 		}
 	}
-	if err := checkWitnesses(height >= p.SegwitHeight, b); err != nil {
+	if err := checkWitnesses(forks.Segwit, b); err != nil {
 		return err
 	}
 	if b.Weight > p.MaxBlockWeight {

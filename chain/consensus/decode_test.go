@@ -124,7 +124,7 @@ func TestFirstBlocks(t *testing.T) {
 		if err := errors.Join(consensus.CheckBlockContextFree(p, b), consensus.CheckBlockContext(p, chain, b)); err != nil {
 			t.Fatalf("block %d: %v", n, err)
 		}
-		flags := consensus.ScriptFlags(p, int32(n), b.Hash)
+		flags := consensus.ScriptFlags(p, chain, b.Hash)
 		fees := int64(0)
 		for i, tx := range b.Txs {
 			if i > 0 {

@@ -42,8 +42,10 @@ type Params struct {
 	// Bitcoin Core; SegwitHeight governs the witness commitment and NULLDUMMY.
 	BIP16Height, BIP34Height, BIP65Height, BIP66Height int32
 	CSVHeight, SegwitHeight, TaprootHeight             int32
-	BIP54                                              bool // time-warp and coinbase rules, from genesis
-	EnforceBIP94                                       bool
+	// Signalling activates the last three where their height is NotBuried.
+	Signalling   Signalling
+	BIP54        bool // time-warp and coinbase rules, from genesis
+	EnforceBIP94 bool
 
 	// Money.
 	BaseSubsidy            int64 // satoshi
@@ -146,17 +148,14 @@ func Regtest() *Params {
 	return p
 }
 
-// simnetForkHeight is where BIP9 activates CSV, segwit and taproot on a simnet
-// whose miners all signal, as btcd's do: with windows of 100 blocks the state is
-// started from 100, locked in from 200 and active from 300. We bury the result.
-const simnetForkHeight = 300
-
-// Simnet returns btcd's simnet parameters.
+// Simnet returns btcd's simnet parameters: CSV, segwit and taproot are active two
+// windows after the first (but for genesis') with enough votes, from 300 on at best.
 func Simnet() *Params {
 	p := fromChaincfg(&chaincfg.SimNetParams)
 	p.Retarget = Retarget2016
 	p.MinDiffReduction = 20 * time.Minute
-	p.CSVHeight, p.SegwitHeight, p.TaprootHeight = simnetForkHeight, simnetForkHeight, simnetForkHeight
+	p.CSVHeight, p.SegwitHeight, p.TaprootHeight = NotBuried, NotBuried, NotBuried
+	p.Signalling = Signalling{Window: 100, Threshold: 75}
 	p.Test = true
 	return p
 }

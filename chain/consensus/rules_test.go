@@ -506,7 +506,7 @@ func TestCheckTxScripts(t *testing.T) {
 	tx := spendOf(2, 0, 0)
 	coins := []consensus.Coin{{Value: 5, Script: key.Script()}, {Value: 6, Script: key.Script()}}
 	key.Sign(tx, coins)
-	flags := consensus.ScriptFlags(consensus.Regtest(), 1, chainhash.Hash{})
+	flags := consensus.ScriptFlags(consensus.Regtest(), &enginetest.FakePast{}, chainhash.Hash{})
 	if err := consensus.CheckTxScripts(tx, coins, flags); err != nil {
 		t.Error(err)
 	}
@@ -543,30 +543,34 @@ func TestScriptFlags(t *testing.T) {
 		return *h
 	}
 	for _, tt := range []struct {
-		p      *consensus.Params
-		height int32
-		hash   chainhash.Hash
-		want   txscript.ScriptFlags
+		p       *consensus.Params
+		height  int32
+		hash    chainhash.Hash
+		want    txscript.ScriptFlags
+		version int32 // of all before
 	}{
-		{consensus.Bitcoin(), 1, chainhash.Hash{}, always},
-		{consensus.Bitcoin(), 170_060, hash("00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22"), 0},
-		{consensus.Bitcoin(), 170_060, chainhash.Hash{}, always},
-		{consensus.Bitcoin(), 363_724, chainhash.Hash{}, always},
-		{consensus.Bitcoin(), 363_725, chainhash.Hash{}, always | der},
-		{consensus.Bitcoin(), 388_381, chainhash.Hash{}, always | der | cltv},
-		{consensus.Bitcoin(), 419_328, chainhash.Hash{}, always | der | cltv | csv},
-		{consensus.Bitcoin(), 481_823, chainhash.Hash{}, always | der | cltv | csv},
-		{consensus.Bitcoin(), 481_824, chainhash.Hash{}, always | der | cltv | csv | dummy},
+		{p: consensus.Bitcoin(), height: 1, want: always},
+		{p: consensus.Bitcoin(), height: 170_060, hash: hash("00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22"), want: 0},
+		{p: consensus.Bitcoin(), height: 170_060, want: always},
+		{p: consensus.Bitcoin(), height: 363_724, want: always},
+		{p: consensus.Bitcoin(), height: 363_725, want: always | der},
+		{p: consensus.Bitcoin(), height: 388_381, want: always | der | cltv},
+		{p: consensus.Bitcoin(), height: 419_328, want: always | der | cltv | csv},
+		{p: consensus.Bitcoin(), height: 481_823, want: always | der | cltv | csv},
+		{p: consensus.Bitcoin(), height: 481_824, want: always | der | cltv | csv | dummy},
 		{
-			consensus.Bitcoin(), 692_261, hash("0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad"),
-			txscript.ScriptBip16 | txscript.ScriptVerifyWitness | der | cltv | csv | dummy,
+			p: consensus.Bitcoin(), height: 692_261, hash: hash("0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad"),
+			want: txscript.ScriptBip16 | txscript.ScriptVerifyWitness | der | cltv | csv | dummy,
 		},
-		{consensus.Regtest(), 1, chainhash.Hash{}, consensusFlags},
-		{consensus.Testnet(), 1, chainhash.Hash{}, consensusFlags},
-		{consensus.Simnet(), 299, chainhash.Hash{}, txscript.ScriptBip16 | txscript.ScriptVerifyWitness | der | cltv},
-		{consensus.Simnet(), 300, chainhash.Hash{}, consensusFlags},
+		{p: consensus.Regtest(), height: 1, want: consensusFlags},
+		{p: consensus.Testnet(), height: 1, want: consensusFlags},
+		{p: consensus.Simnet(), height: 299, want: txscript.ScriptBip16 | der | cltv, version: 0x20000007},
+		{p: consensus.Simnet(), height: 300, want: consensusFlags, version: 0x20000007},
+		{p: consensus.Simnet(), height: 1000, want: txscript.ScriptBip16 | der | cltv, version: 0x20000000},
+		{p: consensus.Simnet(), height: 300, want: txscript.ScriptBip16 | der | cltv | csv, version: 0x20000001},
+		{p: consensus.Simnet(), height: 300, want: txscript.ScriptBip16 | txscript.ScriptVerifyTaproot | der | cltv, version: 0x2ffffffc},
 	} {
-		if got := consensus.ScriptFlags(tt.p, tt.height, tt.hash); got != uint32(tt.want) {
+		if got := consensus.ScriptFlags(tt.p, &enginetest.FakePast{At0: tt.height - 1, Version: tt.version}, tt.hash); got != uint32(tt.want) {
 			t.Errorf("%s %d: %b, want %b", tt.p.Name, tt.height, got, tt.want)
 		}
 	}

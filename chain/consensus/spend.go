@@ -21,12 +21,18 @@ type SpentTx struct {
 // errCoins says that a caller passed coins that do not match the inputs.
 var errCoins = errors.New("not one coin per input")
 
-// ScriptFlags are txscript's flags for a block at height with this hash.
-func ScriptFlags(p *Params, height int32, hash chainhash.Hash) uint32 {
+// ScriptFlags are txscript's flags for a block with this hash after past.
+func ScriptFlags(p *Params, past Past, hash chainhash.Hash) uint32 {
+	height, forks := past.Height()+1, p.Forks(past)
 	var flags txscript.ScriptFlags
 	if height >= p.BIP16Height {
-		flags |= txscript.ScriptBip16 | txscript.ScriptVerifyWitness
-		if height >= p.TaprootHeight {
+		flags |= txscript.ScriptBip16
+		// Where heights decide, witness programs are checked before segwit is
+		// active, as in Bitcoin Core: nothing buried is against it.
+		if p.Signalling.Window <= 0 || forks.Segwit {
+			flags |= txscript.ScriptVerifyWitness
+		}
+		if forks.Taproot {
 			flags |= txscript.ScriptVerifyTaproot
 		}
 	}
@@ -39,29 +45,13 @@ func ScriptFlags(p *Params, height int32, hash chainhash.Hash) uint32 {
 	if height >= p.BIP65Height {
 		flags |= txscript.ScriptVerifyCheckLockTimeVerify
 	}
-	if height >= p.CSVHeight {
+	if forks.CSV {
 		flags |= txscript.ScriptVerifyCheckSequenceVerify
 	}
-	if height >= p.SegwitHeight {
+	if forks.Segwit {
 		flags |= txscript.ScriptStrictMultiSig // BIP147, NULLDUMMY
 	}
 	return uint32(flags)
-}
-
-const (
-	versionBits = 0x2000_0000 // the top bits of BIP9
-	// simnetSignals are the bits of CSV, segwit and taproot.
-	simnetSignals = 1<<0 | 1<<1 | 1<<2
-)
-
-// BlockVersion is the version that a block made here carries at height. On
-// simnet it signals for what btcd activates by BIP9, so that btcd agrees with
-// the heights that are buried in ours.
-func (p *Params) BlockVersion(height int32) int32 {
-	if p.Name == "simnet" && height < simnetForkHeight {
-		return versionBits | simnetSignals
-	}
-	return versionBits
 }
 
 // CheckTxInputs checks value ranges, maturity, BIP68 locks and BIP54's limits of
@@ -92,7 +82,7 @@ func CheckTxInputs(p *Params, past Past, tx *wire.MsgTx, coins []Coin) (fee int6
 	if in < out {
 		return 0, badBlock("bad-txns-in-belowout", "%s: %d satoshi in, %d out", tx.TxHash(), in, out)
 	}
-	if height >= p.CSVHeight && !sequenceLocksMet(past, tx, coins) {
+	if p.Forks(past).CSV && !sequenceLocksMet(past, tx, coins) {
 		return 0, badBlock("bad-txns-nonfinal", "%s: relative lock (BIP68) not met in block %d", tx.TxHash(), height)
 	}
 	if p.BIP54 {

@@ -153,7 +153,7 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []candidate, err er
 	if err != nil {
 		return nil, loose(err)
 	}
-	flags := consensus.ScriptFlags(p.params, past.Height()+1, chainhash.Hash{})
+	flags := consensus.ScriptFlags(p.params, past, chainhash.Hash{})
 	sigOps, err := consensus.SigOpCost(tx, coins, flags|standardFlags)
 	if err != nil {
 		return nil, err
@@ -294,8 +294,8 @@ func (p *Pool) checkPolicy(c *candidate, past consensus.Past) error {
 	if size := c.tx.SerializeSizeStripped(); size < minStrippedSize && !p.params.BIP54 {
 		return refuse("tx-size-small", "%d bytes without witness, at least %d", size, minStrippedSize)
 	}
-	if height < p.params.SegwitHeight && c.tx.HasWitness() {
-		return refuse("no-witness-yet", "no block may have a witness before height %d", p.params.SegwitHeight)
+	if c.tx.HasWitness() && !p.params.Forks(past).Segwit {
+		return refuse("no-witness-yet", "block %d may not have a witness", height)
 	}
 	return nil
 }

@@ -627,7 +627,7 @@ func TestScriptsChecked(t *testing.T) {
 	t.Parallel()
 	l := running(t, 1, nil)
 	tx := l.pay(1000, 1, l.coinbase(0))
-	flags := consensus.ScriptFlags(l.chain.Params(), 200, l.tip.Hash)
+	flags := consensus.ScriptFlags(l.chain.Params(), &enginetest.FakePast{At0: 199}, l.tip.Hash)
 	if l.pool.ScriptsChecked(tx.WitnessHash(), flags) {
 		t.Error("checked before it came")
 	}

@@ -91,13 +91,13 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	if !ok {
 		return nil, errTipGone
 	}
-	height := tip.Height + 1
+	height, forks := tip.Height+1, p.Forks(past)
 	when := time.Unix(max(o.Now.Unix(), earliest(p, past)), 0)
 	t := &Template{
 		Height: height,
 		text:   o.CoinbaseText,
 		Header: consensus.Header{BlockHeader: wire.BlockHeader{
-			Version:   p.BlockVersion(height),
+			Version:   p.BlockVersion(past),
 			PrevBlock: tip.Hash,
 			Timestamp: when,
 			Bits:      engine.NextBits(past, when),
@@ -107,7 +107,7 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 		t.Header.Seal = make([]byte, p.SealBytes)
 	}
 	cutoff := when.Unix()
-	if height >= p.CSVHeight { // BIP113
+	if forks.CSV { // BIP113
 		cutoff = consensus.MedianTimePast(past)
 	}
 	coinbase := wire.NewMsgTx(2)
@@ -134,7 +134,7 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 		}
 		coinbase.AddTxOut(wire.NewTxOut(0, script))
 	}
-	if height >= p.SegwitHeight {
+	if forks.Segwit {
 		var nonce [chainhash.HashSize]byte // BIP141's reserved value: zero
 		in.Witness = wire.TxWitness{nonce[:]}
 		coinbase.AddTxOut(wire.NewTxOut(0, consensus.WitnessCommitment(t.Txs, nonce)))

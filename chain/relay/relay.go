@@ -84,6 +84,8 @@ type Headers interface {
 	// HaveBlock says whether the block's bytes are on disk, and whether it was
 	// found invalid.
 	HaveBlock(hash chainhash.Hash) (have, invalid bool)
+	// Past returns the view that ends in a known header.
+	Past(hash chainhash.Hash) (consensus.Past, bool)
 }
 
 // Blocks judges messages of the block topic. It is safe for concurrent use.
@@ -170,7 +172,11 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 	if err != nil {
 		return v.reject("bad-encoding", err)
 	}
-	segwit := height >= b.params.SegwitHeight
+	past, ok := b.headers.Past(h.PrevBlock)
+	if !ok {
+		return v.ignore("unknown-parent") // CheckHeader has just known it
+	}
+	segwit := b.params.Forks(past).Segwit
 	if err := consensus.CheckCommitments(b.params, segwit, blk); err != nil {
 		return v.reject("mutated", err)
 	}

@@ -122,7 +122,7 @@ func (b *Builder) MineTemplate(parent *consensus.Block, t Template) *consensus.B
 
 	u := &Unsealed{Txs: append([]*wire.MsgTx{b.coinbase(height, made, &t)}, t.Txs...)}
 	h := consensus.Header{}
-	h.Version = p.BlockVersion(height)
+	h.Version = p.BlockVersion(past)
 	if t.Version != 0 {
 		h.Version = t.Version
 	}
@@ -142,7 +142,7 @@ func (b *Builder) MineTemplate(parent *consensus.Block, t Template) *consensus.B
 	if t.Change != nil {
 		t.Change(u)
 	}
-	if !u.NoCommitment && height >= p.SegwitHeight && slices.ContainsFunc(u.Txs, (*wire.MsgTx).HasWitness) {
+	if !u.NoCommitment && p.Forks(past).Segwit && slices.ContainsFunc(u.Txs, (*wire.MsgTx).HasWitness) {
 		var nonce [32]byte
 		u.Txs[0].TxIn[0].Witness = wire.TxWitness{nonce[:]}
 		u.Txs[0].AddTxOut(&wire.TxOut{PkScript: consensus.WitnessCommitment(u.Txs, nonce)})

@@ -85,7 +85,7 @@ func TestBuilderCoins(t *testing.T) {
 			t.Errorf("fee %d, %v", fee, err)
 		}
 		height := b.Height(block.Hash)
-		if err := consensus.CheckTxScripts(tx, spent, consensus.ScriptFlags(p, height, block.Hash)); err != nil {
+		if err := consensus.CheckTxScripts(tx, spent, consensus.ScriptFlags(p, past, block.Hash)); err != nil {
 			t.Error(err)
 		}
 		if err := consensus.CheckCoinbaseValue(p, height, block.Txs[0].MsgTx(), fee); err != nil {
