@@ -1,0 +1,14 @@
+package mining
+
+// What tests of this package look at from outside.
+var (
+	Choose   = choose
+	Earliest = earliest
+)
+
+// What is set aside for the coinbase.
+const (
+	CoinbaseWeight = coinbaseWeight
+	CoinbaseSigOps = coinbaseSigOps
+	MaxPayToBytes  = maxPayToBytes
+)
