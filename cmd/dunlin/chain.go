@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -22,8 +23,8 @@ import (
 )
 
 func newChain(g *global) *cobra.Command {
-	return group("chain", "The chain: look at it, import and export it",
-		newChainHead(g), newChainBlock(g), newChainList(g), newChainTips(g), newChainImport(g), newChainExport(g))
+	return group("chain", "The chain: look at it, import, export and mend it",
+		newChainHead(g), newChainBlock(g), newChainList(g), newChainTips(g), newChainImport(g), newChainExport(g), newChainReindex(g))
 }
 
 func newChainHead(g *global) *cobra.Command {
@@ -139,7 +140,14 @@ func newChainTips(g *global) *cobra.Command {
 }
 
 // withChain runs f on the chain of a stopped home.
-func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Chain) error) (err error) {
+func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Chain) error) error {
+	return g.withOpened(cmd, node.OpenChain, f)
+}
+
+// opener opens the chain in the home of a config.
+type opener func(*config.Config, *slog.Logger) (*chain.Chain, error)
+
+func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Context, *chain.Chain) error) (err error) {
 	c, err := g.load(cmd.Flags())
 	if err != nil {
 		return err
@@ -151,7 +159,7 @@ func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Ch
 	if err := config.EnsureHome(c.Home); err != nil {
 		return err
 	}
-	ch, err := node.OpenChain(c, log)
+	ch, err := open(c, log)
 	if err != nil {
 		return fmt.Errorf("%w (this command works on a stopped home)", err)
 	}
@@ -319,6 +327,32 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+func newChainReindex(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reindex",
+		Short: "Build the index, the coins and the undo data anew from the block files of a stopped home",
+		Long: `reindex mends a damaged home: it removes what can be made anew and checks every block on disk again. What is missing
+after it, the next start downloads. One that was interrupted goes on at the next start.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start := time.Now()
+			return g.withOpened(cmd, node.ReindexChain, func(_ context.Context, ch *chain.Chain) error {
+				tip, _ := ch.Tip()
+				v := struct {
+					Height  int32   `json:"height"`
+					TipHash string  `json:"tip_hash"`
+					TookS   float64 `json:"took_s"`
+				}{tip.Height, tip.Hash.String(), time.Since(start).Seconds()}
+				return g.print(cmd, v, func(w io.Writer) {
+					fmt.Fprintf(w, "reindexed in %s; tip %d %s\n", time.Since(start).Round(time.Millisecond), v.Height, v.TipHash)
+				})
+			})
+		},
+	}
+	config.Flags(cmd.Flags())
+	return cmd
 }
 
 // countingReader counts what is read through it.

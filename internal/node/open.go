@@ -26,6 +26,16 @@ func engines(p *consensus.Params, threads int) (consensus.Engine, consensus.Seal
 // OpenChain opens the chain in the home of c: for the daemon and for commands
 // that work on a stopped home. The caller runs and closes it.
 func OpenChain(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
+	return openChain(c, log, false)
+}
+
+// ReindexChain is OpenChain for a chain that is to be built anew from its block
+// files, which its Run does before it is ready.
+func ReindexChain(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
+	return openChain(c, log, true)
+}
+
+func openChain(c *config.Config, log *slog.Logger, reindex bool) (*chain.Chain, error) {
 	p := c.Chain.Params
 	engine, _, err := engines(p, 1)
 	if err != nil {
@@ -42,6 +52,7 @@ func OpenChain(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
 		FlushBlocks:   c.Storage.FlushBlocks,
 		FlushInterval: c.Storage.FlushInterval,
 		MinFreeBytes:  uint64(c.Storage.MinFreeMB) << 20,
+		Reindex:       reindex,
 	}
 	if c.Sync.AssumeValid != "" {
 		hash, err := chainhash.NewHashFromStr(c.Sync.AssumeValid)
