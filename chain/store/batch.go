@@ -16,8 +16,10 @@ import (
 // what it is given. Later calls win over earlier ones on the same key. A value
 // that cannot be stored makes Commit fail.
 type Batch struct {
-	b   *pebble.Batch // nil once committed
-	err error         // the first value that cannot be stored
+	b     *pebble.Batch // nil once committed
+	err   error         // the first value that cannot be stored
+	tip   bool          // SetTip was called
+	prune *prunePoint   // nil: nothing is pruned
 }
 
 // NewBatch returns an empty batch.
@@ -75,6 +77,7 @@ func (b *Batch) SetTip(t Tip) {
 		b.reject("tip %v has height %d", t.Hash, t.Height)
 		return
 	}
+	b.tip = true
 	b.set([]byte{prefixTip}, appendTip(nil, t))
 }
 
@@ -126,6 +129,11 @@ func (s *Store) commitBatch(b *Batch) error {
 			b.set(endKey(f.id, file), binary.LittleEndian.AppendUint32(nil, end))
 		}
 	}
+	if b.prune != nil {
+		if err := s.preparePrune(b); err != nil {
+			return err
+		}
+	}
 	w := written{blocks: s.blocks.next(), undo: s.undo.next(), commit: s.commit + 1}
 	b.set([]byte{prefixWritten}, appendWritten(nil, w))
 	b.set(ringKey(w.commit), binary.LittleEndian.AppendUint64(nil, w.commit))
@@ -140,5 +148,15 @@ func (s *Store) commitBatch(b *Batch) error {
 	s.commit = w.commit
 	s.blocks.committed()
 	s.undo.committed()
+	if b.prune != nil {
+		s.finishPrune(b.prune)
+	}
+	if s.marked && b.tip {
+		// The new index says itself that it is not complete: the caller's meta does.
+		if err := removeMark(s.o.FS, s.o.Dir, rebuildMark); err != nil {
+			return errors.Join(err, batch.Close())
+		}
+		s.marked = false
+	}
 	return batch.Close()
 }

@@ -21,6 +21,7 @@ const (
 	prefixHeader  = 'h' // ‖ height 4 ‖ hash 32 → header record
 	prefixChainID = 'i' // → chain id, text
 	prefixMeta    = 'm' // ‖ name → the caller's value
+	prefixPruned  = 'p' // ‖ series 1 → first file that was not pruned 4
 	prefixRing    = 'r' // ‖ slot 2 → number of the commit that last used the slot 8
 	prefixTip     = 't' // → hash 32 ‖ height 4
 	prefixVersion = 'v' // → format version 4
@@ -228,6 +229,8 @@ func decodeWritten(v []byte) (w written, err error) {
 func endKey(series byte, file uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{prefixEnd, series}, file)
 }
+
+func prunedKey(series byte) []byte { return []byte{prefixPruned, series} }
 
 func ringKey(commit uint64) []byte {
 	return binary.BigEndian.AppendUint16([]byte{prefixRing}, uint16(commit%ringSlots))

@@ -13,6 +13,8 @@ var (
 	ErrNewerFormat = errors.New("was written by a newer dunlin")
 	// ErrOtherChain says that the home belongs to another network.
 	ErrOtherChain = errors.New("belongs to another chain")
+	// ErrPruned says that block files were removed on purpose that would be needed.
+	ErrPruned = errors.New("was pruned")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("store: closed")
 )

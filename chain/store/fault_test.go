@@ -485,7 +485,7 @@ func TestNewerFormat(t *testing.T) {
 		must(t, db.Set([]byte("v"), binary.LittleEndian.AppendUint32(nil, store.FormatVersion+1), pebble.Sync))
 		must(t, db.Close())
 		_, err := store.Open(options(fs))
-		if !errors.Is(err, store.ErrNewerFormat) || !strings.Contains(err.Error(), "format 2, this one reads up to 1") {
+		if !errors.Is(err, store.ErrNewerFormat) || !strings.Contains(err.Error(), "format 3, this one reads up to 2") {
 			t.Errorf("Open: %v", err)
 		}
 	})

@@ -37,6 +37,7 @@ const (
 type index struct {
 	db   *pebble.DB
 	home string // to shorten paths in errors
+	fix  *repair
 	log  *slog.Logger
 
 	failed chan struct{} // closed by the first fail
@@ -47,8 +48,8 @@ type index struct {
 
 // openIndex opens or creates the database in home/index. The index it returns
 // must be closed, also after an error.
-func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger) (*index, error) {
-	x := &index{home: home, log: log, failed: make(chan struct{})}
+func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger, fix *repair) (*index, error) {
+	x := &index{home: home, fix: fix, log: log, failed: make(chan struct{})}
 	dir := fs.PathJoin(home, indexName)
 	ifs := &indexFS{FS: fs, x: x}
 	opts := &pebble.Options{
@@ -149,7 +150,7 @@ func (x *index) corrupt(info pebble.DataCorruptionInfo) {
 	x.mu.Lock()
 	x.rotten = info.Path
 	x.mu.Unlock()
-	x.log.Error("index is damaged", "file", info.Path, "err", info.Details, "mend", reindex)
+	x.log.Error("index is damaged", "file", info.Path, "err", info.Details, "mend", x.fix.mend())
 }
 
 // damage turns an error of Pebble that reports damage into a *DamageError.
@@ -160,7 +161,7 @@ func (x *index) damage(err error) error {
 	if file == "" {
 		file = indexName
 	}
-	return &DamageError{File: file, Offset: -1, What: err.Error(), Mend: reindex, Err: err}
+	return &DamageError{File: file, Offset: -1, What: err.Error(), Mend: x.fix.mend(), Err: err}
 }
 
 // wrap names the operation of an error, and the mend if it is damage.
@@ -177,7 +178,7 @@ func (x *index) malformed(key []byte, err error) error {
 		File:   indexName,
 		Offset: -1,
 		What:   fmt.Sprintf("record %x: %v", key, err),
-		Mend:   reindex,
+		Mend:   x.fix.mend(),
 		Err:    err,
 	}
 }
@@ -260,7 +261,7 @@ func (x *index) lost(around, last uint64) error {
 		File:   indexName,
 		Offset: -1,
 		What:   fmt.Sprintf("commits around number %d are missing, although the last is number %d", around, last),
-		Mend:   reindex,
+		Mend:   x.fix.mend(),
 	}
 }
 

@@ -41,6 +41,7 @@ type series struct {
 	magic     uint32
 	maxFile   int64
 	maxRecord int
+	fix       *repair
 
 	w        vfs.File // the file being written; nil until the first append
 	dirty    bool     // w has bytes that were not synced
@@ -50,6 +51,7 @@ type series struct {
 
 	mu       sync.Mutex        // guards the fields below; held for a few instructions
 	at       place             // where the next record goes
+	first    uint32            // files below it were pruned
 	ends     map[uint32]uint32 // ends of the finished files, where known
 	finished []uint32          // files finished since the last commit
 	bytes    int64             // sum of the file sizes
@@ -66,7 +68,7 @@ func (s *series) damage(file uint32, offset int64, format string, args ...any) *
 		File:   s.name + "/" + s.fileName(file),
 		Offset: offset,
 		What:   fmt.Sprintf(format, args...),
-		Mend:   reindex,
+		Mend:   s.fix.mend(),
 	}
 }
 
@@ -225,6 +227,9 @@ func (s *series) read(p Pos) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: no record can be at file %d, offset %d, size %d", s.name, p.File, p.Offset, p.Size)
 	}
 	start := int64(p.Offset) - recordHead
+	if p.File < s.kept() {
+		return nil, fmt.Errorf("read %s/%s: %w", s.name, s.fileName(p.File), ErrPruned)
+	}
 	h, err := s.reads.get(s, p.File)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, s.damage(p.File, start, "the file is missing")
@@ -399,14 +404,14 @@ func (s *series) rewriteRecord(off int64, payload []byte) error {
 // returns nil the scan goes on at the next whole record; otherwise it ends there.
 func (s *series) scan(f func(Pos, []byte) error, damaged func(*DamageError) error) error {
 	s.mu.Lock()
-	at := s.at
+	at, first := s.at, s.first
 	ends := make(map[uint32]uint32, len(s.ends))
 	for k, v := range s.ends {
 		ends[k] = v
 	}
 	s.mu.Unlock()
 	ends[at.file] = at.end
-	for file := uint32(0); file <= at.file; file++ {
+	for file := first; file <= at.file; file++ {
 		end, known := ends[file]
 		if known && end == 0 {
 			continue
@@ -530,6 +535,7 @@ type handle struct {
 	file uint32
 	refs int
 	used uint64 // clock at the last use
+	gone bool   // forgotten: the last reader closes it
 }
 
 // get returns an open file, which put gives back.
@@ -561,7 +567,12 @@ func (c *handles) get(s *series, file uint32) (*handle, error) {
 func (c *handles) put(h *handle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h.refs--
+	if h.refs--; h.gone {
+		if h.refs == 0 {
+			_ = h.f.Close() // only read
+		}
+		return
+	}
 	c.shrink()
 }
 
@@ -579,6 +590,20 @@ func (c *handles) shrink() {
 		}
 		delete(c.open, oldest.file)
 		_ = oldest.f.Close() // only read
+	}
+}
+
+// forget closes a file, at once or when nobody reads it any more.
+func (c *handles) forget(file uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.open[file]
+	if h == nil {
+		return
+	}
+	delete(c.open, file)
+	if h.gone = true; h.refs == 0 {
+		_ = h.f.Close() // only read
 	}
 }
 

@@ -7,7 +7,8 @@
 //     and undo files before the one synced Pebble batch that moves coins,
 //     positions, index and tip together.
 //   - A commit is there wholly or not at all, and so are all commits before it.
-//   - Block bytes are never removed, and never overwritten unless they lie past
+//   - Block bytes are never removed but by [Batch.Prune], whole files at a time
+//     and after a commit that says so, and never overwritten unless they lie past
 //     the write position.
 //   - What is read was checked: damage is a [*DamageError] that names the file
 //     and the mend, never a wrong answer.
@@ -32,8 +33,16 @@ import (
 	"dunlin/chain/consensus"
 )
 
-// FormatVersion is the version of the on-disk format. A newer one is refused.
-const FormatVersion = 1
+// FormatVersion is the newest version of the on-disk format that is read and
+// written. A newer one is refused.
+const FormatVersion = 2
+
+// A home is made with the first format; pruning raises it to the second, which an
+// older dunlin must refuse.
+const (
+	formatFirst  = 1
+	formatPruned = 2
+)
 
 // Options configure Open. Zero means the default given.
 type Options struct {
@@ -115,6 +124,10 @@ type Store struct {
 	index  *index
 	blocks *series
 	undo   *series
+	repair *repair
+
+	rebuilding bool // Open made the index anew beside old block files
+	marked     bool // the rebuild mark is there; the writer's
 
 	commit uint64 // number of the last commit; the writer's
 	failed error  // set by a failed commit; the writer's
@@ -128,6 +141,8 @@ type Store struct {
 // another chain ([ErrOtherChain]), of a newer format ([ErrNewerFormat]), in use
 // ([ErrLocked]) or damaged ([*DamageError]), each with an error that says so. It
 // starts no goroutine of ours; Pebble's end with Close.
+//
+// Where Wipe, or an Open after it, was cut off, Open goes on as with Rebuild.
 func Open(o Options) (s *Store, err error) {
 	o, err = o.withDefaults()
 	if err != nil {
@@ -155,12 +170,31 @@ func Open(o Options) (s *Store, err error) {
 			}
 		}
 	}
+	s.repair = &repair{fs: o.FS, home: o.Dir}
+	if err := s.repair.look(); err != nil {
+		return s, err
+	}
+	if s.marked, err = o.rebuildMarked(); err != nil {
+		return s, err
+	}
+	if s.marked {
+		s.o.Rebuild = true
+		if err := s.o.removeIndex(); err != nil {
+			return s, err
+		}
+		for _, name := range []string{undoName, indexName} {
+			if err := mkdirSynced(o.FS, o.FS.PathJoin(o.Dir, name)); err != nil {
+				return s, fmt.Errorf("make folder %s: %w", name, err)
+			}
+		}
+	}
 	// Again, for a folder whose making was interrupted before its sync.
 	if err := syncDir(o.FS, o.Dir); err != nil {
 		return s, fmt.Errorf("sync folder %s: %w", o.Dir, err)
 	}
 	s.blocks = o.series(blocksName, ".blk", 'b')
 	s.undo = o.series(undoName, ".und", 'u')
+	s.blocks.fix, s.undo.fix = s.repair, s.repair
 	blockSizes, err := s.blocks.list()
 	if err != nil {
 		return s, err
@@ -170,6 +204,9 @@ func Open(o Options) (s *Store, err error) {
 		return s, err
 	}
 	if err := s.openIndex(blockSizes); err != nil {
+		return s, err
+	}
+	if err := errors.Join(s.blocks.sweep(blockSizes), s.undo.sweep(undoSizes)); err != nil {
 		return s, err
 	}
 	if err := s.blocks.check(blockSizes); err != nil {
@@ -204,10 +241,10 @@ func (s *Store) openIndex(blockSizes map[uint32]int64) error {
 		// Said before Pebble makes a new, empty database.
 		desc, err := pebble.Peek(o.FS.PathJoin(o.Dir, indexName), o.FS)
 		if err == nil && !desc.Exists {
-			return errNoIndex()
+			return s.errNoIndex()
 		}
 	}
-	x, err := openIndex(o.FS, o.Dir, o.CacheBytes, o.Logger)
+	x, err := openIndex(o.FS, o.Dir, o.CacheBytes, o.Logger, s.repair)
 	s.index = x
 	if err != nil {
 		return err
@@ -235,12 +272,12 @@ func (s *Store) openIndex(blockSizes map[uint32]int64) error {
 	return s.loadPositions()
 }
 
-func errNoIndex() error {
+func (s *Store) errNoIndex() error {
 	return &DamageError{
 		File:   indexName,
 		Offset: -1,
 		What:   "there are block files, but no index of them",
-		Mend:   reindex,
+		Mend:   s.repair.mend(),
 	}
 }
 
@@ -250,15 +287,19 @@ func (s *Store) create(blockSizes map[uint32]int64) error {
 	w := written{}
 	if len(blockSizes) > 0 {
 		if !s.o.Rebuild {
-			return errNoIndex()
+			return s.errNoIndex()
 		}
+		if s.repair.pruned.Load() {
+			return s.repair.refuse()
+		}
+		s.rebuilding = true
 		for file := range blockSizes {
 			w.blocks.file = max(w.blocks.file, file+1)
 		}
 	}
 	s.blocks.at, s.undo.at = w.blocks, w.undo
 	b := s.NewBatch()
-	b.set([]byte{prefixVersion}, binary.LittleEndian.AppendUint32(nil, FormatVersion))
+	b.set([]byte{prefixVersion}, binary.LittleEndian.AppendUint32(nil, formatFirst))
 	b.set([]byte{prefixChainID}, []byte(s.o.ChainID))
 	return s.Commit(b)
 }
@@ -282,6 +323,20 @@ func (s *Store) loadPositions() error {
 		return err
 	}
 	s.blocks.at, s.undo.at = w.blocks, w.undo
+	for _, f := range []*series{s.blocks, s.undo} {
+		v, ok, err := x.get("read first file", prunedKey(f.id))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if len(v) != 4 || binary.LittleEndian.Uint32(v) > f.at.file {
+			return x.malformed(prunedKey(f.id), errors.New("malformed number of the first file"))
+		}
+		f.first = binary.LittleEndian.Uint32(v)
+	}
+	s.repair.pruned.Store(s.repair.pruned.Load() || s.blocks.first > 0)
 	return x.each("read file ends", prefixEnd, func(k, v []byte) error {
 		if len(k) != 6 || len(v) != 4 {
 			return x.malformed(k, errors.New("malformed file end"))
@@ -299,7 +354,8 @@ func (s *Store) loadPositions() error {
 
 // Wipe removes the index and the undo files of the store in o.Dir, which must
 // not be open, and keeps the block files: the first half of a reindex. Open with
-// Rebuild is the second. It may be repeated after a crash.
+// Rebuild is the second. If either is cut off, the next Open goes on with it. A
+// pruned home is refused, unchanged ([ErrPruned]).
 func Wipe(o Options) (err error) {
 	o, err = o.withDefaults()
 	if err != nil {
@@ -313,6 +369,33 @@ func Wipe(o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	fix := &repair{fs: o.FS, home: o.Dir}
+	if err := fix.look(); err != nil {
+		return err
+	}
+	if fix.pruned.Load() {
+		return fix.refuse()
+	}
+	if marked, err := o.rebuildMarked(); err != nil {
+		return err
+	} else if !marked {
+		if err := removeMark(o.FS, o.Dir, rebuildMark); err != nil { // one that was cut off
+			return err
+		}
+		if err := makeMark(o.FS, o.Dir, rebuildMark, o.ChainID+"\n"); err != nil {
+			return err
+		}
+	}
+	// The first block file is there: pruning was cut off before it removed any, and
+	// the index that knew of it goes.
+	if err := removeMark(o.FS, o.Dir, prunedMark); err != nil {
+		return err
+	}
+	return o.removeIndex()
+}
+
+// removeIndex removes what can be made anew from the block files.
+func (o *Options) removeIndex() error {
 	// The index goes first: without undo files it would be damaged.
 	for _, name := range []string{indexName, undoName} {
 		if err := o.FS.RemoveAll(o.FS.PathJoin(o.Dir, name)); err != nil {
@@ -501,11 +584,15 @@ func (s *Store) ScanTail(f func(Pos, []byte) error) error {
 // After a rebuild the ends of the files are not known: then records that a crash
 // left past them are found too.
 func (s *Store) Scan(f func(Pos, []byte) error, damaged func(*DamageError) error) error {
+	return s.scan(s.blocks, f, damaged)
+}
+
+func (s *Store) scan(from *series, f func(Pos, []byte) error, damaged func(*DamageError) error) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.users.Done()
-	return s.blocks.scan(func(p Pos, raw []byte) error {
+	return from.scan(func(p Pos, raw []byte) error {
 		if s.closing() {
 			return ErrClosed
 		}

@@ -612,15 +612,29 @@ func TestRebuild(t *testing.T) {
 	m := filled(t, o, r)
 	must(t, store.Wipe(o))
 	must(t, store.Wipe(o)) // as after a crash
+	other := o
+	other.ChainID = "other"
+	if _, err := store.Open(other); !errors.Is(err, store.ErrOtherChain) {
+		t.Errorf("Open of the wiped home of another chain: %v", err)
+	}
+	if err := store.Wipe(other); !errors.Is(err, store.ErrOtherChain) {
+		t.Errorf("Wipe of the wiped home of another chain: %v", err)
+	}
 
+	// Without the mark of Wipe nobody asked for the index to be gone.
+	mark := o.FS.PathJoin(o.Dir, "REINDEX")
+	must(t, fs.Rename(mark, mark+".away"))
 	_, err := store.Open(o)
 	damage, ok := errors.AsType[*store.DamageError](err)
 	if !ok || damage.File != "index" || !strings.Contains(err.Error(), "dunlin chain reindex") {
 		t.Fatalf("Open without an index: %v", err)
 	}
 
-	o.Rebuild = true
+	must(t, fs.Rename(mark+".away", mark))
 	s := open(t, o)
+	if !s.Rebuilding() {
+		t.Error("Open after Wipe does not rebuild")
+	}
 	if _, ok, err := s.Tip(); ok || err != nil {
 		t.Fatalf("Tip: %v, %v", ok, err)
 	}
@@ -656,8 +670,11 @@ func TestRebuild(t *testing.T) {
 	must(t, m.grow(s, b, r, 10))
 	must(t, s.Commit(b))
 	closeStore(t, s)
-	o.Rebuild = false
-	must(t, m.check(open(t, o)))
+	s = open(t, o)
+	if s.Rebuilding() {
+		t.Error("it is still rebuilding")
+	}
+	must(t, m.check(s))
 }
 
 func TestScanGoesOnAfterDamage(t *testing.T) {
