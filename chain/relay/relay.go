@@ -12,12 +12,55 @@
 // (header ‖ seal ‖ transactions). Others are reserved: they are ignored, not
 // rejected, because a newer node may send them in good faith.
 //
+// # Verdicts on the block topic
+//
+// In this order; the first that applies counts.
+//
+//	check                              verdict  why
+//	empty message                      REJECT   no encoding of anything
+//	first byte not 0                   IGNORE   reserved: a newer node may mean well
+//	longer than the largest block      REJECT   the limit is a constant of the network
+//	shorter than header and seal       REJECT   cannot be a block
+//	header does not decode             REJECT   the sender could see it
+//	our own trouble                    IGNORE   nobody's fault
+//	unknown parent                     IGNORE   we may be the one behind: headers are asked for
+//	header not valid yet (time)        IGNORE   clocks differ
+//	header on a branch found invalid   IGNORE   found by validation, which relay does not wait for
+//	header breaks a rule               REJECT   whoever passes it on has checked it
+//	64 heights below the highest seen  IGNORE   no news; sync brings what is needed
+//	block known to be invalid          IGNORE   as above: the sender may not know yet
+//	block on disk                      IGNORE   late copies are normal
+//	body does not decode               REJECT   the sender could see it
+//	merkle root or witness commitment  REJECT   a mutated copy; the header stays clean
+//	third message with this header     IGNORE   cap; two cover a bad copy that came first
+//	fourth header at this height       IGNORE   cap; honest forks have two or three
+//	sender's second header there       IGNORE   cap; a peer has one best block
+//	anything else                      ACCEPT   whether it is valid is found out after it was passed on
+//
+// What a cap refuses is handed to the chain all the same (Raw), and marked Late:
+// it may be published once the chain has connected it.
+//
+// # Verdicts on the transaction topic
+//
+//	check                              verdict  why
+//	longer than MaxTxBytes             REJECT   no standard transaction is
+//	does not decode, trailing bytes    REJECT   the sender could see it
+//	decodes to over 8 times its size   REJECT   no standard transaction does, and alone it proves nothing
+//	known to the pool                  IGNORE   late copies are normal
+//	invalid whatever the chain is      REJECT   whoever passes it on has checked it (mempool: Blame)
+//	policy, fee, conflict, inputs      IGNORE   depends on tip, pool and options
+//	the sender is over its budget      IGNORE   not even looked at
+//	our own trouble                    IGNORE   nobody's fault
+//	added to the pool                  ACCEPT
+//
 // # Invariants
 //
 //   - Reject only what its sender could have seen to be worthless: it costs the
 //     sender score. Everything else that is not passed on is ignored.
 //   - The caps (encodings of a header, headers of a height) limit what is passed
 //     on, never what is used: a valid block is always handed to the chain.
+//   - What is rejected uses up no cap: a mutated copy cannot keep the real block
+//     from being passed on.
 //   - Memory is bounded by maxHeights and the caps, whatever peers send.
 package relay
 
@@ -35,7 +78,7 @@ import (
 // Encoding is the first byte of a message on the block topic.
 type Encoding byte
 
-// WholeBlock: the payload is header ‖ seal ‖ transactions.
+// WholeBlock says that the payload is header ‖ seal ‖ transactions.
 const WholeBlock Encoding = 0
 
 const (
@@ -53,6 +96,7 @@ const (
 // Result is what becomes of a message on the topic.
 type Result uint8
 
+// The results.
 const (
 	Accept Result = iota + 1 // pass it on
 	Ignore                   // do not pass it on; the sender is not at fault
@@ -72,6 +116,9 @@ type Verdict struct {
 	Height int32          // -1 if unknown
 	// Orphan is true if the parent header is unknown: ask peers for headers.
 	Orphan bool
+	// Late is true if nothing but a cap refused the block: publish it once the
+	// chain has connected it.
+	Late bool
 }
 
 // Headers is what a judgement needs of the chain. Implementations answer from
@@ -159,6 +206,9 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 		return v.reject(rule.Rule, err)
 	}
 	v.Height = height
+	if b.old(height) {
+		return v.ignore("old-height")
+	}
 
 	// 2. Already here: late copies are normal.
 	if have, invalid := b.headers.HaveBlock(v.Hash); invalid {
@@ -184,10 +234,18 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 
 	// 4. Caps on what is passed on; the chain gets the block all the same.
 	if why := b.admit(from, height, v.Hash); why != "" {
+		v.Late = true
 		return v.ignore(why)
 	}
 	v.Result = Accept
 	return v
+}
+
+// old says whether a height is too far below the highest seen to be news.
+func (b *Blocks) old(height int32) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return height <= b.top-maxHeights
 }
 
 // admit counts a message against the caps and says which one refuses it.
@@ -202,7 +260,7 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash) string {
 			}
 		}
 	}
-	if height <= b.top-maxHeights {
+	if height <= b.top-maxHeights { // another message raised it meanwhile
 		return "old-height"
 	}
 	s := b.heights[height]
@@ -221,7 +279,7 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash) string {
 	}
 	s.encodings[hash] = n + 1
 	if !again && from != "" {
-		s.sources[from]++
+		s.sources[from]++ // the first to send a header answers for it
 	}
 	return ""
 }
