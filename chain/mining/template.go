@@ -5,6 +5,7 @@
 package mining
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -25,7 +26,7 @@ const (
 	// OP_RETURN output: Bitcoin's customary limit for data carriers.
 	MaxDataBytes = 80
 	// MaxCoinbaseTextBytes leaves room in the coinbase script, whose limit is 100
-	// bytes, for the height (≤6) and the extranonce (9).
+	// bytes, for the height (at most 6) and the extranonce (9).
 	MaxCoinbaseTextBytes = 60
 	// coinbaseWeight is set aside for the header, the count and the coinbase.
 	coinbaseWeight = 4000
@@ -167,13 +168,15 @@ func earliest(p *consensus.Params, past consensus.Past) int64 {
 	return t
 }
 
-// SetExtraNonce rewrites the coinbase script and the merkle root. Of n, 62 bits
+// SetExtraNonce rewrites the coinbase script and the merkle root. Of n, 56 bits
 // count.
 func (t *Template) SetExtraNonce(n uint64) error {
 	// The height (BIP34) comes first on every network, active or not: no coinbase
 	// has the id of one at another height (BIP30).
 	b := txscript.NewScriptBuilder().AddOps(consensus.HeightScript(t.Height))
-	b.AddInt64(int64(n & (1<<62 - 1)))
+	// Always eight bytes, so that blocks do not differ in size by chance, and the
+	// first is zero, so that nobody takes them for text.
+	b.AddData(binary.BigEndian.AppendUint64(nil, n&(1<<56-1)))
 	if t.text != "" {
 		b.AddData([]byte(t.text))
 	}
@@ -182,7 +185,7 @@ func (t *Template) SetExtraNonce(n uint64) error {
 		return fmt.Errorf("coinbase script: %w", err)
 	}
 	t.extraNonce = n
-	t.Txs[0].TxIn[0].SignatureScript = script // 2 to 75 bytes: the rule is 2 to 100
+	t.Txs[0].TxIn[0].SignatureScript = script // 10 to 76 bytes: the rule is 2 to 100
 	t.Header.MerkleRoot = consensus.MerkleRoot(t.Txs)
 	t.Header.Nonce = 0
 	return nil

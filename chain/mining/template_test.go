@@ -1,6 +1,7 @@
 package mining_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -47,7 +48,7 @@ func TestTemplateOnEveryNetwork(t *testing.T) {
 				case 2:
 					o.Data, o.CoinbaseText = "x", "y"
 				case 3:
-					o.ExtraNonce = 0
+					o.ExtraNonce, o.CoinbaseText = binary.BigEndian.Uint64([]byte("printed?")), "text"
 				}
 				tpl, err := mining.NewTemplate(c, pow.New(p), tip, o)
 				if err != nil {
@@ -66,6 +67,9 @@ func TestTemplateOnEveryNetwork(t *testing.T) {
 					t.Errorf("coinbase of height %d has the id of another", h)
 				} else {
 					seen[id] = true
+				}
+				if got := consensus.CoinbaseText(b); got != o.CoinbaseText && len(o.CoinbaseText) > 1 {
+					t.Errorf("text %q, want %q", got, o.CoinbaseText)
 				}
 				if got := consensus.CoinbaseData(b); got != o.Data {
 					t.Errorf("data %q, want %q", got, o.Data)
