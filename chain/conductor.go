@@ -39,6 +39,7 @@ type conductor struct {
 	flushArmed  bool
 	replaying   bool      // before Ready
 	diskChecked time.Time // see waitForDisk
+	diskSpent   uint64    // bytes of blocks taken since then
 }
 
 // conduct is Run.
@@ -163,7 +164,7 @@ func (c *conductor) serve(r request) error {
 // take takes one submitted block through accept. Unless that is the end of it,
 // advance goes on with it.
 func (c *conductor) take(it *item) error {
-	err := c.waitForDisk()
+	err := c.waitForDisk(len(it.raw))
 	if err == nil {
 		err = c.await(it)
 	}
