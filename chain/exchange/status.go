@@ -87,9 +87,9 @@ func (m *rateMeter) rates(s rateSample) (blocks, bytes float64, over time.Durati
 
 // attrs is the progress line.
 func (s *SyncStatus) attrs() []slog.Attr {
-	eta := "unknown"
+	eta := slog.String("eta", "unknown")
 	if s.ETAS != nil {
-		eta = (time.Duration(*s.ETAS) * time.Second).String()
+		eta = slog.Duration("eta", time.Duration(*s.ETAS)*time.Second)
 	}
 	as := []slog.Attr{
 		slog.String("state", string(s.State)),
@@ -98,13 +98,13 @@ func (s *SyncStatus) attrs() []slog.Attr {
 		slog.Int64("headers", int64(s.HeaderHeight)),
 		slog.Int64("target", int64(s.Target)),
 		slog.Int64("blocks_per_s", int64(s.BlocksPerS+0.5)),
-		slog.String("eta", eta),
-		slog.String("behind", (time.Duration(s.BehindS) * time.Second).String()),
+		eta,
+		slog.Duration("behind", time.Duration(s.BehindS)*time.Second),
 		slog.Int("peers", s.Peers),
 		slog.Int("serving", s.Serving),
 		slog.Int("in_flight", s.InFlight),
 		slog.Int("in_flight_limit", s.InFlightLimit),
-		slog.Float64("mb_per_s", float64(int(s.BytesPerS/1e5))/10),
+		slog.Int64("bytes_per_s", int64(s.BytesPerS)),
 	}
 	if s.Reason != "" {
 		as = append(as, slog.String("reason", s.Reason))

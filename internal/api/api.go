@@ -25,6 +25,8 @@ import (
 type Node interface {
 	// Status is the present state. UptimeS is filled in by the server.
 	Status() Status
+	// Addrs lists the full multiaddrs under which others join this node, best first.
+	Addrs() []string
 	// Peers lists the connected peers, sorted by id.
 	Peers() []Peer
 	// Tip returns the validated tip and a channel that is closed at its next change.

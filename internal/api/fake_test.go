@@ -22,6 +22,7 @@ const peerAddr = "/ip4/10.0.0.5/tcp/9333/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD15
 
 // fakeNode is a chain of numbered blocks.
 type fakeNode struct {
+	addrs   []string // told to peers; set before use
 	mu      sync.Mutex
 	branch  string // letter in the hashes
 	blocks  []api.Block
@@ -99,6 +100,8 @@ func (n *fakeNode) Status() api.Status {
 		Peers: api.PeerCounts{Inbound: 1, Outbound: 2}, Mempool: api.MempoolStatus{Count: 3, Bytes: 4},
 	}
 }
+
+func (n *fakeNode) Addrs() []string { return n.addrs }
 
 func (n *fakeNode) Peers() []api.Peer {
 	n.mu.Lock()

@@ -71,6 +71,7 @@ type Server struct {
 	started  time.Time
 	node     atomic.Pointer[Node]
 	hub      *hub
+	urls     chan string // registered WebSocket URLs that wait to be asked
 	book     *registry
 	ready    atomic.Bool    // was ready at the last look; see readiness
 	sockets  sync.WaitGroup // WebSocket handlers, which http.Server does not track
@@ -129,7 +130,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		o: o, log: o.Logger, token: newToken(), started: o.Now(),
-		hub: newHub(max(1, o.MaxConnections/2)),
+		hub: newHub(max(1, o.MaxConnections/2)), urls: make(chan string, askQueue),
 	}
 	s.instance = instanceOf(s.token)
 	s.book = &registry{path: filepath.Join(o.Home, registryFile)}
@@ -232,6 +233,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.pushBlocks(gctx); return nil })
+	g.Go(func() error { s.askURLs(gctx); return nil })
 	g.Go(func() error {
 		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("api: serve: %w", err)

@@ -242,6 +242,8 @@ func (s *Server) answerSocket(c *client, raw []byte) socketReply {
 	switch op {
 	case "peers":
 		return ok(map[string][]string{"peers": s.knownPeers()})
+	case "addrs":
+		return ok(map[string][]string{"addrs": orEmpty(s.theNode().Addrs())})
 	case "register":
 		return s.register(args["addr"])
 	case "subscribe":
@@ -327,6 +329,14 @@ func (s *Server) register(raw json.RawMessage) socketReply {
 	if err != nil {
 		s.log.Error("api register", "err", err)
 		return failed("The addresses could not be kept; the node's log has it.")
+	}
+	for _, a := range dialled {
+		if isURL(a) {
+			select {
+			case s.urls <- a:
+			default: // it is asked at the next start
+			}
+		}
 	}
 	if full {
 		return failed(fmt.Sprintf("No room for more addresses, limit %d.", maxRegistered))

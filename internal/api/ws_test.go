@@ -302,3 +302,48 @@ func TestSocketClosesOnStop(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestRegisteredURLIsAsked: a URL is dialled when its node tells a multiaddr, at
+// registration and again after a restart; one that tells nothing stays listed.
+func TestRegisteredURLIsAsked(t *testing.T) {
+	far := newFakeNode(1)
+	far.addrs = []string{peerAddr, "/ip4/10.0.0.7/tcp/1"} // the second lacks an id
+	told := serve(t, far, func(o *api.Options) { o.Open = true })
+	mute := serve(t, newFakeNode(1), func(o *api.Options) { o.Open = true })
+
+	home := t.TempDir()
+	in := func(o *api.Options) { o.Home = home; o.Open = true }
+	added := func(n *fakeNode) {
+		t.Helper()
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			n.mu.Lock()
+			got := slices.Clone(n.added)
+			n.mu.Unlock()
+			if slices.Equal(got, []string{peerAddr}) {
+				return
+			}
+			if time.Now().After(deadline) || len(got) > 1 {
+				t.Fatalf("dialled %v", got)
+			}
+			<-time.NewTimer(5 * time.Millisecond).C
+		}
+	}
+	first := newFakeNode(1)
+	r := serve(t, first, in)
+	conn, _ := dialSocket(t, r, "")
+	if got := ask(t, conn, `{"op":"register","args":{"addr":["ws://`+mute.addr+`/ws","ws://`+told.addr+`/ws"]}}`); got != `{"status":202,"error":"Accepted"}` {
+		t.Fatal(got)
+	}
+	added(first)
+	want := `{"status":200,"error":"OK","response":{"peers":["ws://` + mute.addr + `/ws","ws://` + told.addr + `/ws"]}}`
+	if got := ask(t, conn, `{"op":"peers"}`); got != want {
+		t.Errorf("got %s", got)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	second := newFakeNode(1)
+	serve(t, second, in)
+	added(second)
+}

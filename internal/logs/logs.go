@@ -27,7 +27,8 @@ import (
 )
 
 // Subsystem is the attribute key that names the part of the node a line comes
-// from. Levels are set by it; in text it stands at the end of the line.
+// from. Levels are set by it; in text it stands at the end of the line, except in
+// our own lines at info, which say what they are about.
 const Subsystem = "subsystem"
 
 // defaultMaxValueBytes fits a multiaddr with two peer ids, a chain of wrapped

@@ -60,11 +60,14 @@ func TestText(t *testing.T) {
 			l.WithGroup("a").With("x", 1).Info("m", slog.Group("b", "y", 2), slog.Group("", "z", 3))
 		}, "INF m a.x=1 a.b.y=2 a.z=3\n"},
 		{"subsystem last, once", func(l *slog.Logger) {
-			l.With(logs.Subsystem, "chain").With("a", 1).With(logs.Subsystem, "chain/store").Info("m", "b", 2)
-		}, "INF m a=1 b=2 subsystem=chain/store\n"},
+			l.With(logs.Subsystem, "chain").With("a", 1).With(logs.Subsystem, "chain/store").Warn("m", "b", 2)
+		}, "WRN m a=1 b=2 subsystem=chain/store\n"},
 		{"subsystem in a group", func(l *slog.Logger) {
-			l.With(logs.Subsystem, "chain").WithGroup("g").Info("m", "b", 2)
-		}, "INF m g.b=2 subsystem=chain\n"},
+			l.With(logs.Subsystem, "chain").WithGroup("g").Warn("m", "b", 2)
+		}, "WRN m g.b=2 subsystem=chain\n"},
+		{"subsystem is evident at info", func(l *slog.Logger) {
+			l.With(logs.Subsystem, "chain").Info("m", "b", 2)
+		}, "INF m b=2\n"},
 		{"forged line", func(l *slog.Logger) { l.Info("m", "agent", "x\n2026-01-01T00:00:00.000 ERR owned") }, `INF m agent="x\n2026-01-01T00:00:00.000 ERR owned"` + "\n"},
 		{"forged message", func(l *slog.Logger) { l.Info("a\r\nb") }, `INF "a\r\nb"` + "\n"},
 		{"forged key", func(l *slog.Logger) { l.LogAttrs(t.Context(), slog.LevelInfo, "m", slog.Int(forgedKey, 1)) }, `INF m "k\n"=1` + "\n"},
@@ -271,7 +274,7 @@ func TestConcurrentLinesStayWhole(t *testing.T) {
 		l := logger.With(logs.Subsystem, "s"+strconv.Itoa(g))
 		wg.Go(func() {
 			for i := range 100 {
-				l.Info("message", "i", i)
+				l.Warn("message", "i", i)
 				if i%10 == 0 {
 					if err := levels.Set("s"+strconv.Itoa(g), slog.LevelInfo); err != nil {
 						t.Error(err)
@@ -281,7 +284,7 @@ func TestConcurrentLinesStayWhole(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	whole := regexp.MustCompile(`^\S+ INF message i=\d+ subsystem=s\d\n$`)
+	whole := regexp.MustCompile(`^\S+ WRN message i=\d+ subsystem=s\d\n$`)
 	n := 0
 	for line := range strings.Lines(b.String()) {
 		n++

@@ -64,11 +64,24 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	if tag != "" {
 		b = append(b, ansiReset...)
 	}
-	b = append(b, h.attrs...)
-	r.Attrs(func(a slog.Attr) bool {
-		b = h.appendAttr(b, h.group, a)
-		return true
-	})
+	if text, rest, ok := phraseOf(r); ok {
+		b = append(b, ' ')
+		b = h.appendText(b, text, false)
+		for _, a := range rest {
+			if !evident(r, a) {
+				b = h.appendAttr(b, h.group, a)
+			}
+		}
+		b = append(b, h.attrs...)
+	} else {
+		b = append(b, h.attrs...)
+		r.Attrs(func(a slog.Attr) bool {
+			if !evident(r, a) {
+				b = h.appendAttr(b, h.group, a)
+			}
+			return true
+		})
+	}
 	if line != "" {
 		b = append(b, ansiReset...)
 	}
@@ -78,6 +91,12 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := h.w.Write(b)
 	return err
+}
+
+// evident says that an attribute need not be written: our own lines at info say
+// what they are about without their subsystem.
+func evident(r slog.Record, a slog.Attr) bool {
+	return a.Key == Subsystem && r.Level == slog.LevelInfo && !within(a.Value.String(), libp2pSubsystem)
 }
 
 // tints returns the colour of the whole line and, if that is none, of its

@@ -139,7 +139,11 @@ var longHex = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
 func (n *network) logs(most int) []string {
 	var names []string
 	for i, d := range n.nodes {
-		names = append(names, d.info.PeerID, fmt.Sprintf("node%d", i+1))
+		name := fmt.Sprintf("node%d", i+1)
+		names = append(names, d.info.PeerID, name)
+		if id := d.info.PeerID; len(id) > 8 { // as lines on blocks have it
+			names = append(names, id[:4]+"…"+id[len(id)-4:], name)
+		}
 	}
 	named := strings.NewReplacer(names...)
 	type entry struct{ at, text string }
