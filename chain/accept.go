@@ -232,7 +232,7 @@ func (c *conductor) known(hash chainhash.Hash) (v Verdict, i uint32, done bool) 
 	case b.flags&flagDoomed != 0:
 		v.Outcome, v.Err = Refused, badParent(&t.node(t.node(i).parent).hash)
 		return v, i, true
-	case b.block.Size > 0:
+	case b.block.Size > 0 || b.flags&flagPruned != 0 && c.active(i):
 		v.Outcome = Duplicate
 		return v, i, true
 	}
@@ -282,6 +282,10 @@ func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, 
 	if !ok {
 		i = t.add(h, hash, parent, work)
 		t.touch(i)
+		if s, ok := t.strays[hash]; ok {
+			t.setBlock(i, s.place, s.txs)
+			delete(t.strays, hash)
+		}
 		c.heads.set(t.bestHeader)
 		c.wake()
 	}

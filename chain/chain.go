@@ -59,10 +59,20 @@ type Options struct {
 	MaxQueueBlocks int           // blocks inside the pipeline; default 256
 	MaxQueueBytes  int64         // default 32 MiB (one block always fits)
 	MinFreeBytes   uint64        // stop accepting blocks below this much free disk; 0: off
+	// MaxFileBytes is where a new block or undo file begins, and so the step in
+	// which pruning frees room; default 128 MiB.
+	MaxFileBytes int64
+	// PruneBytes, if not 0, is how many bytes of block and undo files to keep at
+	// most: older files are removed whole. The last KeepBlocks blocks and their undo
+	// data stay, whatever room they take, so does the file being written.
+	PruneBytes int64
 	// Reindex builds the index, the coins and the undo data anew from the block
 	// files: Open throws the index away, Run replays every block. If it is cut
-	// off, the next start goes on with it.
+	// off, the next start goes on with it, asked to or not. A pruned home is
+	// refused (ErrPruned).
 	Reindex bool
+	// ReindexAnew makes Reindex start over where one was cut off.
+	ReindexAnew bool
 	// ScriptsChecked says that the scripts of the transaction with this witness
 	// id passed under these flags before (the mempool's memory). It is asked
 	// from many goroutines for blocks that did not come from sync, import or
@@ -150,6 +160,7 @@ type NodeStatus struct {
 	Header    consensus.Header
 	Work      *big.Int
 	HaveBlock bool // bytes on disk
+	Pruned    bool // bytes or undo data were on disk and were removed
 	Valid     bool // fully validated at some time
 	Invalid   bool // it or an ancestor broke a rule
 	Active    bool // on the active chain
@@ -180,11 +191,18 @@ type Chain struct {
 	forks   limiter
 
 	created bool // Open made the store: there is no tail to look for
-	reindex bool // every block file is to be replayed
-	ran     atomic.Bool
-	lowDisk atomic.Bool
-	ready   chan struct{}
-	closed  chan struct{} // closed when Run returns
+	reindex bool // every block file is to be replayed; Open's, then the conductor's
+	// reindexes is what reindex was after Open.
+	reindexes bool
+	// gapStarts is what metaReindex says; Open's, then the conductor's.
+	gapStarts            uint8
+	keptBlocks, keptUndo uint32       // first files not pruned; Open's, then the conductor's
+	lowest               atomic.Int32 // see Lowest
+	replayed             atomic.Int64 // see Replay
+	ran                  atomic.Bool
+	lowDisk              atomic.Bool
+	ready                chan struct{}
+	closed               chan struct{} // closed when Run returns
 }
 
 // withDefaults fills in o's defaults and reports every field out of range.
@@ -239,6 +257,8 @@ func (o Options) withDefaults() (Options, error) {
 		{"CacheBytes", &o.CacheBytes, 64 << 20},
 		{"FlushBytes", &o.FlushBytes, 32 << 20},
 		{"MaxQueueBytes", &o.MaxQueueBytes, 32 << 20},
+		{"MaxFileBytes", &o.MaxFileBytes, 128 << 20},
+		{"PruneBytes", &o.PruneBytes, 0},
 	} {
 		if *f.v < 0 {
 			fault("chain: %s is %d, below 0", f.name, *f.v)
@@ -258,13 +278,17 @@ func Open(o Options) (*Chain, error) {
 	}
 	so := store.Options{
 		Dir: o.Dir, FS: o.FS, ChainID: o.ChainID, Magic: o.Params.Magic, Logger: o.Logger,
-		MaxRecordBytes: maxRecordBytes(o.Params), Rebuild: o.Reindex,
+		MaxRecordBytes: maxRecordBytes(o.Params), MaxFileBytes: o.MaxFileBytes,
 	}
+	open := openStore
 	if o.Reindex {
-		if err := store.Wipe(so); err != nil {
-			return nil, fmt.Errorf("reindexing the chain in %s: %w", o.Dir, err)
-		}
+		open = openToReindex
 	}
+	return open(o, so)
+}
+
+// openStore opens the chain on the store as it is.
+func openStore(o Options, so store.Options) (*Chain, error) {
 	st, err := store.Open(so)
 	if err != nil {
 		return nil, fmt.Errorf("opening the chain in %s: %w", o.Dir, err)
@@ -284,7 +308,33 @@ func Open(o Options) (*Chain, error) {
 	if err := c.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the chain in %s: %w", o.Dir, err), st.Close())
 	}
+	c.reindexes = c.reindex
 	return c, nil
+}
+
+// openToReindex goes on with a reindex that was cut off, or begins one.
+func openToReindex(o Options, so store.Options) (*Chain, error) {
+	if !o.ReindexAnew {
+		if _, err := o.FS.Stat(o.FS.PathJoin(o.Dir, "index")); err == nil {
+			c, err := openStore(o, so)
+			if errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrOtherChain) || errors.Is(err, store.ErrNewerFormat) {
+				return nil, err
+			}
+			if err == nil && c.reindex {
+				return c, nil
+			}
+			if err == nil {
+				if err := c.Close(); err != nil {
+					return nil, err
+				}
+			} // else it is damaged: that is what a reindex is for
+		}
+	}
+	if err := store.Wipe(so); err != nil {
+		return nil, fmt.Errorf("reindexing the chain in %s: %w", o.Dir, err)
+	}
+	so.Rebuild = true
+	return openStore(o, so)
 }
 
 // maxRecordBytes is the largest block or undo record. A block can spend as many
@@ -363,6 +413,9 @@ func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 		// What is in flight above it must not be published afterwards.
 		if err := c.drain(); err != nil {
 			return nil, err
+		}
+		if c.active(i) && c.tree.prunedAbove(c.tip.get(), c.tree.node(i).parent) {
+			return fmt.Errorf("invalidate %v at height %d: it or a block above it %w, so it cannot be taken back", hash, c.tree.node(i).height, ErrPruned), nil
 		}
 		c.mark(i, flagInvalid)
 		return nil, nil

@@ -37,7 +37,10 @@ func (c *conductor) commit() error {
 	if err := c.drain(); err != nil {
 		return err
 	}
-	return c.save()
+	if err := c.save(); err != nil {
+		return err
+	}
+	return c.pruneIfDue()
 }
 
 // save commits; nothing is in flight.
@@ -58,6 +61,16 @@ func (c *conductor) save() error {
 		}
 		c.coins.clean(c.o.CacheBytes / 4 * 3) // so that the next commit is not due at once
 		c.committed = c.verified
+	}
+	if c.reindex && !c.replaying && headers > 0 {
+		c.tree.mu.RLock()
+		strays := len(c.tree.strays)
+		c.tree.mu.RUnlock()
+		if strays == 0 { // every block on disk has found its place
+			if err := c.endReindex(0); err != nil {
+				return err
+			}
+		}
 	}
 	c.sinceCommit = 0
 	for _, d := range c.unsaved {

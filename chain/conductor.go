@@ -38,6 +38,7 @@ type conductor struct {
 	flushTimer  *time.Timer
 	flushArmed  bool
 	replaying   bool      // before Ready
+	pruneTried  int32     // height at which pruning was last looked into
 	diskChecked time.Time // see waitForDisk
 	diskSpent   uint64    // bytes of blocks taken since then
 }
@@ -219,7 +220,13 @@ func (c *conductor) keepBlock(i uint32, b *consensus.Block) (linked bool, err er
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.setBlock(i, p, uint32(len(b.Txs))), nil
+	again := t.body(i).flags&flagPruned != 0
+	linked = t.setBlock(i, p, uint32(len(b.Txs)))
+	if again { // its branch may be within reach now
+		t.undefer(i)
+		t.reconsider(c.tip.get())
+	}
+	return linked, nil
 }
 
 // launch hands the scripts of f to the workers and queues it as in flight.
@@ -315,6 +322,7 @@ func (c *conductor) connected(f *flight) error {
 	to := t.body(f.node)
 	to.undo = undo
 	to.flags |= flagValid
+	to.flags &^= flagPruned // the undo data is here again
 	t.touch(f.node)
 	t.mu.Unlock()
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/store"
 )
 
 // ErrClosed is returned when the chain is not running.
@@ -12,6 +13,9 @@ var ErrClosed = errors.New("chain: not running")
 // ErrNotFound is returned when a block's bytes are not on disk.
 var ErrNotFound = errors.New("chain: block not on disk")
 
+// ErrPruned is returned for what needs blocks or undo data that were pruned.
+var ErrPruned = store.ErrPruned
+
 // ErrBusy is returned for a coin during a reorganisation so deep that the coins
 // of the published tip are not at hand. Ask again after the next change of tip.
 var ErrBusy = errors.New("chain: coins are not at hand during a deep reorganisation")
@@ -19,6 +23,9 @@ var ErrBusy = errors.New("chain: coins are not at hand during a deep reorganisat
 // ErrLowDisk is the verdict on blocks that somebody waits for while the disk is
 // too full to store them.
 var ErrLowDisk = errors.New("chain: too little free disk space")
+
+// errReindexing refuses what would stand in the way of a reindex.
+var errReindexing = errors.New("a reindex is not finished, start dunlin and let it sync")
 
 // errStopping ends the conductor when its context does.
 var errStopping = errors.New("chain: stopping")

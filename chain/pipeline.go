@@ -168,7 +168,11 @@ func (c *Chain) settled(hash *chainhash.Hash) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	i, ok := t.find(hash)
-	return ok && (t.body(i).block.Size > 0 || t.body(i).flags&flagBad != 0)
+	if !ok {
+		return false
+	}
+	b := t.body(i)
+	return b.block.Size > 0 || b.flags&flagBad != 0 || b.flags&flagPruned != 0 && c.active(i)
 }
 
 // run runs the scripts of a task.

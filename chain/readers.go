@@ -48,6 +48,7 @@ func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) {
 		Header:    t.header(i),
 		Work:      nd.work.big(),
 		HaveBlock: b.block.Size > 0,
+		Pruned:    b.flags&flagPruned != 0,
 		Valid:     b.flags&flagValid != 0,
 		Invalid:   b.flags&flagBad != 0,
 		Active:    c.active(i),
@@ -206,6 +207,9 @@ func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) {
 	}
 	raw, err := c.store.ReadBlock(p)
 	if err != nil {
+		if c.place(&hash).Size == 0 { // pruned between the two
+			return nil, ErrNotFound
+		}
 		return nil, fmt.Errorf("block %v: %w", hash, err)
 	}
 	return raw, nil

@@ -12,9 +12,17 @@ import (
 	"dunlin/chain/store"
 )
 
-// metaReindex is the name under which the store remembers that a reindex was not
-// finished.
+// metaReindex is the name under which the store remembers, in one byte, that a
+// reindex was not finished: 0 that it was, reindexing that blocks are still read
+// and connected. Above it, all was read, but some blocks wait for headers that
+// only sync can bring; each start that finds it so looks for them in the block
+// files again and counts one up, until it gives them up at maxGapStarts.
 const metaReindex = "reindex"
+
+const (
+	reindexing   = 1
+	maxGapStarts = 8
+)
 
 // load fills the tree from the store, or creates the chain with its genesis
 // block connected. The coins of genesis can never be spent, so there are none.
@@ -30,7 +38,10 @@ func (c *Chain) load() error {
 	if err != nil {
 		return err
 	}
-	c.reindex = len(unfinished) == 1 && unfinished[0] == 1
+	if len(unfinished) == 1 {
+		c.reindex, c.gapStarts = unfinished[0] != 0, unfinished[0]
+	}
+	c.keptBlocks, c.keptUndo = c.store.Kept()
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,6 +57,7 @@ func (c *Chain) load() error {
 	}
 	t.reconsider(at)
 	c.tip, c.heads = newNotice(at), newNotice(t.bestHeader)
+	c.lowest.Store(t.lowest(at))
 	return nil
 }
 
@@ -71,7 +83,8 @@ func (c *Chain) loadHeader(hash chainhash.Hash, r store.HeaderRecord) error {
 	b := t.body(i)
 	b.flags |= r.Status & storedFlags
 	b.block, b.undo, b.txs = r.Block, r.Undo, r.Txs
-	if b.block.Size == 0 {
+	t.prune(i, c.keptBlocks, c.keptUndo)
+	if b.block.Size == 0 && b.flags&flagPruned == 0 {
 		return nil
 	}
 	if parent != noNode && t.body(parent).flags&flagLinked == 0 {
@@ -103,8 +116,9 @@ func (c *Chain) create() error {
 	b := c.store.NewBatch()
 	b.PutHeader(g.Hash, t.record(i))
 	b.SetTip(store.Tip{Hash: g.Hash})
-	if c.reindex = c.o.Reindex; c.reindex {
-		b.PutMeta(metaReindex, []byte{1})
+	if c.reindex = c.store.Rebuilding(); c.reindex {
+		c.gapStarts = reindexing
+		b.PutMeta(metaReindex, []byte{reindexing})
 	}
 	if err := c.store.Commit(b); err != nil {
 		return fmt.Errorf("storing genesis: %w", err)
@@ -140,6 +154,7 @@ func (c *conductor) replay() error {
 				return errStopping
 			default:
 			}
+			c.replayed.Add(int64(len(raw)))
 			b, err := c.readTail(p, raw)
 			if err != nil {
 				lost++
@@ -167,6 +182,9 @@ func (c *conductor) replay() error {
 		}
 		for _, bs := range waits {
 			lost += len(bs)
+		}
+		if c.reindex {
+			c.keepStrays(waits)
 		}
 	}
 	if err := c.advance(); err != nil {
@@ -201,6 +219,7 @@ func (c *conductor) scan(take func(store.Pos, []byte) error) error {
 		}
 	}
 	c.log.Info("reindexing: reading every block file")
+	c.replayed.Store(0)
 	return c.store.Scan(take, func(damage *store.DamageError) error {
 		c.log.Error("damage in the block files, what is missing will be downloaded again", "err", damage)
 		return nil
@@ -212,13 +231,60 @@ func (c *conductor) finishReindex() error {
 	if err := c.commit(); err != nil {
 		return err
 	}
+	c.tree.mu.RLock()
+	strays := len(c.tree.strays)
+	c.tree.mu.RUnlock()
+	state := c.gapStarts + 1
+	switch {
+	case strays == 0:
+		state = 0
+	case state >= maxGapStarts:
+		c.log.Warn("blocks on disk are given up, sync has brought no headers for them", "blocks", strays)
+		state = 0
+	default:
+		c.log.Warn("blocks are missing between those on disk, sync will bring them", "waiting", strays,
+			"height", c.tree.node(c.verified).height)
+	}
+	return c.endReindex(state)
+}
+
+// endReindex notes how far the reindex is: 0 that it is over.
+func (c *conductor) endReindex(state uint8) error {
 	b := c.store.NewBatch()
-	b.PutMeta(metaReindex, []byte{0})
+	b.PutMeta(metaReindex, []byte{state})
 	if err := c.store.Commit(b); err != nil {
 		return fmt.Errorf("finishing the reindex: %w", err)
 	}
-	c.reindex = false
+	c.gapStarts = state
+	if c.reindex = state != 0; !c.reindex {
+		c.tree.mu.Lock()
+		c.tree.strays = nil
+		c.tree.mu.Unlock()
+		c.log.Info("reindexed", "height", c.tree.node(c.verified).height)
+	}
 	return nil
+}
+
+// keepStrays keeps the blocks whose parents are not known until their headers come.
+func (c *conductor) keepStrays(waits map[chainhash.Hash][]tailBlock) {
+	strays := make(map[chainhash.Hash]tailBlock)
+	for _, bs := range waits {
+		for _, b := range bs {
+			strays[b.hash] = b
+		}
+	}
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for hash, b := range strays {
+		if i, ok := t.find(&hash); ok { // its header came meanwhile
+			if t.body(i).block.Size == 0 {
+				t.setBlock(i, b.place, b.txs)
+			}
+			delete(strays, hash)
+		}
+	}
+	t.strays = strays
 }
 
 // readTail reads what the tree needs from the bytes of a block.
@@ -278,4 +344,22 @@ func txCount(b []byte) (uint32, error) {
 		return binary.LittleEndian.Uint32(b[1:]), nil
 	}
 	return 0, errTxCount
+}
+
+// A ReplayProgress says how far the reading of block files after Open got.
+type ReplayProgress struct {
+	Reindexing bool
+	Bytes      int64 // of blocks read
+	Total      int64 // bytes of all block files
+	Height     int32 // of the validated tip
+}
+
+// Replay says how far the replay is; after Ready it stands still, but for a
+// Height that goes on. Reindexing is as of Open.
+func (c *Chain) Replay() ReplayProgress {
+	total, _, _ := c.store.Size()
+	return ReplayProgress{
+		Reindexing: c.reindexes, Bytes: c.replayed.Load(), Total: total,
+		Height: c.tree.node(c.tip.get()).height,
+	}
 }

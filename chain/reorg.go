@@ -34,6 +34,9 @@ func (c *conductor) advance() error {
 			}
 			continue
 		}
+		if c.refuseOutOfReach(target) {
+			continue
+		}
 		if !c.tree.descends(target, c.applied) {
 			// The coins must leave this branch, and they leave it verified.
 			if len(c.flights) > 0 {
@@ -242,6 +245,9 @@ func (c *conductor) disconnect() error {
 	t.mu.RUnlock()
 	fail := func(err error) error {
 		return fmt.Errorf("disconnecting block %v at height %d: %w", nd.hash, nd.height, err)
+	}
+	if at.flags&flagPruned != 0 {
+		return fail(ErrPruned)
 	}
 	raw, err := c.store.ReadBlock(at.block)
 	if err != nil {

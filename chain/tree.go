@@ -15,7 +15,8 @@ import (
 	"dunlin/chain/store"
 )
 
-// Flags of a node. The first three are stored; the rest live until the next start.
+// Flags of a node. Those of storedFlags are stored; the rest live until the next
+// start.
 const (
 	flagValid    uint8 = 1 << iota // fully validated at some time
 	flagInvalid                    // broke a rule itself, or an operator said so
@@ -23,8 +24,9 @@ const (
 	flagLinked                     // its bytes and those of all its ancestors are on disk
 	flagDeferred                   // failed to connect through nobody's fault: not tried again before a restart
 	flagDirty                      // differs from what is stored
+	flagPruned                     // bytes or undo data were here and were removed: stored too
 
-	storedFlags = flagValid | flagInvalid | flagDoomed
+	storedFlags = flagValid | flagInvalid | flagDoomed | flagPruned
 	flagBad     = flagInvalid | flagDoomed
 )
 
@@ -87,6 +89,11 @@ type tree struct {
 	bestLinked uint32
 	// bestHeader is the node with most work, first seen first, not known to be bad.
 	bestHeader uint32
+	// prunedTop is the greatest height of a pruned node; -1 if there is none.
+	prunedTop int32
+	// strays are blocks found on disk by a reindex whose parents' headers are not
+	// known: damage lies between. They are taken up when sync brings the header.
+	strays map[chainhash.Hash]tailBlock
 }
 
 func newTree(p *consensus.Params) *tree {
@@ -100,6 +107,7 @@ func newTree(p *consensus.Params) *tree {
 		pending:    make(map[uint32][]uint32),
 		bestLinked: noNode,
 		bestHeader: noNode,
+		prunedTop:  -1,
 	}
 	t.dir.Store(new([]*chunk))
 	return t
@@ -218,8 +226,12 @@ func (t *tree) touch(i uint32) {
 func (t *tree) setBlock(i uint32, p store.Pos, txs uint32) bool {
 	b := t.body(i)
 	b.block, b.txs = p, txs
+	b.flags &^= flagPruned
 	t.touch(i)
 	parent := t.node(i).parent
+	if parent != noNode && t.body(parent).flags&flagDeferred != 0 {
+		b.flags |= flagDeferred
+	}
 	if parent != noNode && t.body(parent).flags&flagLinked == 0 {
 		t.pending[parent] = append(t.pending[parent], i)
 		return false

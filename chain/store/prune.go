@@ -262,6 +262,10 @@ func (s *series) sweep(sizes map[uint32]int64) error {
 	return nil
 }
 
+// Kept returns the numbers of the first block file and of the first undo file that
+// were not pruned.
+func (s *Store) Kept() (blocks, undo uint32) { return s.blocks.kept(), s.undo.kept() }
+
 // Files returns, for each file of the blocks and of the undo data, its size in
 // bytes, by its number. The one with the highest number is being written.
 func (s *Store) Files() (blocks, undo map[uint32]int64, err error) {

@@ -18,8 +18,12 @@ import (
 // little-endian. After the last record of a file comes the end of the file or a
 // zero word, never the start of an older record: each append writes the zero
 // word with its record, and the next append overwrites it.
+// RecordHead is how many bytes of a record lie before its payload, so before the
+// Offset of a [Pos]. Damage is told by where the record starts.
+const RecordHead = 8
+
 const (
-	recordHead = 8                         // magic ‖ length
+	recordHead = RecordHead                // magic ‖ length
 	recordTail = 4                         // CRC32C
 	frameBytes = recordHead + recordTail   // what a record adds to its payload
 	zeroWord   = 4                         // after the last record
