@@ -90,7 +90,8 @@ func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger, fix *
 		return x, nil
 	case strings.Contains(err.Error(), "unknown format major version"):
 		return x, fmt.Errorf("home %s %w: %w", home, ErrNewerFormat, err)
-	case pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist):
+	case pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, pebble.ErrDBNotPristine) ||
+		strings.Contains(err.Error(), "object size mismatch"): // a table was cut: Pebble does not call it corruption
 		return x, x.damage(err)
 	}
 	return x, fmt.Errorf("open index: %w", err)
@@ -161,7 +162,9 @@ func (x *index) damage(err error) error {
 	if file == "" {
 		file = indexName
 	}
-	return &DamageError{File: file, Offset: -1, What: err.Error(), Mend: x.fix.mend(), Err: err}
+	// What follows the first line is the library's talk to itself.
+	what, _, _ := strings.Cut(err.Error(), "\n")
+	return &DamageError{File: file, Offset: -1, What: what, Mend: x.fix.mend(), Err: err}
 }
 
 // wrap names the operation of an error, and the mend if it is damage.
