@@ -395,6 +395,7 @@ func TestE2EHostileHeaders(t *testing.T) {
 	d := startDaemon(t, "victim", "--network", "regtest")
 	honest := startDaemon(t, "honest", "--network", "regtest", "--bootstrap", d.addr())
 	siege := besiege(t, d)
+	siege.memory += 400 * most // nothing but their work bounds headers
 	if err := d.client.AddPeer(t.Context(), x.addr()); err != nil {
 		t.Fatal(err)
 	}
