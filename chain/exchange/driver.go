@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -66,7 +67,9 @@ type driver struct {
 	targeted  bool      // there was one
 	bestMoved bool      // a Target is due at targetAt
 	targetAt  time.Time
-	connected int32 // told to the scheduler
+	connected int32          // told to the scheduler
+	stored    int32          // highest height whose verdict was that it is stored
+	gaps      map[int32]bool // heights above connected whose block was refused and is not here yet; at most a window
 
 	pulls     int
 	pullMoved time.Time // a pull brought something
@@ -126,6 +129,7 @@ func newDriver(x *Exchange, sched *ibd.Scheduler) *driver {
 		wishes:   make(chan wish, 64),
 		peers:    make(map[ibd.PeerID]*peerSync),
 		held:     make(map[heldKey][]byte),
+		gaps:     make(map[int32]bool),
 		wished:   make(map[chainhash.Hash]time.Time),
 		withheld: make(map[chainhash.Hash]withheldBlock),
 		pace:     rate.NewLimiter(4, 16),
@@ -371,6 +375,10 @@ func (d *driver) retarget(ctx context.Context) {
 		d.gained = d.x.o.Now()
 	}
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
+	maps.DeleteFunc(d.gaps, func(h int32, _ bool) bool { return h <= base || h > keep })
+	if d.stored > keep {
+		d.stored = base // Have says the rest
+	}
 	d.step(ctx, t)
 	for _, p := range d.sorted() {
 		d.tellPeer(ctx, p)
@@ -428,21 +436,45 @@ func (d *driver) onVerdict(ctx context.Context, e verdictEvent) {
 		d.connectedTo(ctx, e.height)
 	case chain.SideChain, chain.Stored:
 		d.gained = d.x.o.Now()
-		d.step(ctx, ibd.Stored{Height: e.height})
+		d.storedAt(ctx, e.height)
 	case chain.Duplicate:
 		if s, _ := d.x.o.Chain.Status(v.Hash); s.Active {
 			d.connectedTo(ctx, e.height)
 		} else {
-			d.step(ctx, ibd.Stored{Height: e.height})
+			d.storedAt(ctx, e.height)
 		}
 	case chain.Refused:
 		d.onRefused(ctx, e)
 	default: // the chain lost it without a verdict
-		d.step(ctx, ibd.Rejected{Height: e.height, Refetch: true})
+		d.rejected(ctx, ibd.Rejected{Height: e.height, Refetch: true})
+	}
+}
+
+// rejected has a block asked for again: until it is here, what lies above it is
+// stored, but not everything up to there.
+func (d *driver) rejected(ctx context.Context, e ibd.Rejected) {
+	if e.Height > d.connected {
+		d.gaps[e.Height] = true
+	}
+	d.step(ctx, e)
+}
+
+// storedAt tells the scheduler up to where all blocks are on disk, now that the
+// one at height is.
+func (d *driver) storedAt(ctx context.Context, height int32) {
+	delete(d.gaps, height)
+	d.stored = max(d.stored, height)
+	to := d.stored
+	for gap := range d.gaps {
+		to = min(to, gap-1)
+	}
+	if to > d.connected {
+		d.step(ctx, ibd.Stored{Height: to})
 	}
 }
 
 func (d *driver) connectedTo(ctx context.Context, height int32) {
+	maps.DeleteFunc(d.gaps, func(h int32, _ bool) bool { return h <= height })
 	if height > d.connected {
 		d.connected, d.gained = height, d.x.o.Now()
 		d.step(ctx, ibd.Connected{Height: height})
@@ -454,9 +486,9 @@ func (d *driver) onRefused(ctx context.Context, e verdictEvent) {
 	errors.As(e.verdict.Err, &rule)
 	switch {
 	case rule == nil:
-		d.step(ctx, ibd.Rejected{Height: e.height, Refetch: true})
+		d.rejected(ctx, ibd.Rejected{Height: e.height, Refetch: true})
 	case rule.Blame == consensus.BlameSender:
-		d.step(ctx, ibd.Rejected{Height: e.height, BlameSender: true})
+		d.rejected(ctx, ibd.Rejected{Height: e.height, BlameSender: true})
 	default:
 		d.step(ctx, ibd.Rejected{Height: e.height})
 		d.blameClaimants(ctx, e)

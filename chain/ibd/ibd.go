@@ -120,8 +120,8 @@ type Stored struct{ Height int32 }
 // new Target follows from the chain, and nothing is asked for or delivered
 // before it.
 //
-// Verdicts come in height order: at the time of Rejected{h} everything below h
-// is connected or stored.
+// Verdicts come in the order of delivery: at the time of Rejected{h} everything
+// below h is connected, stored, or was rejected itself and is asked for again.
 type Rejected struct {
 	Height      int32
 	BlameSender bool
