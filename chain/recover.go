@@ -363,3 +363,11 @@ func (c *Chain) Replay() ReplayProgress {
 		Height: c.tree.node(c.tip.get()).height,
 	}
 }
+
+// Waiting returns how many blocks a reindex found behind damage: they are used
+// when sync brings what is missing below them.
+func (c *Chain) Waiting() int {
+	c.tree.mu.RLock()
+	defer c.tree.mu.RUnlock()
+	return len(c.tree.strays)
+}

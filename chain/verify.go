@@ -45,6 +45,7 @@ type VerifyReport struct {
 	Height, Lowest int32 // of the active chain, and where its blocks begin
 	Blocks         int   // records whose block is in the index
 	Unused         int   // records that the index does not know: left by a crash or a reindex
+	Remains        int   // damaged places that no block of the index lies at, which lack nothing
 	Undo           int
 	Coins          int
 	Supply         int64 // value of all coins, satoshi
@@ -73,7 +74,7 @@ func (c *Chain) Verify(ctx context.Context, o VerifyOptions) (VerifyReport, erro
 		o.Progress = func(VerifyProgress) {}
 	}
 	v := &verifier{
-		c: c, o: o, tip: c.tip.get(), facts: make([]blockFacts, c.tree.n), seen: make(map[place]bool),
+		c: c, o: o, tip: c.tip.get(), facts: make([]blockFacts, c.tree.n), seen: make(map[place]bool), met: make(map[place]string),
 		r: VerifyReport{Height: c.tree.node(c.tip.get()).height, Lowest: c.Lowest(), Claimed: -1},
 	}
 	for _, stage := range []func(context.Context) error{v.headers, v.blocks, v.undo, v.coins, v.reconnect} {
@@ -90,9 +91,10 @@ type verifier struct {
 	o     VerifyOptions
 	r     VerifyReport
 	tip   uint32
-	facts []blockFacts // by node
-	seen  map[place]bool
-	gaps  bool // something that the sums need is damaged
+	facts []blockFacts     // by node
+	seen  map[place]bool   // faults told
+	met   map[place]string // damage of the present scan: where, what
+	gaps  bool             // something that the sums need is damaged
 }
 
 type place struct {
@@ -199,14 +201,11 @@ func (v *verifier) blocks(ctx context.Context) error {
 			v.faultf(blockFile(p), start(p), "%s: %v", v.name(i), err)
 		}
 		return nil
-	}, func(d *store.DamageError) error {
-		v.fault(d)
-		return ctx.Err()
-	})
+	}, v.damaged(ctx))
 	if err != nil {
 		return v.take(err)
 	}
-	v.lost(want, func(i uint32) store.Pos { return t.body(i).block }, blockFile, "block")
+	v.lost(want, func(i uint32) store.Pos { return t.body(i).block }, blockFile, "record")
 	// What a gap of the index would be, though load refuses it.
 	for i := v.tip; t.node(i).height > v.r.Lowest; i = t.node(i).parent {
 		if t.body(i).block.Size == 0 {
@@ -264,34 +263,45 @@ func (v *verifier) block(i uint32, at store.Pos, raw []byte) error {
 	return nil
 }
 
-// lost tells of records that the index knows and the files have not, a line a file.
+// damaged notes damage that a scan meets. It is a fault if something that the
+// index knows lies there, which lost finds out: a reindex leaves damage behind.
+func (v *verifier) damaged(ctx context.Context) func(*store.DamageError) error {
+	return func(d *store.DamageError) error {
+		v.met[place{d.File, d.Offset}] = d.What
+		return ctx.Err()
+	}
+}
+
+// lost tells of what the index knows and a scan has not found: each record that is
+// damaged, and the others a line a file.
 func (v *verifier) lost(want map[uint64]uint32, pos func(uint32) store.Pos, file func(store.Pos) string, what string) {
-	keys := slices.Sorted(maps.Keys(want))
-	for len(keys) > 0 {
-		first := want[keys[0]]
+	var rest []uint64
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		p := pos(want[key])
+		at := place{file(p), start(p)}
+		if found, ok := v.met[at]; ok {
+			delete(v.met, at)
+			v.faultf(at.file, at.offset, "the %s of %s is not there: %s", what, v.name(want[key]), found)
+			continue
+		}
+		rest = append(rest, key)
+	}
+	for len(rest) > 0 {
+		first := want[rest[0]]
+		p := pos(first)
 		n := 1
-		for n < len(keys) && keys[n]>>32 == keys[0]>>32 {
+		for n < len(rest) && rest[n]>>32 == rest[0]>>32 {
 			n++
 		}
-		p := pos(first)
 		more := ""
 		if n > 1 {
-			more = fmt.Sprintf(" and %d more", n-1)
+			more = fmt.Sprintf(", and that of %d more blocks", n-1)
 		}
-		if at := (place{file(p), start(p)}); v.seen[at] { // named for what is wrong with it
-			v.r.Faulty--
-			delete(v.seen, at)
-			v.r.Faults = slices.DeleteFunc(v.r.Faults, func(d *store.DamageError) bool {
-				if d.File != at.file || d.Offset != at.offset {
-					return false
-				}
-				more = fmt.Sprintf("%s: %s", more, d.What)
-				return true
-			})
-		}
-		v.faultf(file(p), start(p), "the %s of %s is not there%s", map[string]string{"block": "record", "undo": "undo data"}[what], v.name(first), more)
-		keys = keys[n:]
+		v.faultf(file(p), start(p), "the %s of %s is not there%s", what, v.name(first), more)
+		rest = rest[n:]
 	}
+	v.r.Remains += len(v.met)
+	clear(v.met)
 }
 
 // undo reads every undo record.
@@ -330,14 +340,11 @@ func (v *verifier) undo(ctx context.Context) error {
 			f.spent += coin.Value
 		}
 		return nil
-	}, func(d *store.DamageError) error {
-		v.fault(d)
-		return ctx.Err()
-	})
+	}, v.damaged(ctx))
 	if err != nil {
 		return v.take(err)
 	}
-	v.lost(want, func(i uint32) store.Pos { return t.body(i).undo }, undoFile, "undo")
+	v.lost(want, func(i uint32) store.Pos { return t.body(i).undo }, undoFile, "undo data")
 	for i := v.tip; t.node(i).height > 0; i = t.node(i).parent {
 		if f, b := &v.facts[i], t.body(i); f.inputs > 0 && b.undo.Size == 0 && b.flags&flagPruned == 0 {
 			v.faultf("index", -1, "%s has no undo data", v.name(i))

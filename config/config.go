@@ -86,6 +86,8 @@ type Storage struct {
 	FlushMB       int           // MiB of changed coins that force a commit
 	FlushBlocks   int           // blocks that force a commit
 	FlushInterval time.Duration // time that forces a commit
+	PruneMB       int           // MiB of block and undo files to keep; 0: all
+	FileMB        int           // MiB of one block or undo file
 	MinFreeMB     int           // MiB of free disk below which no block is accepted; 0: off
 }
 
@@ -146,6 +148,7 @@ func Default(n *Network) *Config {
 			FlushMB:       32,
 			FlushBlocks:   2000,
 			FlushInterval: 5 * time.Second,
+			FileMB:        128,
 			MinFreeMB:     256,
 		},
 		Sync: Sync{

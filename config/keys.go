@@ -82,6 +82,9 @@ func (c *Config) fields() []field {
 		num("storage.flush_blocks", &c.Storage.FlushBlocks, 1, 100_000, "blocks", "Blocks since the last commit that force one."),
 		dur("storage.flush_interval", &c.Storage.FlushInterval, 100*time.Millisecond, 10*time.Minute,
 			"Time since the last commit that forces one: what a crash may have to validate again."),
+		num("storage.prune_mb", &c.Storage.PruneMB, 0, 1<<24, "MiB",
+			"Block and undo files to keep: the oldest go, but never the last 288 blocks, and a home that was pruned cannot be reindexed; 0: keep all.").flagged("prune-mb"),
+		num("storage.file_mb", &c.Storage.FileMB, 1, 2048, "MiB", "Size of one block or undo file, and so the step of pruning."),
 		num("storage.min_free_mb", &c.Storage.MinFreeMB, 0, 1<<24, "MiB",
 			"Free disk below which no block is accepted until there is room again; 0: no limit."),
 

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/chain"
+	"dunlin/chain/store"
 	"dunlin/config"
 	"dunlin/internal/api"
 	"dunlin/internal/node"
@@ -24,7 +25,8 @@ import (
 
 func newChain(g *global) *cobra.Command {
 	return group("chain", "The chain: look at it, import, export and mend it",
-		newChainHead(g), newChainBlock(g), newChainList(g), newChainTips(g), newChainImport(g), newChainExport(g), newChainReindex(g))
+		newChainHead(g), newChainBlock(g), newChainList(g), newChainTips(g), newChainImport(g), newChainExport(g), newChainVerify(g), newChainReindex(g), newChainPrune(g),
+		newChainMark(g, "invalidate"), newChainMark(g, "reconsider"))
 }
 
 func newChainHead(g *global) *cobra.Command {
@@ -160,8 +162,11 @@ func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Cont
 		return err
 	}
 	ch, err := open(c, log)
-	if err != nil {
+	if errors.Is(err, store.ErrLocked) {
 		return fmt.Errorf("%w (this command works on a stopped home)", err)
+	}
+	if err != nil {
+		return err
 	}
 	// As after a start, the home remembers its network from now on.
 	if _, err := c.WriteFile(); err != nil {
@@ -177,15 +182,35 @@ func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Cont
 		}
 		err = errors.Join(err, ch.Close())
 	}()
-	select {
-	case <-ch.Ready():
-	case e := <-ran:
+	if e, ended := awaitReplay(ctx, ch, ran, newProgress(cmd.ErrOrStderr(), "reading blocks:")); ended {
 		ran <- nil
 		return e
-	case <-ctx.Done():
-		return ctx.Err()
+	} else if e != nil {
+		return e
 	}
 	return f(ctx, ch)
+}
+
+// awaitReplay waits until ch is ready; ended says that Run ended before, with err.
+func awaitReplay(ctx context.Context, ch *chain.Chain, ran <-chan error, show *progress) (err error, ended bool) { //nolint:revive // ended qualifies err
+	defer show.end()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ch.Ready():
+			return nil, false
+		case err := <-ran:
+			return err, true
+		case <-ctx.Done():
+			return ctx.Err(), false
+		case <-tick.C:
+			show.update(func() string {
+				p := ch.Replay()
+				return fmt.Sprintf("%d of %d MB, height %d", p.Bytes>>20, p.Total>>20, p.Height)
+			})
+		}
+	}
 }
 
 func newChainImport(g *global) *cobra.Command {
@@ -327,32 +352,6 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
-}
-
-func newChainReindex(g *global) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "reindex",
-		Short: "Build the index, the coins and the undo data anew from the block files of a stopped home",
-		Long: `reindex mends a damaged home: it removes what can be made anew and checks every block on disk again. What is missing
-after it, the next start downloads. One that was interrupted goes on at the next start.`,
-		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			start := time.Now()
-			return g.withOpened(cmd, node.ReindexChain, func(_ context.Context, ch *chain.Chain) error {
-				tip, _ := ch.Tip()
-				v := struct {
-					Height  int32   `json:"height"`
-					TipHash string  `json:"tip_hash"`
-					TookS   float64 `json:"took_s"`
-				}{tip.Height, tip.Hash.String(), time.Since(start).Seconds()}
-				return g.print(cmd, v, func(w io.Writer) {
-					fmt.Fprintf(w, "reindexed in %s; tip %d %s\n", time.Since(start).Round(time.Millisecond), v.Height, v.TipHash)
-				})
-			})
-		},
-	}
-	config.Flags(cmd.Flags())
-	return cmd
 }
 
 // countingReader counts what is read through it.

@@ -54,6 +54,11 @@ type Node interface {
 	AddPeer(addr string) error
 	// SubmitBlock hands a block in and waits for its verdict. *Error 4xx: refused.
 	SubmitBlock(ctx context.Context, raw []byte) (SubmittedBlock, error)
+	// Invalidate takes a block and all that builds on it out of the chain, over
+	// restarts; Reconsider takes that back. They return when the tip has moved.
+	// *Error 4xx: unknown, genesis, or too deep in a pruned chain.
+	Invalidate(ctx context.Context, hash string) error
+	Reconsider(ctx context.Context, hash string) error
 	// SubmitTx hands a transaction in and returns its id. *Error 4xx: refused.
 	SubmitTx(ctx context.Context, raw []byte) (txid string, err error)
 

@@ -301,6 +301,16 @@ func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (SubmittedBlo
 	return send[SubmittedBlock](ctx, c, http.MethodPost, "/chain/blocks", HexRequest{Hex: blockHex})
 }
 
+// Invalidate takes a block, and all that builds on it, out of the chain.
+func (c *Client) Invalidate(ctx context.Context, hash string) (TipAnswer, error) {
+	return send[TipAnswer](ctx, c, http.MethodPost, "/chain/invalidate", HashRequest{Hash: hash})
+}
+
+// Reconsider takes back that a block was found or declared invalid.
+func (c *Client) Reconsider(ctx context.Context, hash string) (TipAnswer, error) {
+	return send[TipAnswer](ctx, c, http.MethodPost, "/chain/reconsider", HashRequest{Hash: hash})
+}
+
 // SubmitTx hands in a transaction as hex and returns its id.
 func (c *Client) SubmitTx(ctx context.Context, txHex string) (string, error) {
 	a, err := send[TxAnswer](ctx, c, http.MethodPost, "/tx", HexRequest{Hex: txHex})

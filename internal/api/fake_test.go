@@ -24,7 +24,8 @@ const peerAddr = "/ip4/10.0.0.5/tcp/9333/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD15
 type fakeNode struct {
 	addrs   []string // told to peers; set before use
 	mu      sync.Mutex
-	branch  string // letter in the hashes
+	branch  string   // letter in the hashes
+	marks   []string // hashes invalidated (-) and reconsidered (+)
 	blocks  []api.Block
 	byHash  map[string]api.Block
 	changed chan struct{}
@@ -184,6 +185,19 @@ func (n *fakeNode) SubmitBlock(_ context.Context, raw []byte) (api.SubmittedBloc
 		return api.SubmittedBlock{}, api.Errorf(422, "bad-blk-length: %d bytes", len(raw))
 	}
 	return api.SubmittedBlock{Hash: n.hash(1), Height: 1, Outcome: "connected"}, nil
+}
+
+func (n *fakeNode) Invalidate(_ context.Context, hash string) error { return n.mark("-", hash) }
+func (n *fakeNode) Reconsider(_ context.Context, hash string) error { return n.mark("+", hash) }
+
+func (n *fakeNode) mark(sign, hash string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.byHash[hash]; !ok {
+		return api.Errorf(404, "block %s is unknown", hash)
+	}
+	n.marks = append(n.marks, sign+hash)
+	return nil
 }
 
 func (n *fakeNode) SubmitTx(_ context.Context, raw []byte) (string, error) {

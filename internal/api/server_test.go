@@ -229,6 +229,47 @@ func TestV1Problems(t *testing.T) {
 	}
 }
 
+// TestV1Marks: an operator's word on a block reaches the node, and what is no block
+// does not.
+func TestV1Marks(t *testing.T) {
+	node := newFakeNode(3)
+	r := serve(t, node, nil)
+	hash := node.hash(1)
+	tip := `{"height":` + fmt.Sprint(len(node.blocks)-1) + `,"tip_hash":"` + node.blocks[len(node.blocks)-1].Hash + `"}`
+	r.want(r.do("POST", "/api/v1/chain/invalidate", `{"hash":"`+hash+`"}`), 200, tip)
+	r.want(r.do("POST", "/api/v1/chain/reconsider", `{"hash":"`+hash+`"}`), 200, tip)
+	if want := []string{"-" + hash, "+" + hash}; !slices.Equal(node.marks, want) {
+		t.Errorf("marks %v, want %v", node.marks, want)
+	}
+	for body, want := range map[string]int{
+		`{"hash":"` + strings.Repeat("ab", 32) + `"}`: 404,
+		`{"hash":"` + strings.Repeat("zz", 32) + `"}`: 422,
+		`{"hash":"abc"}`:              422,
+		`{}`:                          422,
+		`{"hash":5}`:                  422,
+		`{"hash":"` + hash + `"`:      400,
+		`{"hash":"` + hash + `x"}`:    422,
+		`{"hash":"` + hash[1:] + `"}`: 422,
+	} {
+		if got := r.do("POST", "/api/v1/chain/invalidate", body); got.status != want {
+			t.Errorf("%s: %d %s, want %d", body, got.status, got.body, want)
+		}
+	}
+	if len(node.marks) != 2 {
+		t.Errorf("marks %v", node.marks)
+	}
+	c, err := api.NewClient(r.addr, r.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Invalidate(t.Context(), hash); err != nil || got.Height != int32(len(node.blocks)-1) {
+		t.Errorf("client: %+v, %v", got, err)
+	}
+	if _, err := c.Reconsider(t.Context(), hash); err != nil {
+		t.Errorf("client: %v", err)
+	}
+}
+
 func TestProbes(t *testing.T) {
 	n := newFakeNode(5)
 	r := serve(t, nil, func(o *api.Options) {
@@ -298,6 +339,13 @@ func TestAccess(t *testing.T) {
 		{"write with an empty token", closed, "POST", "/mineBlock", []string{"Authorization: Bearer "}, 401},
 		{"write with another scheme", closed, "POST", "/mineBlock", []string{"Authorization: Digest " + closed.token}, 401},
 		{"write with the token in the query", closed, "POST", "/mineBlock?token=" + closed.token, []string{"Authorization: "}, 401},
+		{"v1 invalidate without token", closed, "POST", "/api/v1/chain/invalidate", []string{"Authorization: "}, 401},
+		{"v1 invalidate with a wrong token", closed, "POST", "/api/v1/chain/invalidate", []string{"Authorization: Bearer " + closed.token[:70]}, 401},
+		{"v1 reconsider without token", closed, "POST", "/api/v1/chain/reconsider", []string{"Authorization: "}, 401},
+		{"v1 invalidate from a foreign page", closed, "POST", "/api/v1/chain/invalidate", []string{"Origin: https://evil.example.org"}, 403},
+		{"v1 invalidate as a form", closed, "POST", "/api/v1/chain/invalidate", []string{"Content-Type: text/plain"}, 415},
+		{"v1 invalidate by GET", closed, "GET", "/api/v1/chain/invalidate", nil, 405},
+		{"v1 invalidate without a hash", closed, "POST", "/api/v1/chain/invalidate", nil, 422},
 		{"v1 write without token", closed, "POST", "/api/v1/stop", []string{"Authorization: "}, 401},
 		{"probe by another method", closed, "POST", "/livez", []string{"Authorization: "}, 401},
 		{"open write", open, "POST", "/mineBlock", []string{"Authorization: "}, 200},

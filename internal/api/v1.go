@@ -53,6 +53,15 @@ type (
 	HexRequest struct {
 		Hex string `json:"hex"`
 	}
+	// HashRequest names a block.
+	HashRequest struct {
+		Hash string `json:"hash" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex"`
+	}
+	// TipAnswer is where the chain is after POST /api/v1/chain/invalidate or reconsider.
+	TipAnswer struct {
+		Height  int32  `json:"height"`
+		TipHash string `json:"tip_hash"`
+	}
 	// LogLevel is the least level that is logged.
 	LogLevel struct {
 		Level string `json:"level" enum:"debug,info,warn,error"`
@@ -171,6 +180,21 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 		}
 		return answer(out), nil
 	})
+
+	for id, do := range map[string]func(Node, context.Context, string) error{"invalidate": Node.Invalidate, "reconsider": Node.Reconsider} {
+		summary := map[string]string{
+			"invalidate": "Take a block, and all that builds on it, out of the chain",
+			"reconsider": "Take back that a block was found or declared invalid",
+		}[id]
+		huma.Register(api, write("chain-"+id, http.MethodPost, "/chain/"+id, summary, http.StatusOK),
+			func(ctx context.Context, in *body[HashRequest]) (*body[TipAnswer], error) {
+				if err := do(s.theNode(), ctx, in.Body.Hash); err != nil {
+					return nil, s.problem("chain-"+id, err)
+				}
+				height, hash, _ := s.theNode().Tip()
+				return answer(TipAnswer{Height: height, TipHash: hash}), nil
+			})
+	}
 
 	sendTx := write("tx-submit", http.MethodPost, "/tx", "Hand in a transaction", http.StatusOK)
 	sendTx.MaxBodyBytes = s.submitLimit()

@@ -291,6 +291,38 @@ func (f face) SubmitBlock(ctx context.Context, raw []byte) (api.SubmittedBlock, 
 	return api.SubmittedBlock{}, v.Err
 }
 
+// Invalidate implements api.Node.
+func (f face) Invalidate(ctx context.Context, hash string) error {
+	return f.mark(ctx, hash, "invalidate", f.chain.Invalidate)
+}
+
+// Reconsider implements api.Node.
+func (f face) Reconsider(ctx context.Context, hash string) error {
+	return f.mark(ctx, hash, "reconsider", f.chain.Reconsider)
+}
+
+func (f face) mark(ctx context.Context, hash, what string, do func(context.Context, chainhash.Hash) error) error {
+	h, err := chainhash.NewHashFromStr(hash)
+	if err != nil || len(hash) != 2*chainhash.HashSize {
+		return api.Errorf(http.StatusBadRequest, "hash %q: must be 64 hex digits", hash)
+	}
+	if *h == f.params.GenesisHash {
+		return api.Errorf(http.StatusUnprocessableEntity, "%s %s: genesis stays", what, hash)
+	}
+	before, _ := f.chain.Tip()
+	switch err := do(ctx, *h); {
+	case errors.Is(err, chain.ErrNotFound):
+		return api.Errorf(http.StatusNotFound, "block %s is unknown", hash)
+	case errors.Is(err, chain.ErrPruned):
+		return api.Errorf(http.StatusConflict, "%v", err)
+	case err != nil:
+		return err
+	}
+	after, _ := f.chain.Tip()
+	f.log.Warn("block "+what+"d", "by", "rpc", "hash", hash, "height", after.Height, "tip", after.Hash, "moved", before.Hash != after.Hash) //nolint:sloglint // one of two texts
+	return nil
+}
+
 // SubmitTx implements api.Node.
 func (f face) SubmitTx(ctx context.Context, raw []byte) (string, error) {
 	tx, err := consensus.DecodeTx(raw)

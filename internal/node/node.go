@@ -111,7 +111,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	// The chain's lock on the home comes first: nothing else may touch it.
-	if n.chain, err = OpenChain(n.c, n.log); err != nil {
+	n.chain, err = openChain(n.c, n.log, func(o *chain.Options) {
+		// The pool is made on top of the chain, and asked only once both run.
+		o.ScriptsChecked = func(wtxid chainhash.Hash, flags uint32) bool { return n.pool.ScriptsChecked(wtxid, flags) }
+	})
+	if err != nil {
 		return nil, err
 	}
 	n.closers = append(n.closers, n.chain.Close)
@@ -228,6 +232,7 @@ func (n *Node) openNetwork() error {
 		},
 		Logger:  n.log.With("subsystem", "sync"),
 		TxByID:  n.rawTx,
+		Lowest:  n.chain.Lowest,
 		OnHello: func(p exchange.Peer) { n.disc.Good(p.ID) },
 		OnWrongNetwork: func(id peer.ID, genesis chainhash.Hash) {
 			n.disc.Avoid(id, avoidWrongNetwork, "another network: genesis "+genesis.String())

@@ -26,16 +26,17 @@ func engines(p *consensus.Params, threads int) (consensus.Engine, consensus.Seal
 // OpenChain opens the chain in the home of c: for the daemon and for commands
 // that work on a stopped home. The caller runs and closes it.
 func OpenChain(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
-	return openChain(c, log, false)
+	return openChain(c, log, func(*chain.Options) {})
 }
 
 // ReindexChain is OpenChain for a chain that is to be built anew from its block
-// files, which its Run does before it is ready.
-func ReindexChain(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
-	return openChain(c, log, true)
+// files, which its Run does before it is ready. One that was cut off goes on
+// where it was, unless it shall start anew.
+func ReindexChain(c *config.Config, log *slog.Logger, anew bool) (*chain.Chain, error) {
+	return openChain(c, log, func(o *chain.Options) { o.Reindex, o.ReindexAnew = true, anew })
 }
 
-func openChain(c *config.Config, log *slog.Logger, reindex bool) (*chain.Chain, error) {
+func openChain(c *config.Config, log *slog.Logger, change func(*chain.Options)) (*chain.Chain, error) {
 	p := c.Chain.Params
 	engine, _, err := engines(p, 1)
 	if err != nil {
@@ -52,8 +53,10 @@ func openChain(c *config.Config, log *slog.Logger, reindex bool) (*chain.Chain, 
 		FlushBlocks:   c.Storage.FlushBlocks,
 		FlushInterval: c.Storage.FlushInterval,
 		MinFreeBytes:  uint64(c.Storage.MinFreeMB) << 20,
-		Reindex:       reindex,
+		MaxFileBytes:  int64(c.Storage.FileMB) << 20,
+		PruneBytes:    int64(c.Storage.PruneMB) << 20,
 	}
+	change(&o)
 	if c.Sync.AssumeValid != "" {
 		hash, err := chainhash.NewHashFromStr(c.Sync.AssumeValid)
 		if err != nil {
