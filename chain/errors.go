@@ -24,6 +24,10 @@ var ErrBusy = errors.New("chain: coins are not at hand during a deep reorganisat
 // too full to store them.
 var ErrLowDisk = errors.New("chain: too little free disk space")
 
+// LowDisk says that no block is accepted because less than Options.MinFreeBytes
+// are free. It ends by itself when there is space again.
+func (c *Chain) LowDisk() bool { return c.lowDisk.Load() }
+
 // errReindexing refuses what would stand in the way of a reindex.
 var errReindexing = errors.New("a reindex is not finished, start dunlin and let it sync")
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/config"
+	"dunlin/internal/node"
 )
 
 // setting is config.Entry as JSON shows it.
@@ -49,6 +50,9 @@ func newConfig(g *global) *cobra.Command {
 			c, err := g.load(cmd.Flags())
 			if err != nil {
 				return err
+			}
+			if err := node.CheckConfig(c); err != nil {
+				return usage(err)
 			}
 			v := struct {
 				ChainID string `json:"chain_id"`

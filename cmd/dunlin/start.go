@@ -32,6 +32,9 @@ in the environment: dunlin config template explains each.`,
 			if err != nil {
 				return err
 			}
+			if err := node.CheckConfig(c); err != nil {
+				return usage(err)
+			}
 			return start(cmd.Context(), cmd.ErrOrStderr(), c)
 		},
 	}

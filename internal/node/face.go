@@ -39,6 +39,9 @@ func (f face) Status() api.Status {
 		// The first node of a network waits for nobody: it is synced with all there is.
 		s.State, s.Reason = exchange.Synced, "no peers yet, and none are known"
 	}
+	if n.chain.LowDisk() {
+		s.State, s.Reason = exchange.Stalled, "the disk is almost full: no block is accepted until there is space (storage.min_free_mb)"
+	}
 	out := api.Status{
 		Network: n.params.Name, ChainID: n.params.ChainID(), Genesis: n.params.GenesisHash.String(),
 		PeerID: n.host.ID().String(), Agent: n.agent,

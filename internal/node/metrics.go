@@ -16,6 +16,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descHeight    = desc("chain_height", "Height of the validated tip.")
+	descLowDisk   = desc("chain_low_disk", "1 while no block is accepted because the disk is almost full.")
 	descHeaders   = desc("chain_header_height", "Height of the best header chain.")
 	descTarget    = desc("sync_target_height", "Greatest height that a peer told.")
 	descState     = desc("sync_state", "1 for the present state of sync.", "state")
@@ -38,7 +39,7 @@ var (
 // Describe implements prometheus.Collector.
 func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descHeight, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
+		descHeight, descLowDisk, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
 		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize, descMined, descMsgs, descRefused,
 	} {
 		ch <- d
@@ -55,6 +56,11 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 	}
 	st := face{m.n}.Status()
 	gauge(descHeight, float64(st.Height))
+	low := 0.0
+	if m.n.chain.LowDisk() {
+		low = 1
+	}
+	gauge(descLowDisk, low)
 	gauge(descHeaders, float64(st.HeaderHeight))
 	gauge(descTarget, float64(st.TargetHeight))
 	for _, s := range []string{api.StateStarting, api.StateConnecting, api.StateHeaders, api.StateBlocks, api.StateSynced, api.StateStalled} {

@@ -305,6 +305,8 @@ func (n *Node) JoinLine() string {
 func (n *Node) mayMine() (bool, string) {
 	s := n.exchange.Sync()
 	switch { // test networks need no peers
+	case n.chain.LowDisk():
+		return false, "the disk is almost full"
 	case n.params.Test && (s.State == exchange.Synced || s.State == exchange.Connecting || s.Target <= s.Height):
 		return true, ""
 	case s.State != exchange.Synced:

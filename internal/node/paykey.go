@@ -33,6 +33,18 @@ func addressParams(p *consensus.Params) *chaincfg.Params {
 	}
 }
 
+// CheckConfig checks what the settings alone cannot: that the mining address is
+// one of the network. It opens nothing.
+func CheckConfig(c *config.Config) error {
+	if c.Mining.Address == "" {
+		return nil
+	}
+	if _, err := decodeAddress(c.Mining.Address, addressParams(c.Chain.Params)); err != nil {
+		return fmt.Errorf("%s: mining.address %q: %w", c.Origin("mining.address"), c.Mining.Address, err)
+	}
+	return nil
+}
+
 // minerScript returns the script and the address that the miner pays: the
 // configured address, else a key made in the home.
 func minerScript(p *consensus.Params, c *config.Config) (script []byte, addr string, err error) {

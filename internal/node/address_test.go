@@ -1,0 +1,158 @@
+package node
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/btcsuite/btcd/txscript/v2"
+
+	"dunlin/chain/consensus"
+	"dunlin/config"
+)
+
+// TestAddresses: every address of a network decodes and encodes to itself, and
+// is refused on another network.
+func TestAddresses(t *testing.T) {
+	bitcoin, regtest := addressParams(consensus.Bitcoin()), addressParams(consensus.Regtest())
+	for _, c := range []struct{ bitcoin, class string }{
+		{"1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2", "pubkeyhash"},
+		{"3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy", "scripthash"},
+		{"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "witness_v0_keyhash"},
+		{"BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4", "witness_v0_keyhash"},
+		{"bc1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qccfmv3", "witness_v0_scripthash"},
+		{"bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0", "witness_v1_taproot"},
+	} {
+		a, err := decodeAddress(c.bitcoin, bitcoin)
+		if err != nil {
+			t.Errorf("%s: %v", c.bitcoin, err)
+			continue
+		}
+		script, err := txscript.PayToAddrScript(a)
+		if err != nil || txscript.GetScriptClass(script).String() != c.class {
+			t.Errorf("%s: script %x of class %s, %v", c.bitcoin, script, txscript.GetScriptClass(script), err)
+		}
+		if !strings.EqualFold(a.EncodeAddress(), c.bitcoin) {
+			t.Errorf("%s encodes to %s", c.bitcoin, a.EncodeAddress())
+		}
+		if _, err := decodeAddress(c.bitcoin, regtest); err == nil {
+			t.Errorf("%s is accepted on regtest", c.bitcoin)
+		}
+	}
+	for _, bad := range []string{
+		"", "1", "bc1", "bc1q", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3",
+		"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5",
+		"bc1p38j9r5y49hruaue7wxjce0updqjuyyx0kh56v8s25huc6995vvpql3jow4", // BIP350: bad character
+		"bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqh2y7hd", // BIP350: bech32 for version 1
+		"BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KEMAWH9",                     // not a valid checksum
+		"bc1pw5dgrnzv", // one byte
+	} {
+		if a, err := decodeAddress(bad, bitcoin); err == nil {
+			t.Errorf("%q is accepted as %s", bad, a)
+		}
+	}
+}
+
+// TestAddressVectors: Bitcoin Core's valid addresses of main and regtest give
+// their scripts; its invalid ones are refused.
+func TestAddressVectors(t *testing.T) {
+	dir := os.Getenv("DUNLIN_TESTDATA")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "data")
+	}
+	read := func(name string, v any) {
+		t.Helper()
+		raw, err := os.ReadFile(filepath.Join(dir, "core", name))
+		if err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skipf("test data is missing (DUNLIN_TESTDATA): %v", err)
+		}
+		if err := json.Unmarshal(raw, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	params := map[string]*consensus.Params{"main": consensus.Bitcoin(), "regtest": consensus.Regtest()}
+	var valid [][3]any
+	read("key_io_valid.json", &valid)
+	n := 0
+	for _, row := range valid {
+		meta, _ := row[2].(map[string]any)
+		p := params[meta["chain"].(string)]
+		if meta["isPrivkey"].(bool) || p == nil {
+			continue
+		}
+		text, want := row[0].(string), row[1].(string)
+		a, err := decodeAddress(text, addressParams(p))
+		if err != nil {
+			// Core knows witness versions 2 to 16 and short programs, to which
+			// nothing of ours pays.
+			for _, ours := range []string{"0014", "0020", "5120", "76a914", "a914"} {
+				if strings.HasPrefix(want, ours) {
+					t.Errorf("%s: %v", text, err)
+				}
+			}
+			continue
+		}
+		script, err := txscript.PayToAddrScript(a)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := hex.EncodeToString(script); got != want {
+			t.Errorf("%s: script %s, want %s", text, got, want)
+		}
+		n++
+	}
+	if n < 10 {
+		t.Errorf("only %d addresses were checked", n)
+	}
+	var invalid [][1]string
+	read("key_io_invalid.json", &invalid)
+	for _, row := range invalid {
+		for name, p := range params {
+			if a, err := decodeAddress(row[0], addressParams(p)); err == nil {
+				t.Errorf("%q is accepted on %s as %s", row[0], name, a)
+			}
+		}
+	}
+}
+
+// TestMiningKey: made once, kept, 0600, never overwritten; an address of another
+// network is named.
+func TestMiningKey(t *testing.T) {
+	c, err := config.Load(config.LoadOptions{
+		Home: t.TempDir(), Env: []string{}, NoFile: true,
+		Flags: []config.Setting{{Key: "network", Values: []string{"regtest"}, From: "--network"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, addr, err := minerScript(c.Chain.Params, c)
+	if err != nil || len(script) != 22 || !strings.HasPrefix(addr, "bcrt1q") {
+		t.Fatalf("script %x, address %s, %v", script, addr, err)
+	}
+	path := filepath.Join(c.Home, miningKeyFile)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, again, err := minerScript(c.Chain.Params, c); err != nil || again != addr {
+		t.Errorf("%s then %s, %v", addr, again, err)
+	}
+	if err := os.WriteFile(path, []byte("damaged\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := minerScript(c.Chain.Params, c); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a damaged key: %v", err)
+	}
+	c.Mining.Address = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
+	if err := CheckConfig(c); err == nil || !strings.Contains(err.Error(), "mining.address") {
+		t.Errorf("an address of another network: %v", err)
+	}
+	c.Mining.Address = addr
+	if err := CheckConfig(c); err != nil {
+		t.Error(err)
+	}
+}
