@@ -315,19 +315,18 @@ func openStore(o Options, so store.Options) (*Chain, error) {
 // openToReindex goes on with a reindex that was cut off, or begins one.
 func openToReindex(o Options, so store.Options) (*Chain, error) {
 	if !o.ReindexAnew {
-		if _, err := o.FS.Stat(o.FS.PathJoin(o.Dir, "index")); err == nil {
+		// An index that nobody says is new must not even be opened: damage may make
+		// Pebble keep its lock.
+		if cutOff, err := store.Filling(o.FS, o.Dir); err != nil {
+			return nil, fmt.Errorf("reindexing the chain in %s: %w", o.Dir, err)
+		} else if cutOff {
 			c, err := openStore(o, so)
-			if errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrOtherChain) || errors.Is(err, store.ErrNewerFormat) {
+			if err != nil || c.reindex {
+				return c, err
+			}
+			if err := c.Close(); err != nil { // it had just been finished
 				return nil, err
 			}
-			if err == nil && c.reindex {
-				return c, nil
-			}
-			if err == nil {
-				if err := c.Close(); err != nil {
-					return nil, err
-				}
-			} // else it is damaged: that is what a reindex is for
 		}
 	}
 	if err := store.Wipe(so); err != nil {

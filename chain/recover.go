@@ -41,6 +41,11 @@ func (c *Chain) load() error {
 	if len(unfinished) == 1 {
 		c.reindex, c.gapStarts = unfinished[0] != 0, unfinished[0]
 	}
+	if c.gapStarts != reindexing && c.store.Filling() { // cut off between the two
+		if err := c.store.Filled(); err != nil {
+			return err
+		}
+	}
 	c.keptBlocks, c.keptUndo = c.store.Kept()
 	t := c.tree
 	t.mu.Lock()
@@ -253,6 +258,9 @@ func (c *conductor) endReindex(state uint8) error {
 	b := c.store.NewBatch()
 	b.PutMeta(metaReindex, []byte{state})
 	if err := c.store.Commit(b); err != nil {
+		return fmt.Errorf("finishing the reindex: %w", err)
+	}
+	if err := c.store.Filled(); err != nil {
 		return fmt.Errorf("finishing the reindex: %w", err)
 	}
 	c.gapStarts = state

@@ -152,8 +152,8 @@ func (s *Store) commitBatch(b *Batch) error {
 		s.finishPrune(b.prune)
 	}
 	if s.marked && b.tip {
-		// The new index says itself that it is not complete: the caller's meta does.
-		if err := removeMark(s.o.FS, s.o.Dir, rebuildMark); err != nil {
+		// The new index is to be trusted, if not complete.
+		if err := s.beginFilling(); err != nil {
 			return errors.Join(err, batch.Close())
 		}
 		s.marked = false

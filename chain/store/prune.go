@@ -22,6 +22,9 @@ const (
 	// rebuilt one has a tip, that holds the chain id and a newline. An index beside
 	// it is not to be trusted.
 	rebuildMark = "REINDEX"
+	// fillMark is what rebuildMark is renamed to then. It stays until the caller says
+	// that the new index has all that the old one had.
+	fillMark = "REINDEX.filling"
 )
 
 // A repair is what mends damage of a home: a reindex, or, where blocks were
@@ -30,10 +33,16 @@ type repair struct {
 	fs     vfs.FS
 	home   string
 	pruned atomic.Bool // the first block file was pruned
+	again  atomic.Bool // a reindex is under way: a new one must not go on with it
 }
 
 // look finds out from the files alone.
 func (r *repair) look() error {
+	filling, err := exists(r.fs, r.fs.PathJoin(r.home, fillMark))
+	if err != nil {
+		return err
+	}
+	r.again.Store(filling)
 	marked, err := exists(r.fs, r.fs.PathJoin(r.home, prunedMark))
 	if err != nil || !marked {
 		return err
@@ -48,10 +57,15 @@ func (r *repair) look() error {
 
 // mend is the command that repairs the home.
 func (r *repair) mend() string {
-	if r == nil || !r.pruned.Load() {
+	switch {
+	case r == nil:
 		return reindex
+	case r.pruned.Load():
+		return r.startOver()
+	case r.again.Load():
+		return reindex + " --restart"
 	}
-	return r.startOver()
+	return reindex
 }
 
 // startOver is the command after which the next start syncs the chain anew. Keys
@@ -224,6 +238,9 @@ func (s *series) drop(first uint32) error {
 	for file := from; file < first; file++ {
 		errs = append(errs, s.remove(file))
 	}
+	if from < first {
+		errs = append(errs, syncDir(s.fs, s.dir))
+	}
 	return errors.Join(errs...)
 }
 
@@ -303,6 +320,42 @@ func (s *series) files() (map[uint32]int64, error) {
 // Rebuilding says that this Open made the index anew beside block files that
 // were there before. It stays true until the store is closed.
 func (s *Store) Rebuilding() bool { return s.rebuilding }
+
+// Filling says whether a rebuilt index lacks what Filled has not been told of.
+func (s *Store) Filling() bool { return s.repair.again.Load() }
+
+// beginFilling renames the mark of a rebuild whose index has a tip now.
+func (s *Store) beginFilling() error {
+	fs, dir := s.o.FS, s.o.Dir
+	if err := fs.Rename(fs.PathJoin(dir, rebuildMark), fs.PathJoin(dir, fillMark)); err != nil {
+		return fmt.Errorf("rename %s: %w", rebuildMark, err)
+	}
+	if err := syncDir(fs, dir); err != nil {
+		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	s.repair.again.Store(true)
+	return nil
+}
+
+// Filled says that a rebuilt index is complete. It belongs to the goroutine that
+// commits.
+func (s *Store) Filled() error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.users.Done()
+	if err := removeMark(s.o.FS, s.o.Dir, fillMark); err != nil {
+		return err
+	}
+	s.repair.again.Store(false)
+	return nil
+}
+
+// Filling says whether the home in dir has a rebuilt index that is not complete: a
+// reindex that was cut off and may go on.
+func Filling(fs vfs.FS, dir string) (bool, error) {
+	return exists(fs, fs.PathJoin(dir, fillMark))
+}
 
 // Mend returns the command that repairs damage of this home.
 func (s *Store) Mend() string { return s.repair.mend() }

@@ -262,9 +262,12 @@ func (s *Store) openIndex(blockSizes map[uint32]int64) error {
 	if n := binary.LittleEndian.Uint32(v); n > FormatVersion {
 		return fmt.Errorf("home %s %w: format %d, this one reads up to %d", o.Dir, ErrNewerFormat, n, FormatVersion)
 	}
-	id, _, err := x.get("read chain id", []byte{prefixChainID})
+	id, ok, err := x.get("read chain id", []byte{prefixChainID})
 	if err != nil {
 		return err
+	}
+	if !ok {
+		return x.malformed([]byte{prefixChainID}, errors.New("the chain id is missing"))
 	}
 	if string(id) != o.ChainID {
 		return fmt.Errorf("home %s %w: %q, not %q", o.Dir, ErrOtherChain, id, o.ChainID)
@@ -388,7 +391,7 @@ func Wipe(o Options) (err error) {
 	}
 	// The first block file is there: pruning was cut off before it removed any, and
 	// the index that knew of it goes.
-	if err := removeMark(o.FS, o.Dir, prunedMark); err != nil {
+	if err := errors.Join(removeMark(o.FS, o.Dir, prunedMark), removeMark(o.FS, o.Dir, fillMark)); err != nil {
 		return err
 	}
 	return o.removeIndex()

@@ -671,8 +671,12 @@ func TestRebuild(t *testing.T) {
 	must(t, s.Commit(b))
 	closeStore(t, s)
 	s = open(t, o)
-	if s.Rebuilding() {
-		t.Error("it is still rebuilding")
+	if s.Rebuilding() || !s.Filling() || s.Mend() != "dunlin chain reindex --restart" {
+		t.Errorf("rebuilding %v, filling %v, mend %q", s.Rebuilding(), s.Filling(), s.Mend())
+	}
+	must(t, s.Filled())
+	if s.Filling() || s.Mend() != "dunlin chain reindex" {
+		t.Errorf("filled: filling %v, mend %q", s.Filling(), s.Mend())
 	}
 	must(t, m.check(s))
 }
