@@ -216,7 +216,7 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 			return false
 		}
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(slowness * 20 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	again := false
@@ -311,7 +311,7 @@ func TestE2EHostileDisk(t *testing.T) {
 			if tc.reserve == "0" {
 				want = "no space left on device"
 			}
-			eventually(t, 30*time.Second, "the disk is full", func() error {
+			eventually(t, slowness*30*time.Second, "the disk is full", func() error {
 				if !strings.Contains(d.log.String(), want) {
 					s, err := d.status()
 					return fmt.Errorf("height %d, %v", s.Height, err)
@@ -342,7 +342,7 @@ func TestE2EHostileDisk(t *testing.T) {
 				d.cmd = nil
 				t.Fatalf("does not start again: %s", lastLine(d.log.String()))
 			}
-			d.reaches(tip.Hash.String(), 30*time.Second)
+			d.reaches(tip.Hash.String(), slowness*30*time.Second)
 			d.cleanLog(t)
 			if n := strings.Count(d.log.String(), "\n"); n > 400 {
 				t.Errorf("a full disk made %d log lines", n)

@@ -61,7 +61,7 @@ func TestE2EHostileCaps(t *testing.T) {
 	b := enginetest.NewBuilder(consensus.Regtest())
 	tip := b.Genesis()
 	var large []*consensus.Block
-	for range 150 {
+	for range 150 / slowness {
 		tip = b.MineTemplate(tip, enginetest.Template{Script: fat})
 		large = append(large, tip)
 	}
@@ -86,7 +86,7 @@ func TestE2EHostileCaps(t *testing.T) {
 			}
 			d := startDaemon(t, "victim", args...)
 			began := time.Now()
-			d.reaches(tc.branch.hashes[len(tc.branch.hashes)-1].String(), 60*time.Second)
+			d.reaches(tc.branch.hashes[len(tc.branch.hashes)-1].String(), slowness*60*time.Second)
 			t.Logf("%d blocks in %v", len(tc.branch.raws), time.Since(began).Round(time.Millisecond))
 			for i, l := range peers {
 				own := &l.asked.own
@@ -395,7 +395,7 @@ func TestE2EHostileHeaders(t *testing.T) {
 	d := startDaemon(t, "victim", "--network", "regtest")
 	honest := startDaemon(t, "honest", "--network", "regtest", "--bootstrap", d.addr())
 	siege := besiege(t, d)
-	siege.memory += 400 * most // nothing but their work bounds headers
+	siege.memory += slowness * 400 * most // nothing but their work bounds headers
 	if err := d.client.AddPeer(t.Context(), x.addr()); err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +410,7 @@ func TestE2EHostileHeaders(t *testing.T) {
 	t.Logf("%d headers: %+d MB, %d bytes a header", most, (rss-siege.idleRSS)>>20, (rss-siege.idleRSS)/most)
 	// An honest block still spreads: the chain that can be had wins.
 	last2 := honest.mine(2)
-	d.reaches(last2.Hash, 30*time.Second)
+	d.reaches(last2.Hash, slowness*30*time.Second)
 	_ = x.h.Close()
 	siege.lift(t, 200)
 }
