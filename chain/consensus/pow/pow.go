@@ -179,12 +179,11 @@ func (e *Engine) nextBits2016(past consensus.Past, t int64) uint32 {
 		if t > last.Time+int64(e.p.MinDiffReduction/time.Second) {
 			return e.p.PowLimitBits
 		}
-		// The last bits that were not such an exception.
-		h := parent
-		for h%e.interval != 0 && past.At(h).Bits == e.p.PowLimitBits {
-			h--
-		}
-		return past.At(h).Bits
+		// The last bits that were not such an exception. Within a period every
+		// block has the limit's bits or those of the one before it that was no
+		// exception, so these are the bits of the period's first block: no need to
+		// walk back to it, which is a period long when all are at the limit.
+		return past.At(parent - parent%e.interval).Bits
 	}
 	// The first block of the period is 2015 blocks back, not 2016: Bitcoin's
 	// off-by-one, which is a rule now.
