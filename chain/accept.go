@@ -137,8 +137,16 @@ func (c *conductor) giveUp(f *flight, err error) error {
 	if own := c.takeBack(&f.step); own != nil {
 		return own
 	}
+	if r := asRule(err); r != nil && r.Rule == missingInput {
+		// Where ids cannot repeat nobody has looked; the fault has a name of its own.
+		if twin := c.checkBIP30(f.step.block); twin != nil {
+			return twin
+		}
+	}
 	return err
 }
+
+const missingInput = "bad-txns-inputs-missingorspent"
 
 // applyCoins is step 9: every input spends a coin that exists, is mature and
 // worth enough, sigops and coinbase keep within bounds, and no unspent output
@@ -171,7 +179,7 @@ func (c *conductor) applyCoins(parent past, f *flight) error {
 					return err
 				}
 				if !ok {
-					return ruleError("bad-txns-inputs-missingorspent", consensus.BlameBlock,
+					return ruleError(missingInput, consensus.BlameBlock,
 						fmt.Sprintf("transaction %v spends %v, which is not an unspent output", tx.Hash(), in.PreviousOutPoint))
 				}
 				all = append(all, coin)
@@ -199,6 +207,7 @@ func (c *conductor) applyCoins(parent past, f *flight) error {
 	return consensus.CheckCoinbaseValue(p, height, b.Txs[0].MsgTx(), fees)
 }
 
+// checkBIP30 looks for the outputs of b among the coins, before b changes them.
 func (c *conductor) checkBIP30(b *consensus.Block) error {
 	for _, tx := range b.Txs {
 		op := wire.OutPoint{Hash: *tx.Hash()}

@@ -662,3 +662,20 @@ func TestScriptsChecked(t *testing.T) {
 		}
 	}
 }
+
+// A coin in memory has its own copy of the script: a block's bytes go when the
+// block does.
+func TestCoinsDoNotPinBlocks(t *testing.T) {
+	_, blocks := grown(1)
+	h := open(t, nil)
+	raw := bytes.Clone(blocks[1].Raw)
+	if v := h.submit(raw); v.Outcome != chain.Connected {
+		t.Fatalf("verdict %+v", v)
+	}
+	h.rest()
+	clear(raw) // nobody reads it any more
+	coin, ok, err := h.Coin(wire.OutPoint{Hash: *blocks[1].Txs[0].Hash()})
+	if err != nil || !ok || !bytes.Equal(coin.Script, enginetest.OpTrue()) {
+		t.Errorf("coin %+v, there %v, %v", coin, ok, err)
+	}
+}

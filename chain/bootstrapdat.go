@@ -49,7 +49,8 @@ var ErrTruncated = errors.New("file ends in the middle of a block")
 // Import submits every block of r, a file of the bootstrap.dat form, plain or
 // zstd. Genesis may be there or not, and blocks that are known already do no
 // harm. progress, if not nil, is called after every few blocks, by the caller's
-// goroutine.
+// goroutine. If r is an io.Seeker, a plain file's headers are read first where
+// Options.AssumeValid needs them.
 //
 // It stops at the first fault of the file or of a block and says at which offset
 // and, if it is a block's, at which height; everything before it is kept, and
@@ -57,14 +58,20 @@ var ErrTruncated = errors.New("file ends in the middle of a block")
 // our own trouble is the error.
 func (c *Chain) Import(ctx context.Context, r io.Reader, progress func(ImportProgress)) (ImportProgress, error) {
 	im := importer{c: c, progress: progress, p: ImportProgress{Height: -1}}
-	br := bufio.NewReaderSize(r, 1<<20)
+	if rs, ok := r.(io.ReadSeeker); ok {
+		if err := im.headersAhead(ctx, rs); err != nil {
+			return im.p, fmt.Errorf("import: %w", err)
+		}
+	}
+	// Blocks larger than the buffer are read past it.
+	br := bufio.NewReaderSize(r, 64<<10)
 	if start, err := br.Peek(len(zstdMagic)); err == nil && bytes.Equal(start, zstdMagic) {
 		zr, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return im.p, fmt.Errorf("import: %w", err)
 		}
 		defer zr.Close()
-		br = bufio.NewReaderSize(zr, 1<<20)
+		br = bufio.NewReaderSize(zr, 64<<10)
 	}
 	err := im.run(ctx, br)
 	if settled := im.settle(ctx, 0); err == nil || asRule(settled) != nil {
@@ -98,6 +105,55 @@ type frame struct {
 type openTicket struct {
 	*Ticket
 	offset int64
+}
+
+// headersAhead reads the headers of a plain file before its blocks if there is a
+// block to assume valid: only when the best header chain is known to hold it may
+// the scripts below it be left out. What is wrong with the file is said later.
+func (im *importer) headersAhead(ctx context.Context, r io.ReadSeeker) error {
+	assumed := im.c.o.AssumeValid
+	if assumed == (chainhash.Hash{}) {
+		return nil
+	}
+	if _, known := im.c.tree.lookup(&assumed); known {
+		return nil
+	}
+	start, err := r.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil //nolint:nilerr // a pipe
+	}
+	p := im.c.o.Params
+	buf := make([]byte, frameHead+consensus.HeaderBytes+p.SealBytes)
+	headers := make([]consensus.Header, 0, headerBatch)
+	for done := false; !done; {
+		for headers = headers[:0]; len(headers) < headerBatch; {
+			if _, err := io.ReadFull(r, buf); err != nil || binary.LittleEndian.Uint32(buf) != p.Magic {
+				done = true
+				break
+			}
+			size := int64(binary.LittleEndian.Uint32(buf[4:]))
+			h, err := consensus.DecodeHeader(p, buf[frameHead:])
+			if err != nil || size < int64(len(buf)-frameHead) {
+				done = true
+				break
+			}
+			if hash := consensus.HeaderHash(&h); hash != p.GenesisHash {
+				headers = append(headers, h)
+			}
+			if _, err := r.Seek(size-int64(len(buf)-frameHead), io.SeekCurrent); err != nil {
+				return fmt.Errorf("reading headers ahead: %w", err)
+			}
+		}
+		if _, _, err := im.c.AcceptHeaders(ctx, headers); err != nil && asRule(err) == nil {
+			return err
+		} else if err != nil {
+			break
+		}
+	}
+	if _, err := r.Seek(start, io.SeekStart); err != nil {
+		return fmt.Errorf("reading headers ahead: %w", err)
+	}
+	return nil
 }
 
 // run reads to the end of the file.

@@ -14,9 +14,9 @@ import (
 // Decoding happens in two passes over the bytes. The first (scanTx) allocates
 // nothing: it checks every count and length against the bytes that remain and
 // adds up what the second will need. The second (fillTx) carves everything out
-// of slabs of exactly those sizes. Input scripts and witnesses alias the input,
-// which the result keeps; output scripts are copied, a slab a transaction, so
-// that a cached coin does not keep a whole block in memory.
+// of slabs of exactly those sizes. Scripts and witnesses alias the input, which
+// the result keeps: whoever keeps an output's script for long (the coins do)
+// copies it, lest it keep a whole block in memory.
 
 // What the decoder allocates is at most allocFactor times the input plus
 // allocSlack. Only a block whose header provably commits to its body (merkle
@@ -37,6 +37,10 @@ const (
 	costWitItem = 24
 )
 
+// maxStripCopy is up to how many bytes without witness a transaction is copied to
+// strip and hash it. Above, hashing it piece by piece is no slower.
+const maxStripCopy = 4 << 10
+
 // Smallest encodings, in bytes: counts are checked against them.
 const (
 	minTxBytes  = 51 // version, one input, no outputs, lock time
@@ -50,15 +54,14 @@ type txLayout struct {
 	stripped     int // without marker, flag and witness
 	ins, outs    int
 	witItems     int
-	outScripts   int // bytes
 	hasWitness   bool
 	witnessStart int // offset from the transaction's first byte; valid if hasWitness
 }
 
 // cost is an upper bound of what decoding and hashing it allocates.
 func (l *txLayout) cost() int {
-	n := costTx + l.ins*costIn + l.outs*costOut + l.witItems*costWitItem + l.outScripts + l.outScripts/4
-	if l.hasWitness {
+	n := costTx + l.ins*costIn + l.outs*costOut + l.witItems*costWitItem
+	if l.hasWitness && l.stripped <= maxStripCopy {
 		n += l.stripped + l.stripped/4 // btcutil strips into a copy to hash it
 	}
 	return n
@@ -160,11 +163,9 @@ func scanTx(b []byte, off int) (l txLayout, err *RuleError) {
 	}
 	l.outs = int(n)
 	for range l.outs {
-		var size int
-		if size, off, err = skipBytes(b, off+8, "output script"); err != nil {
+		if _, off, err = skipBytes(b, off+8, "output script"); err != nil {
 			return l, err
 		}
-		l.outScripts += size
 	}
 	bodyEnd := off
 	if flagged {
@@ -258,15 +259,12 @@ func fillTx(tx *wire.MsgTx, b []byte, off int, l *txLayout, s *slabs) {
 	_, off = mustCount(b, off)
 	outs := s.outs[:l.outs]
 	tx.TxOut, s.outs, s.outPtrs = s.outPtrs[:l.outs:l.outs], s.outs[l.outs:], s.outPtrs[l.outs:]
-	scripts := make([]byte, 0, l.outScripts)
 	for i := range outs {
 		out := &outs[i]
 		tx.TxOut[i] = out
 		out.Value = int64(binary.LittleEndian.Uint64(b[off:]))
 		n, off = mustCount(b, off+8)
-		from := len(scripts)
-		scripts = append(scripts, b[off:off+n]...)
-		out.PkScript = scripts[from:len(scripts):len(scripts)]
+		out.PkScript = b[off : off+n : off+n]
 		off += n
 	}
 	if !l.hasWitness {
@@ -343,15 +341,23 @@ func DecodeBlock(p *Params, raw []byte) (*Block, error) {
 	txs := make([]wire.MsgTx, n)
 	msg := wire.MsgBlock{Header: b.Header.BlockHeader, Transactions: make([]*wire.MsgTx, n)}
 	off = first
+	var large []int // with a witness
 	for i := range txs {
 		l, _ := scanTx(raw, off)
 		fillTx(&txs[i], raw, off, &l, s)
 		msg.Transactions[i] = &txs[i]
 		off += l.size
+		if l.hasWitness && l.stripped > maxStripCopy {
+			large = append(large, i)
+		}
 	}
 	// btcutil finds each transaction's bytes 80 bytes and a count into what it is
 	// given, so the slice starts as far before the count as the seal is long.
 	b.Txs = btcutil.NewBlockFromBlockAndBytes(&msg, raw[p.SealBytes:]).Transactions()
+	for _, i := range large {
+		b.Txs[i] = btcutil.NewTx(&txs[i]) // without its bytes it hashes piece by piece
+		b.Txs[i].SetIndex(i)
+	}
 	for _, tx := range b.Txs {
 		tx.HasWitness()
 		tx.Hash()

@@ -422,19 +422,6 @@ func TestDecodedBlockIsConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-func TestCoinsDoNotPinBlocks(t *testing.T) {
-	t.Parallel()
-	b, err := consensus.DecodeBlock(consensus.Bitcoin(), realBlock(t, "mainnet-482683"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := bytes.Clone(b.Txs[1].MsgTx().TxOut[0].PkScript)
-	clear(b.Raw) // a test may
-	if !bytes.Equal(b.Txs[1].MsgTx().TxOut[0].PkScript, before) {
-		t.Error("an output script shares the block's memory")
-	}
-}
-
 func FuzzDecodeHeader(f *testing.F) {
 	f.Add(consensus.Regtest().GenesisBlock().Raw[:80])
 	f.Add(make([]byte, 220))

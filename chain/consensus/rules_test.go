@@ -596,8 +596,8 @@ func TestCheckBIP30(t *testing.T) {
 		{consensus.Bitcoin(), 227_932, chainhash.Hash{}, false},
 		{consensus.Bitcoin(), 1_983_701, chainhash.Hash{}, false},
 		{consensus.Bitcoin(), 1_983_702, chainhash.Hash{}, true},
-		{consensus.Regtest(), 500_000, chainhash.Hash{}, true},
-		{consensus.Simnet(), 500_000, chainhash.Hash{}, true},
+		{consensus.Regtest(), 1, chainhash.Hash{}, false},
+		{consensus.Simnet(), 500_000, chainhash.Hash{}, false},
 		{consensus.Testnet(), 500_000, chainhash.Hash{}, false},
 	} {
 		if got := consensus.CheckBIP30(tt.p, &enginetest.FakePast{At0: tt.height - 1}, tt.hash); got != tt.want {

@@ -188,15 +188,9 @@ func CheckTxScripts(tx *wire.MsgTx, coins []Coin, flags uint32) error {
 	var hashes *txscript.TxSigHashes
 	if tx.HasWitness() { // only segwit's signature hashes share work between inputs
 		if len(coins) > 1 {
-			outs := make([]wire.TxOut, len(coins))
-			m := make(map[wire.OutPoint]*wire.TxOut, len(coins))
-			for i, in := range tx.TxIn {
-				outs[i] = wire.TxOut{Value: coins[i].Value, PkScript: coins[i].Script}
-				m[in.PreviousOutPoint] = &outs[i]
-			}
-			prevOuts = txscript.NewMultiPrevOutFetcher(m)
+			prevOuts = newSpentOuts(tx, coins)
 		}
-		hashes = txscript.NewTxSigHashes(tx, prevOuts)
+		hashes = sigHashes(tx, coins)
 	}
 	for i := range coins {
 		vm, err := txscript.NewEngine(coins[i].Script, tx, i, txscript.ScriptFlags(flags), nil, hashes, coins[i].Value, prevOuts)
@@ -228,10 +222,12 @@ const bip34ImpliesBIP30Limit = 1_983_702
 
 // CheckBIP30 says whether a block at this height and hash must not overwrite
 // unspent outputs with its transactions' ids (then the caller looks each up).
-// It need not under BIP54, nor where BIP34 already makes ids unique: on a branch
-// that a checkpoint shows to contain the block that activated BIP34.
+// It need not under BIP54, nor where BIP34 already makes ids unique: from the first
+// block on, or on a branch that a checkpoint shows to contain the block that
+// activated BIP34. A repeated id is then that of a double spend, which is refused
+// anyhow; Bitcoin Core names it bad-txns-BIP30 all the same.
 func CheckBIP30(p *Params, past Past, hash chainhash.Hash) bool {
-	if p.BIP54 {
+	if p.BIP54 || p.BIP34Height <= 1 {
 		return false
 	}
 	height := past.Height() + 1
