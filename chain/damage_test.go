@@ -49,6 +49,7 @@ func edit(t testing.TB, fs vfs.FS, name string, change func([]byte) []byte) {
 
 // flip flips a bit in the middle of payload, wherever it is.
 func flip(t testing.TB, payload []byte) func([]byte) []byte {
+	t.Helper()
 	return func(raw []byte) []byte {
 		at := strings.Index(string(raw), string(payload))
 		if at < 0 {
@@ -262,8 +263,10 @@ func TestFaultAtEveryWriteOfReindex(t *testing.T) {
 				return nil
 			}
 			if n++; n%step == 0 || n < 40 {
-				cuts = append(cuts, cut{fmt.Sprintf("power cut before write %d, %v of %s", n, op.Kind, op.Path),
-					mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: n * 37 % 101, RNG: rand.New(rand.NewPCG(uint64(n), 1))})})
+				cuts = append(cuts, cut{
+					fmt.Sprintf("power cut before write %d, %v of %s", n, op.Kind, op.Path),
+					mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: n * 37 % 101, RNG: rand.New(rand.NewPCG(uint64(n), 1))}),
+				})
 			}
 			return nil
 		}))
@@ -317,17 +320,21 @@ func TestDamageOfEachFile(t *testing.T) {
 
 	damages := map[string]func(testing.TB, vfs.FS, string){
 		"removed": func(t testing.TB, fs vfs.FS, name string) {
+			t.Helper()
 			if err := fs.Remove(name); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"cut to half": func(t testing.TB, fs vfs.FS, name string) {
+			t.Helper()
 			edit(t, fs, name, func(raw []byte) []byte { return raw[:len(raw)/2] })
 		},
 		"cut by a byte": func(t testing.TB, fs vfs.FS, name string) {
+			t.Helper()
 			edit(t, fs, name, func(raw []byte) []byte { return raw[:max(1, len(raw))-1] })
 		},
 		"a bit flipped": func(t testing.TB, fs vfs.FS, name string) {
+			t.Helper()
 			edit(t, fs, name, func(raw []byte) []byte {
 				if len(raw) > 0 {
 					raw[len(raw)*2/3] ^= 4

@@ -253,8 +253,10 @@ func TestFaultAtEveryWriteOfPrune(t *testing.T) {
 			defer mu.Unlock()
 			if armed && write(op) {
 				n := len(cuts)
-				cuts = append(cuts, cut{fmt.Sprintf("power cut before write %d, %v of %s", n, op.Kind, op.Path),
-					mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: n * 37 % 101, RNG: rand.New(rand.NewPCG(uint64(n), 1))})})
+				cuts = append(cuts, cut{
+					fmt.Sprintf("power cut before write %d, %v of %s", n, op.Kind, op.Path),
+					mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: n * 37 % 101, RNG: rand.New(rand.NewPCG(uint64(n), 1))}),
+				})
 			}
 			return nil
 		}))

@@ -14,14 +14,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A record is magic 4 ‖ length 4 ‖ payload ‖ CRC32C of the payload 4,
-// little-endian. After the last record of a file comes the end of the file or a
-// zero word, never the start of an older record: each append writes the zero
-// word with its record, and the next append overwrites it.
 // RecordHead is how many bytes of a record lie before its payload, so before the
 // Offset of a [Pos]. Damage is told by where the record starts.
 const RecordHead = 8
 
+// A record is magic 4 ‖ length 4 ‖ payload ‖ CRC32C of the payload 4,
+// little-endian. After the last record of a file comes the end of the file or a
+// zero word, never the start of an older record: each append writes the zero
+// word with its record, and the next append overwrites it.
 const (
 	recordHead = RecordHead                // magic ‖ length
 	recordTail = 4                         // CRC32C

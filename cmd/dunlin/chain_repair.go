@@ -290,7 +290,7 @@ less work, and refuses it from now on. reconsider takes that back.`,
 rule is found to do so again.`
 	}
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		if h, err := chainhash.NewHashFromStr(a[0]); err != nil || len(a[0]) != 2*len(h) {
+		if _, err := chainhash.NewHashFromStr(a[0]); err != nil || len(a[0]) != 2*chainhash.HashSize {
 			return usage(fmt.Errorf("%q: must be a block hash of 64 hex digits", a[0]))
 		}
 		c, err := g.client(cmd)

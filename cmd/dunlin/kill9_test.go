@@ -48,7 +48,10 @@ func TestE2EKill9Anywhere(t *testing.T) {
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	home := func(t *testing.T) string { return filepath.Join(t.TempDir(), "home") }
+	home := func(t *testing.T) string {
+		t.Helper()
+		return filepath.Join(t.TempDir(), "home")
+	}
 	upTo := func(rng *rand.Rand, ms int) time.Duration {
 		// Half of the kills in the first tenth: the start is where most happens.
 		if rng.IntN(2) == 0 {
