@@ -29,7 +29,7 @@ func killed(t *testing.T, after time.Duration, args ...string) bool {
 	switch {
 	case err == nil:
 		return false
-	case exit != nil && exit.Sys().(syscall.WaitStatus).Signaled():
+	case exit != nil && exit.Sys().(syscall.WaitStatus).Signaled(): //nolint:misspell // the name of the method
 		return true
 	}
 	t.Fatalf("%v: %v\n%s", args, err, lastPart(log.String(), 3000))
