@@ -46,7 +46,19 @@ func hostileSeed(t *testing.T) *rand.Rand {
 		}
 	}
 	t.Logf("DUNLIN_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
+	return rand.New(&lockedSource{src: rand.NewPCG(seed, 0)})
+}
+
+// lockedSource is a source that several peers of a test may draw from.
+type lockedSource struct {
+	mu  sync.Mutex
+	src rand.Source
+}
+
+func (l *lockedSource) Uint64() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.src.Uint64()
 }
 
 func randomBytes(rng *rand.Rand, n int) []byte {
