@@ -8,4 +8,4 @@ import "time"
 const slow = false
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
