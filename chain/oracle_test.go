@@ -120,6 +120,7 @@ type spend struct {
 }
 
 func newOracle(t *testing.T, p *consensus.Params, theirs chaincfg.Params, seed uint64) *oracle {
+	t.Helper()
 	o := &oracle{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 1)), b: enginetest.NewBuilder(p), spent: make(map[string]bool)}
 	o.b.Engine = pow.New(p)
 	o.ours = open(t, func(o *chain.Options) { o.Params, o.Now = p, time.Now })

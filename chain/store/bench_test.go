@@ -12,6 +12,7 @@ import (
 )
 
 func benchStore(b *testing.B) *store.Store {
+	b.Helper()
 	o := options(vfs.Default)
 	o.Dir = b.TempDir()
 	o.MaxFileBytes, o.MaxRecordBytes, o.CacheBytes = 0, 0, 0

@@ -272,7 +272,7 @@ func (x *index) lost(around, last uint64) error {
 // hold its locks for ever. It then keeps its lock file until the process ends.
 func (x *index) close() error {
 	if x.failure() != nil || x.db == nil {
-		return nil
+		return nil //nolint:nilerr // the failure was returned where it happened
 	}
 	if err := x.guard(x.db.Close); err != nil { // a failed write may yet come
 		return fmt.Errorf("close index: %w", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"sync"
@@ -409,10 +410,7 @@ func (s *series) rewriteRecord(off int64, payload []byte) error {
 func (s *series) scan(f func(Pos, []byte) error, damaged func(*DamageError) error) error {
 	s.mu.Lock()
 	at, first := s.at, s.first
-	ends := make(map[uint32]uint32, len(s.ends))
-	for k, v := range s.ends {
-		ends[k] = v
-	}
+	ends := maps.Clone(s.ends)
 	s.mu.Unlock()
 	ends[at.file] = at.end
 	for file := first; file <= at.file; file++ {

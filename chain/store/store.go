@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"sync"
@@ -682,9 +683,7 @@ func (s *series) list() (map[uint32]int64, error) {
 // check compares the files with what the index says of them.
 func (s *series) check(sizes map[uint32]int64) error {
 	ends := map[uint32]uint32{s.at.file: s.at.end}
-	for file, end := range s.ends {
-		ends[file] = end
-	}
+	maps.Copy(ends, s.ends)
 	for file, end := range ends {
 		size, ok := sizes[file]
 		switch {

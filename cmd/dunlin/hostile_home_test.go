@@ -314,7 +314,7 @@ func TestE2EHostileDisk(t *testing.T) {
 			eventually(t, slowness*30*time.Second, "the disk is full", func() error {
 				if !strings.Contains(d.log.String(), want) {
 					s, err := d.status()
-					return fmt.Errorf("height %d, %v", s.Height, err)
+					return fmt.Errorf("height %d, %w", s.Height, errors.Join(err, errors.New(want)))
 				}
 				return nil
 			})

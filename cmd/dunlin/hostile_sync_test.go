@@ -312,9 +312,9 @@ func TestE2EHostileRealSync(t *testing.T) {
 	if !slow {
 		t.Skip("long: go test -tags slow")
 	}
-	real := realBranch(t)
-	want := real.hashes[len(real.hashes)-1].String()
-	good := newLiar(t, real).serve()
+	mainnet := realBranch(t)
+	want := mainnet.hashes[len(mainnet.hashes)-1].String()
+	good := newLiar(t, mainnet).serve()
 	alone := startDaemon(t, "alone", "--network", "bitcoin", "--bootstrap", good.addr())
 	began := time.Now()
 	alone.reaches(want, 60*time.Second)
@@ -323,7 +323,7 @@ func TestE2EHostileRealSync(t *testing.T) {
 	claim := absurd(rng)
 	args := []string{"--network", "bitcoin", "--bootstrap", good.addr()}
 	for _, change := range []func(*liar){
-		func(x *liar) { x.block = func(h int) []byte { return real.raws[h%len(real.raws)] } },
+		func(x *liar) { x.block = func(h int) []byte { return mainnet.raws[h%len(mainnet.raws)] } },
 		func(x *liar) {
 			x.claim = func() wireTip { return claim }
 			x.headers = func(s network.Stream, _ int) error { _, err := io.Copy(io.Discard, s); return errors.Join(err, io.EOF) }
@@ -338,7 +338,7 @@ func TestE2EHostileRealSync(t *testing.T) {
 			}
 		},
 	} {
-		x := newLiar(t, real)
+		x := newLiar(t, mainnet)
 		change(x)
 		args = append(args, "--bootstrap", x.serve().addr())
 	}
@@ -351,7 +351,7 @@ func TestE2EHostileRealSync(t *testing.T) {
 }
 
 // TestE2EHostileHeaders: a peer sends headers without end, as cheap as regtest has
-// them. It says what they cost; on a network with real work each costs its sender
+// them. It says what they cost; on a network with mainnet work each costs its sender
 // a proof.
 func TestE2EHostileHeaders(t *testing.T) {
 	t.Parallel()

@@ -182,6 +182,7 @@ var wireAttacks = []struct {
 		}
 	}},
 	{"a hello with control characters and absurd numbers", func(t *testing.T, rng *rand.Rand, a *attacker, d *daemon) {
+		t.Helper()
 		to := a.connect(d)
 		s, err := a.open(to, a.id("hello/1"))
 		if err != nil {
@@ -191,6 +192,7 @@ var wireAttacks = []struct {
 		_, _ = s.Write(delimited(field(nil, 3, field(number(nil, 1, 5), 2, []byte("\x1b]0;pwned\x07\n")))))
 	}},
 	{"hellos out of range", func(t *testing.T, rng *rand.Rand, _ *attacker, d *daemon) {
+		t.Helper()
 		tall := absurd(rng)
 		tall.height = 1 << 33
 		heavy := absurd(rng)
@@ -254,6 +256,7 @@ var wireAttacks = []struct {
 		}
 	}},
 	{"huge counts", func(t *testing.T, rng *rand.Rand, _ *attacker, d *daemon) {
+		t.Helper()
 		var last chainhash.Hash
 		copy(last[:], randomBytes(rng, 32))
 		for _, m := range [][]byte{
@@ -295,6 +298,7 @@ var wireAttacks = []struct {
 		wg.Wait()
 	}},
 	{"connections that come and go", func(t *testing.T, _ *rand.Rand, _ *attacker, d *daemon) {
+		t.Helper()
 		for range 40 {
 			a := newAttacker(t, consensus.Regtest())
 			a.greet(d, wireTip{})

@@ -30,16 +30,19 @@ func TestPhrases(t *testing.T) {
 			"block 1,000,121 000000…0a1c txs=12 12.4 kB from=12D3…MKwG delay=0.41s",
 		},
 		{
-			"block", []any{"height", 1, "hash", hash, "txs", 1, "bytes", 261, "from", "miner", "delay", -3.0},
+			"block",
+			[]any{"height", 1, "hash", hash, "txs", 1, "bytes", 261, "from", "miner", "delay", -3.0},
 			"block 1 000000…0a1c txs=1 261 B from=miner delay=-3s",
 		},
 		{
-			"block", []any{"height", 1, "hash", hash, "txs", 1, "bytes", 261, "from", "import", "delay", 4.9737470091e+08},
+			"block",
+			[]any{"height", 1, "hash", hash, "txs", 1, "bytes", 261, "from", "import", "delay", 4.9737470091e+08},
 			"block 1 000000…0a1c txs=1 261 B from=import delay=15y281d",
 		},
 		{"block", []any{"height", 1}, "block height=1"}, // not ours: written as it is
 		{
-			"reorg", []any{"depth", 2, "old", hash, "old_height", 1000120, "new", hash, "height", 1000121, "fork", 1000118},
+			"reorg",
+			[]any{"depth", 2, "old", hash, "old_height", 1000120, "new", hash, "height", 1000121, "fork", 1000118},
 			"reorg depth=2 old=000000…0a1c at 1,000,120 new=000000…0a1c at 1,000,121 fork=1,000,118",
 		},
 		{
@@ -51,25 +54,29 @@ func TestPhrases(t *testing.T) {
 			"syncing stalled | 41.2% 412,033/1,000,114 | 1,240 blk/s | eta unknown | behind 17y0d | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s headers=1000114",
 		},
 		{
-			"sync stalled", []any{"waited", 2100 * time.Millisecond, "height", 412033, "holder", id, "holds", 412034, "asked", id, "suppressed", 0},
+			"sync stalled",
+			[]any{"waited", 2100 * time.Millisecond, "height", 412033, "holder", id, "holds", 412034, "asked", id, "suppressed", 0},
 			"sync stalled 2.1s at 412,033: 12D3…MKwG holds 412,034; asked 12D3…MKwG too",
 		},
 		{
-			"sync stalled", []any{"waited", time.Second, "height", 5, "holder", id, "holds", 6, "asked", "nobody else has it", "suppressed", 3},
+			"sync stalled",
+			[]any{"waited", time.Second, "height", 5, "holder", id, "holds", 6, "asked", "nobody else has it", "suppressed", 3},
 			"sync stalled 1.0s at 5: 12D3…MKwG holds 6; nobody else has it suppressed=3",
 		},
 		{
-			"sync stalled", []any{"height", 5, "target", 6000, "reason", "no peers"},
+			"sync stalled",
+			[]any{"height", 5, "target", 6000, "reason", "no peers"},
 			"sync stalled at 5 of 6,000: no peers",
 		},
 		{
-			"sync stalled", []any{"height", 5, "target", 6, "reason", "evil\nERR forged"},
+			"sync stalled",
+			[]any{"height", 5, "target", 6, "reason", "evil\nERR forged"},
 			`sync stalled "at 5 of 6: evil\nERR forged"`,
 		},
 	} {
 		var b bytes.Buffer
 		log, _ := logs.New(logs.Options{Writer: &b, Color: logs.Never})
-		log.With(logs.Subsystem, "chain").Info(c.msg, c.args...)
+		log.With(logs.Subsystem, "chain").Info(c.msg, c.args...) //nolint:sloglint // the table has the messages
 		_, got, _ := strings.Cut(strings.TrimSuffix(b.String(), "\n"), " INF ")
 		if got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
