@@ -72,6 +72,7 @@ func TestFullBlocks(t *testing.T) {
 		{"regtest", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			// The suite signs with fresh randomness and knows the time, so its
 			// blocks are new ones each time.
 			tests, err := fullblocktests.Generate(slow && tt.change == nil)
