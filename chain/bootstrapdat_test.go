@@ -134,3 +134,20 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// An import with a block to assume valid runs no scripts below it, however far up
+// in the file it is: the headers are read first.
+func TestImportAssumesValid(t *testing.T) {
+	b, blocks := grown(111)
+	bad := b.Mine(blocks[111], badScript(blocks[1]))
+	above := b.MineN(bad, 600) // several batches
+	file, last := frames(append(append(blocks, bad), above...)...), above[len(above)-1]
+	h := open(t, func(o *chain.Options) { o.AssumeValid = last.Hash })
+	if _, err := h.Import(t.Context(), bytes.NewReader(file), nil); err != nil {
+		t.Error(err)
+	}
+	h.wantTip(last)
+	h = open(t, nil)
+	_, err := h.Import(t.Context(), bytes.NewReader(file), nil)
+	checkRule(t, err, "mandatory-script-verify-flag-failed")
+}

@@ -54,7 +54,7 @@ func TestBTCDJudges(t *testing.T) {
 // TestBTCDJudgesSimnet does the same while miners vote: every fork is active for
 // the same blocks, and until then its rules bind neither.
 func TestBTCDJudgesSimnet(t *testing.T) {
-	seeds, height := 2, int32(520)
+	seeds, height := 2, int32(430)
 	if slow {
 		seeds, height = 20, 1100
 	}

@@ -366,6 +366,19 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek lets an import read a file's headers first. A pipe cannot.
+func (c *countingReader) Seek(offset int64, whence int) (int64, error) {
+	s, ok := c.r.(io.Seeker)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	at, err := s.Seek(offset, whence)
+	if err == nil {
+		c.n = at
+	}
+	return at, err
+}
+
 // progress redraws one line on a terminal and is silent elsewhere.
 type progress struct {
 	w    io.Writer

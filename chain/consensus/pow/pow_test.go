@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/big"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -302,6 +303,40 @@ func TestCheckpoint(t *testing.T) {
 	}
 	if err := e.CheckHeader(past, &other.Header, farFuture); rule(err) != "checkpoint-mismatch" {
 		t.Errorf("another block at a checkpoint: %v", err)
+	}
+}
+
+// TestMinDifficultyWalk: on chains that keep the rules, the bits of a period's first
+// block are those that Bitcoin Core finds by walking back over the exceptions.
+func TestMinDifficultyWalk(t *testing.T) {
+	t.Parallel()
+	const seed = 3
+	r := rand.New(rand.NewPCG(seed, 0))
+	p := consensus.Simnet()
+	e := pow.New(p)
+	for _, mean := range []int{300, 900, 2000} { // seconds between blocks
+		c := enginetest.NewChain(p)
+		for range 3 * 2016 {
+			parent := c.Height()
+			last := c.At(parent)
+			h := consensus.Header{}
+			h.Timestamp = time.Unix(last.Time+int64(r.IntN(2*mean)), 0)
+			h.Bits = e.NextBits(c, h.Timestamp)
+			if (parent+1)%2016 != 0 {
+				want := p.PowLimitBits
+				if h.Timestamp.Unix() <= last.Time+20*60 {
+					at := parent
+					for at%2016 != 0 && c.At(at).Bits == p.PowLimitBits {
+						at--
+					}
+					want = c.At(at).Bits
+				}
+				if h.Bits != want {
+					t.Fatalf("seed %d, height %d: %08x, want %08x", seed, parent+1, h.Bits, want)
+				}
+			}
+			c.Append(&h)
+		}
 	}
 }
 
