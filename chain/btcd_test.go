@@ -21,6 +21,17 @@ type btcd struct {
 // up to which it checks no scripts.
 func openBTCD(tb testing.TB, p chaincfg.Params, checkpoint *chaincfg.Checkpoint) *btcd {
 	tb.Helper()
+	for i := range p.Deployments {
+		d := &p.Deployments[i]
+		// A chain sets its clock in these, which all chains with the same
+		// parameters share.
+		if s, ok := d.DeploymentStarter.(*chaincfg.MedianTimeDeploymentStarter); ok {
+			d.DeploymentStarter = chaincfg.NewMedianTimeDeploymentStarter(s.StartTime())
+		}
+		if e, ok := d.DeploymentEnder.(*chaincfg.MedianTimeDeploymentEnder); ok {
+			d.DeploymentEnder = chaincfg.NewMedianTimeDeploymentEnder(e.EndTime())
+		}
+	}
 	db, err := database.Create("ffldb", tb.TempDir()+"/blocks_ffldb", p.Net)
 	if err != nil {
 		tb.Fatal(err)
