@@ -66,7 +66,7 @@ func (r *testnetRun) tells(t *testing.T, pattern string) {
 // ends waits for the end, which must be a good one.
 func (r *testnetRun) ends(t *testing.T) {
 	t.Helper()
-	timer := time.AfterFunc(20*time.Second, func() { _ = r.cmd.Process.Kill() })
+	timer := time.AfterFunc(2*time.Minute, func() { _ = r.cmd.Process.Kill() }) // a hang: --for is under a minute
 	<-r.done
 	timer.Stop()
 	if r.err != nil {
