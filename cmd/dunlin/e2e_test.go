@@ -56,9 +56,12 @@ func TestE2ERealBlocks(t *testing.T) {
 	third := startDaemon(t, "third", "--network", "bitcoin", "--bootstrap", fresh[0].addr())
 	third.reaches(realTip, 30*time.Second)
 	knows(t, third, 2, 15*time.Second)
-	if s := third.mustStatus(); s.Height != 14131 || s.ChainID != "bitcoin-00000000" || s.Sync.State != api.StateSynced {
-		t.Errorf("status of the third: %+v", s)
-	}
+	eventually(t, 5*time.Second, "the third is synced", func() error {
+		if s := third.mustStatus(); s.Height != 14131 || s.ChainID != "bitcoin-00000000" || s.Sync.State != api.StateSynced {
+			return fmt.Errorf("status %+v", s)
+		}
+		return nil
+	})
 	for _, want := range []string{"peer connected", "sync started", "sync finished"} {
 		if !strings.Contains(third.log.String(), want) {
 			t.Errorf("the log does not tell %q", want)

@@ -39,6 +39,11 @@ func (f face) Status() api.Status {
 		// The first node of a network waits for nobody: it is synced with all there is.
 		s.State, s.Reason = exchange.Synced, "no peers yet, and none are known"
 	}
+	if s.State == exchange.Blocks && tip.Hash == best.Hash && tip.Height >= s.Target {
+		// The last block is connected and the loop has not looked yet: say what
+		// is true of the height told here.
+		s.State, s.Reason, s.Percent, s.ETAS, s.BehindS = exchange.Synced, "", 100, nil, 0
+	}
 	if n.chain.LowDisk() {
 		s.State, s.Reason = exchange.Stalled, "the disk is almost full: no block is accepted until there is space (storage.min_free_mb)"
 	}
