@@ -371,7 +371,11 @@ func (x *Exchange) detach(ctx context.Context, r *remote) {
 	}
 	x.driver.post(ctx, peerGone{r})
 	reason := r.whyGone()
-	if reason == "" {
+	switch {
+	case reason != "":
+	case ctx.Err() != nil:
+		reason = "this node stops"
+	default:
 		reason = "it left"
 	}
 	x.logPeer(ctx, false, r, slog.String("reason", reason), slog.Duration("after", x.o.Now().Sub(r.since).Round(time.Millisecond)))

@@ -150,8 +150,12 @@ func newHealthcheck(g *global) *cobra.Command {
 			if err != nil {
 				return unreachable(err)
 			}
-			if s.Sync.State != api.StateSynced && s.Sync.State != api.StateConnecting {
-				return &codedError{exitNotReady, fmt.Errorf("not ready: %s, height %d of %d", s.Sync.State, s.Height, s.TargetHeight)}
+			if s.Sync.State != api.StateSynced { // as GET /readyz judges
+				why := ""
+				if s.Sync.Reason != "" {
+					why = ": " + s.Sync.Reason
+				}
+				return &codedError{exitNotReady, fmt.Errorf("not ready: %s, height %d of %d%s", s.Sync.State, s.Height, s.TargetHeight, why)}
 			}
 			v := struct {
 				State  string `json:"state"`
