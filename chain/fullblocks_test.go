@@ -62,6 +62,11 @@ var asCore = map[string]struct {
 // tip is the expected one. The soft forks that the suite's network has by BIP9 and
 // never activates must make no difference, so it runs without and with them.
 func TestFullBlocks(t *testing.T) {
+	if testing.Short() {
+		// The race detector makes some 20,000 signature checks of a block take
+		// minutes; what runs at the same time is raced by the other tests.
+		t.Skip("long under the race detector: run without -short")
+	}
 	for _, tt := range []struct {
 		name   string
 		change func(*consensus.Params)

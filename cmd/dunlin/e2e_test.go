@@ -63,9 +63,12 @@ func TestE2ERealBlocks(t *testing.T) {
 		return nil
 	})
 	for _, want := range []string{"peer connected", "sync started", "sync finished"} {
-		if !strings.Contains(third.log.String(), want) {
-			t.Errorf("the log does not tell %q", want)
-		}
+		eventually(t, 5*time.Second, "the log tells of it", func() error {
+			if !strings.Contains(third.log.String(), want) {
+				return fmt.Errorf("no %q", want)
+			}
+			return nil
+		})
 	}
 }
 
