@@ -45,7 +45,7 @@ func (f face) Status() api.Status {
 		s.State, s.Reason, s.Percent, s.ETAS, s.BehindS = exchange.Synced, "", 100, nil, 0
 	}
 	if n.chain.LowDisk() {
-		s.State, s.Reason = exchange.Stalled, "the disk is almost full: no block is accepted until there is space (storage.min_free_mb)"
+		s.State, s.Reason = exchange.Stalled, lowDiskReason
 	}
 	out := api.Status{
 		Network: n.params.Name, ChainID: n.params.ChainID(), Genesis: n.params.GenesisHash.String(),
@@ -225,6 +225,9 @@ func (f face) Tips() []api.ChainTip {
 	return out
 }
 
+// lowDiskReason is what the status and a refused /mineBlock say of a full disk.
+const lowDiskReason = "the disk is almost full: no block is accepted until there is space (storage.min_free_mb)"
+
 // MineBlock implements api.Node.
 func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {
 	if !f.params.Test {
@@ -232,6 +235,9 @@ func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {
 	}
 	if len(data) > mining.MaxDataBytes {
 		return api.Block{}, api.Errorf(http.StatusUnprocessableEntity, "data has %d bytes, at most %d fit into a block", len(data), mining.MaxDataBytes)
+	}
+	if f.chain.LowDisk() {
+		return api.Block{}, api.Errorf(http.StatusServiceUnavailable, "%s", lowDiskReason)
 	}
 	b, _, err := f.miner.MineOne(ctx, data)
 	if err != nil {
@@ -248,6 +254,9 @@ func (f face) Miner() api.MinerStatus {
 
 // StartMiner implements api.Node.
 func (f face) StartMiner() error {
+	if !f.params.Test { // as the setting mining.enabled
+		return api.Errorf(http.StatusConflict, "network %s needs more work than this node has: mining is for test networks", f.params.Name)
+	}
 	if f.miner.Start() {
 		f.log.Info("miner started", "by", "rpc", "address", f.payTo)
 	}
