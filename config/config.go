@@ -54,9 +54,7 @@ type P2P struct {
 	DNSServers   []string // host:port; empty: the system's
 	MaxOutbound  int      // connections
 	MaxInbound   int      // connections
-	MaxPerIP     int      // connections from one IP address
 	AllowPrivate bool     // dial and tell private addresses
-	MDNS         bool     // look for peers on the local network
 	NAT          bool     // ask the router for a port mapping
 }
 
@@ -134,7 +132,6 @@ func Default(n *Network) *Config {
 			DNSSeeds:     append([]string(nil), n.DNSSeeds...),
 			MaxOutbound:  12,
 			MaxInbound:   128,
-			MaxPerIP:     8,
 			AllowPrivate: n.Private,
 			NAT:          !n.Private,
 		},
@@ -163,10 +160,6 @@ func Default(n *Network) *Config {
 		Mempool: Mempool{MaxMB: 64, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100},
 		Chain:   n,
 		origins: map[string]string{},
-	}
-	if n.Private {
-		// Behind one NAT, in Docker or on one machine many honest nodes share an address.
-		c.P2P.MaxPerIP = 256
 	}
 	if n.File != "" {
 		c.Network, c.NetworkFile = "", n.File

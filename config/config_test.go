@@ -115,8 +115,8 @@ var other = map[string]string{
 	"network": "regtest", "network_file": "",
 	"p2p.listen": "/ip4/127.0.0.1/tcp/0", "p2p.announce": "/ip4/203.0.113.7/tcp/9333", "p2p.bootstrap": peerA,
 	"p2p.persistent": peerB, "p2p.dns_seeds": "seed.example.org", "p2p.dns_servers": "127.0.0.1:5353",
-	"p2p.max_outbound": "3", "p2p.max_inbound": "4", "p2p.max_per_ip": "5", "p2p.allow_private": "false",
-	"p2p.mdns": "true", "p2p.nat": "true",
+	"p2p.max_outbound": "3", "p2p.max_inbound": "4", "p2p.allow_private": "false",
+	"p2p.nat":    "true",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",
 	"rpc.allowed_origins": "https://example.org", "rpc.tls_cert": "/c.pem", "rpc.tls_key": "/k.pem", "rpc.max_connections": "9",
 	"log.format": "json", "log.level": "debug", "log.color": "never", "log.libp2p_level": "info",
@@ -175,9 +175,9 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 }
 
 func TestPrecedence(t *testing.T) {
-	dir := home(t, "[p2p]\nmax_outbound = 1\nmax_inbound = 1\nmax_per_ip = 1\n")
+	dir := home(t, "[p2p]\nmax_outbound = 1\nmax_inbound = 1\n[mempool]\nmax_orphans = 1\n")
 	c := mustLoad(t, dir, []string{"DUNLIN_P2P_MAX_OUTBOUND=2", "DUNLIN_P2P_MAX_INBOUND=2", "DUNLIN_P2P_LISTEN="}, "--max-outbound", "3")
-	got := []int{c.P2P.MaxOutbound, c.P2P.MaxInbound, c.P2P.MaxPerIP, c.RPC.MaxConnections}
+	got := []int{c.P2P.MaxOutbound, c.P2P.MaxInbound, c.Mempool.MaxOrphans, c.RPC.MaxConnections}
 	if want := []int{3, 2, 1, 256}; !slices.Equal(got, want) {
 		t.Errorf("flag, environment, file, default: got %v, want %v", got, want)
 	}
@@ -186,7 +186,7 @@ func TestPrecedence(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"p2p.max_outbound": "flag --max-outbound", "p2p.max_inbound": "environment DUNLIN_P2P_MAX_INBOUND",
-		"p2p.max_per_ip": filepath.Join(dir, "config.toml") + ":4", "rpc.max_connections": "default",
+		"mempool.max_orphans": filepath.Join(dir, "config.toml") + ":5", "rpc.max_connections": "default",
 	} {
 		if c.Origin(key) != want {
 			t.Errorf("%s comes from %q, want %q", key, c.Origin(key), want)

@@ -50,11 +50,8 @@ func (c *Config) fields() []field {
 			"Connections to make.").flagged("max-outbound"),
 		num("p2p.max_inbound", &c.P2P.MaxInbound, 0, 4096, "connections",
 			"Connections to accept.").flagged("max-inbound"),
-		num("p2p.max_per_ip", &c.P2P.MaxPerIP, 1, 4096, "connections",
-			"Connections with one IP address."),
 		boolean("p2p.allow_private", &c.P2P.AllowPrivate,
 			"Dial and tell private addresses (10.0.0.0/8 and the like); on by default on test networks."),
-		boolean("p2p.mdns", &c.P2P.MDNS, "Look for nodes on the local network.").flagged("mdns"),
 		boolean("p2p.nat", &c.P2P.NAT, "Ask the router for a port mapping (UPnP, NAT-PMP)."),
 
 		str("rpc.listen", &c.RPC.Listen, "host:port, such as 127.0.0.1:9332", checkHostPort,
