@@ -37,8 +37,8 @@
 //	sender's second header there       IGNORE   cap; a peer has one best block
 //	anything else                      ACCEPT   whether it is valid is found out after it was passed on
 //
-// What a cap refuses is handed to the chain all the same (Raw), and marked Late:
-// it may be published once the chain has connected it.
+// What a cap refuses is handed to the chain all the same (Raw). Once connected it
+// is this node's tip, of which neighbours hear by hello: on the topic its id is seen.
 //
 // # Verdicts on the transaction topic
 //
@@ -116,9 +116,6 @@ type Verdict struct {
 	Height int32          // -1 if unknown
 	// Orphan is true if the parent header is unknown: ask peers for headers.
 	Orphan bool
-	// Late is true if nothing but a cap refused the block: publish it once the
-	// chain has connected it.
-	Late bool
 }
 
 // Headers is what a judgement needs of the chain. Implementations answer from
@@ -234,7 +231,6 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 
 	// 4. Caps on what is passed on; the chain gets the block all the same.
 	if why := b.admit(from, height, v.Hash); why != "" {
-		v.Late = true
 		return v.ignore(why)
 	}
 	v.Result = Accept

@@ -201,7 +201,7 @@ func TestBlockVerdicts(t *testing.T) {
 			msg := row.msg(w)
 			j := w.judge()
 			v := j.Check("peer", msg)
-			if v.Result != row.result || v.Reason != row.reason || v.Orphan != row.orphan || (v.Raw != nil) != row.raw || v.Late {
+			if v.Result != row.result || v.Reason != row.reason || v.Orphan != row.orphan || (v.Raw != nil) != row.raw {
 				t.Fatalf("got %+v (%v)", v, v.Err)
 			}
 			if row.raw && !bytes.Equal(v.Raw, msg[1:]) {
@@ -242,7 +242,7 @@ func TestCaps(t *testing.T) {
 	check := func(from string, b *consensus.Block, want string) {
 		t.Helper()
 		v := j.Check(from, relay.Encode(b.Raw))
-		if v.Reason != want || (v.Result == relay.Accept) != (want == "") || v.Late != (want != "") || v.Raw == nil {
+		if v.Reason != want || (v.Result == relay.Accept) != (want == "") || v.Raw == nil {
 			t.Fatalf("%s: %+v, want reason %q", from, v, want)
 		}
 	}
