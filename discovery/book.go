@@ -1,12 +1,10 @@
 package discovery
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -36,9 +34,6 @@ var allSources = []Source{
 // Limits of the address book.
 const (
 	defaultMaxBook = 2048
-	// Of peers that were never reached, one IP group of a public network gets at
-	// most this many entries: a subnet cannot fill the book.
-	maxNewPerGroup = 64
 	// A peer nobody has named nor reached for this long is forgotten.
 	bookMaxAge = 30 * 24 * time.Hour
 	// A peer that was never reached is forgotten after this many attempts, one that
@@ -56,6 +51,8 @@ type entry struct {
 	heard   time.Time // last named by a source
 	success time.Time // last reached and of our network; zero: never
 	tries   int       // failures since the last success
+	told    string    // who named it first, as far as buckets go; see book
+	slot    slot      // its place in the book's tables
 
 	// Of this run only.
 	loaded     bool // read from the saved book
@@ -81,6 +78,10 @@ func (e *entry) group() string {
 	}
 	return groupOf(e.addrs[0])
 }
+
+// free reports whether the entry stays outside the tables: the operator's own, and the
+// few anchors of an earlier run, need no place that others could take.
+func (e *entry) free() bool { return e.static || e.anchor }
 
 // class is the queue from which the dialler takes the entry.
 func (e *entry) class() Source {
@@ -120,122 +121,16 @@ func (e *entry) wait(lonely bool) time.Duration {
 	return time.Duration(float64(w) * e.jitter)
 }
 
-// book is the table of known peers. It is not safe for concurrent use: the
-// Discovery's lock guards it.
-type book struct {
-	private bool
-	max     int
-	byID    map[peer.ID]*entry
-}
-
-func newBook(private bool, limit int) *book {
-	return &book{private: private, max: limit, byID: map[peer.ID]*entry{}}
-}
-
-// learn notes that source named a peer. Addresses must be usable. Hearsay never
-// displaces the addresses of a peer that answers at them. It returns nil if there
-// is no place for the peer, and reports whether the peer is new.
-func (b *book) learn(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Source) (e *entry, fresh bool) {
-	e = b.byID[id]
-	if e == nil {
-		if len(addrs) == 0 || !b.room(now, addrs) {
-			return nil, false
-		}
-		e = &entry{id: id, addrs: slices.Clone(addrs), source: src, heard: now, jitter: 1}
-		b.byID[id] = e
-		return e, true
+// failed notes a dial that did not work. A failure while we have no peer at all says
+// more about our own cable: it makes the entry rest, but never lose its place.
+func (e *entry) failed(now time.Time, reason string, lonely bool) {
+	last := maxNewAttempts
+	if e.tried() {
+		last = maxTriedAttempts
 	}
-	e.heard = now
-	if e.tried() && e.tries < 3 {
-		e.addrs = mergeAddrs(e.addrs, addrs)
-	} else {
-		e.addrs = mergeAddrs(addrs, e.addrs)
+	if !lonely || e.tries+1 < last {
+		e.tries++
 	}
-	return e, false
-}
-
-// reached notes that a peer of our network answered, or dialled us, and tells
-// where it listens.
-func (b *book) reached(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Source, outbound bool) *entry {
-	e, _ := b.learn(now, id, addrs, src)
-	if e == nil {
-		return nil
-	}
-	e.addrs = mergeAddrs(addrs, e.addrs)
-	if outbound {
-		e.success, e.tries, e.lastErr = now, 0, ""
-	}
-	return e
-}
-
-func mergeAddrs(a, b []ma.Multiaddr) []ma.Multiaddr {
-	out := make([]ma.Multiaddr, 0, min(len(a)+len(b), maxAddrsPerPeer))
-	for _, s := range [][]ma.Multiaddr{a, b} {
-		for _, x := range s {
-			if len(out) < maxAddrsPerPeer && !containsAddr(out, x) {
-				out = append(out, x)
-			}
-		}
-	}
-	return out
-}
-
-// room makes place for a new peer at addrs, if there is any to be had.
-func (b *book) room(now time.Time, addrs []ma.Multiaddr) bool {
-	if !b.private {
-		group, n := groupOf(addrs[0]), 0
-		var oldest *entry
-		for _, e := range b.byID {
-			if e.tried() || e.static || e.group() != group {
-				continue
-			}
-			if n++; oldest == nil || worse(e, oldest) {
-				oldest = e
-			}
-		}
-		if n >= maxNewPerGroup {
-			delete(b.byID, oldest.id)
-			return true
-		}
-	}
-	if len(b.byID) < b.max {
-		return true
-	}
-	b.forget(now)
-	if len(b.byID) < b.max {
-		return true
-	}
-	var victim *entry
-	for _, e := range b.byID {
-		// The peers that answered keep their place against mere hearsay.
-		if !e.static && !e.tried() && e.dialSince.IsZero() && (victim == nil || worse(e, victim)) {
-			victim = e
-		}
-	}
-	if victim == nil {
-		return false
-	}
-	delete(b.byID, victim.id)
-	return true
-}
-
-// worse orders entries that were never reached.
-func worse(a, b *entry) bool {
-	return cmp.Or(-cmp.Compare(a.tries, b.tries), a.heard.Compare(b.heard), cmp.Compare(a.id, b.id)) < 0
-}
-
-// forget drops the entries that are not worth their place.
-func (b *book) forget(now time.Time) {
-	for id, e := range b.byID {
-		if e.dialSince.IsZero() && e.terrible(now) {
-			delete(b.byID, id)
-		}
-	}
-}
-
-// failed notes a dial that did not work.
-func (e *entry) failed(now time.Time, reason string) {
-	e.tries++
 	e.lastTry, e.lastErr = now, reason
 	e.jitter = 0.75 + rand.Float64()/2
 }
@@ -269,18 +164,21 @@ type savedPeer struct {
 	Success    int64    `json:"success,omitempty"` // Unix seconds; 0: never
 	Tries      int      `json:"tries,omitempty"`
 	Persistent bool     `json:"persistent,omitempty"`
+	Told       string   `json:"told,omitempty"`   // who named it first; decides on its place
+	Proven     bool     `json:"proven,omitempty"` // it stands among the peers that answered
 }
 
 // savedHeader is the first line of a file.
 type savedHeader struct {
 	Format    int    `json:"dunlin_peers"`
 	Namespace string `json:"namespace"`
+	Salt      []byte `json:"salt,omitempty"` // of the book only: it keeps everyone in their places
 }
 
 const savedFormat = 1
 
 func (e *entry) saved() savedPeer {
-	s := savedPeer{ID: e.id.String(), Source: e.source, Heard: e.heard.Unix(), Tries: e.tries, Persistent: e.persistent}
+	s := savedPeer{ID: e.id.String(), Source: e.source, Heard: e.heard.Unix(), Tries: e.tries, Persistent: e.persistent, Told: e.told, Proven: e.slot.tried()}
 	if e.tried() {
 		s.Success = e.success.Unix()
 	}
@@ -291,8 +189,8 @@ func (e *entry) saved() savedPeer {
 }
 
 // encodePeers returns the lines of a file.
-func encodePeers(namespace string, peers []savedPeer) ([][]byte, error) {
-	head, err := json.Marshal(savedHeader{Format: savedFormat, Namespace: namespace})
+func encodePeers(namespace string, salt []byte, peers []savedPeer) ([][]byte, error) {
+	head, err := json.Marshal(savedHeader{Format: savedFormat, Namespace: namespace, Salt: salt})
 	if err != nil {
 		return nil, err
 	}
@@ -310,19 +208,20 @@ func encodePeers(namespace string, peers []savedPeer) ([][]byte, error) {
 // errOtherNetwork says that a file belongs to another chain.
 var errOtherNetwork = errors.New("the file belongs to another network")
 
-// loadPeers reads at most limit peers from the file at path, skips what is damaged
-// and counts it.
-func loadPeers(path, namespace string, limit int) (peers []savedPeer, damaged int, err error) {
+// loadPeers reads at most limit peers and the salt from the file at path, skips what is
+// damaged and counts it.
+func loadPeers(path, namespace string, limit int) (peers []savedPeer, salt []byte, damaged int, err error) {
 	lines, damaged, err := readLines(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	for _, l := range lines {
 		var h savedHeader
 		if json.Unmarshal(l, &h) == nil && h.Format != 0 {
 			if h.Format != savedFormat || h.Namespace != namespace {
-				return nil, 0, fmt.Errorf("%s: %w: format %d, namespace %q", path, errOtherNetwork, h.Format, h.Namespace)
+				return nil, nil, 0, fmt.Errorf("%s: %w: format %d, namespace %q", path, errOtherNetwork, h.Format, h.Namespace)
 			}
+			salt = h.Salt
 			continue
 		}
 		var p savedPeer
@@ -332,7 +231,7 @@ func loadPeers(path, namespace string, limit int) (peers []savedPeer, damaged in
 		}
 		peers = append(peers, p)
 	}
-	return peers, damaged, nil
+	return peers, salt, damaged, nil
 }
 
 // decode checks a line. Addresses that do not parse are left out.

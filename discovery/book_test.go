@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -89,55 +90,6 @@ func TestOptionsReportEveryFault(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(err)
-	}
-}
-
-func TestBookIsBounded(t *testing.T) {
-	now := time.Now()
-	d := newDiscovery(t, discovery.Options{Private: true, MaxBook: 16})
-	ids := testPeers(t, 40)
-	for _, id := range ids[:8] {
-		d.Learn(now, at(id, "10.0.0.1"), discovery.SourceDNS)
-		if !d.Reached(now, at(id, "10.0.0.1")) {
-			t.Fatal("no place for a peer that answers")
-		}
-	}
-	for i, id := range ids[8:] {
-		if !d.Learn(now.Add(time.Duration(i)*time.Second), at(id, "10.0.0.2"), discovery.SourceDHT) {
-			t.Fatal("no place although there are entries that were never reached")
-		}
-	}
-	if n := d.Stats().Book; n != 16 {
-		t.Fatalf("%d entries, the limit is 16", n)
-	}
-	for _, id := range ids[:8] {
-		if d.Known(id) == nil {
-			t.Fatal("a peer that answers gave way to hearsay")
-		}
-	}
-	// Full of peers that answer, it takes no more hearsay.
-	for _, id := range ids[24:40] {
-		if d.Known(id) != nil {
-			d.Reached(now, at(id, "10.0.0.2"))
-		}
-	}
-	for _, id := range ids[8:] {
-		if d.Known(id) != nil {
-			d.Reached(now, at(id, "10.0.0.2"))
-		}
-	}
-	if d.Learn(now, at(testPeers(t, 1)[0], "10.0.0.3"), discovery.SourceDHT) {
-		t.Fatal("hearsay displaced a peer that answers")
-	}
-}
-
-func TestBookBoundsAnIPGroup(t *testing.T) {
-	d := newDiscovery(t, discovery.Options{})
-	for i, id := range testPeers(t, 3*discovery.MaxNewPerGroup) {
-		d.Learn(time.Now(), at(id, fmt.Sprintf("20.1.%d.%d", i/200, i%200+1)), discovery.SourceDHT)
-	}
-	if n := d.Stats().Book; n != discovery.MaxNewPerGroup {
-		t.Fatalf("one IP group has %d entries, the limit is %d", n, discovery.MaxNewPerGroup)
 	}
 }
 
@@ -565,10 +517,11 @@ func TestFileFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.SplitAfter(string(readFile(t, filepath.Join(dir, "peers.jsonl"))), "\n")
-	if want := `{"dunlin_peers":1,"namespace":"/dunlin/regtest-0f9188f1"} 2ccd8fba` + "\n"; lines[0] != want {
-		t.Errorf("header %q, want %q", lines[0], want)
+	head := regexp.MustCompile(`^\{"dunlin_peers":1,"namespace":"/dunlin/regtest-0f9188f1","salt":"[A-Za-z0-9+/]{22}=="\} [0-9a-f]{8}\n$`)
+	if !head.MatchString(lines[0]) {
+		t.Errorf("header %q", lines[0])
 	}
-	want := fmt.Sprintf(`{"id":"%s","addrs":["/ip4/203.0.113.7/tcp/9000"],"source":"dht","heard":%d,"success":%d,"tries":2} `, id, when.Unix(), when.Unix())
+	want := fmt.Sprintf(`{"id":"%s","addrs":["/ip4/203.0.113.7/tcp/9000"],"source":"dht","heard":%d,"success":%d,"tries":2,"told":"self/203.0.0.0/16","proven":true} `, id, when.Unix(), when.Unix())
 	if !strings.HasPrefix(lines[1], want) || len(lines[1]) != len(want)+9 {
 		t.Errorf("line %q, want %q and a checksum", lines[1], want)
 	}

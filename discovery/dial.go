@@ -249,7 +249,7 @@ func (d *Discovery) dial(ctx context.Context, t target) {
 		d.failures[reason]++
 		d.yield[t.source].Failed++
 		if e != nil {
-			e.failed(now, text)
+			e.failed(now, text, len(d.host.Network().Peers()) == 0)
 		}
 		if t.static {
 			d.askAgainLocked(t.info.ID, now)
@@ -325,8 +325,9 @@ func shorten(s string) string {
 	return s
 }
 
-// feelerLoop dials, every FeelerInterval, one peer that was never reached, so that
-// the book holds peers that answer. It runs on public networks only.
+// feelerLoop dials, every FeelerInterval, one peer: the holder of a place that another peer
+// would take, or, on public networks, one that was never reached, so that the book
+// holds peers that answer.
 func (d *Discovery) feelerLoop(ctx context.Context) {
 	ticker := time.NewTicker(d.opts.FeelerInterval)
 	defer ticker.Stop()
@@ -359,17 +360,27 @@ func (d *Discovery) pickFeeler(now time.Time) (target, bool) {
 	l := d.links()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.book.settleTests(now, func(id peer.ID) bool { _, ok := l.peers[id]; return ok })
+	if l.outbound < d.opts.MaxOutbound {
+		return target{}, false // below the target the dial loop tries them anyhow
+	}
+	for _, t := range d.book.tests {
+		if e := d.book.byID[t.holder]; e != nil && e.dialSince.IsZero() && !e.lastTry.After(t.since) {
+			d.feelers++
+			return d.startLocked(e, now), true
+		}
+	}
 	var all []*entry
 	for _, e := range d.book.byID {
 		_, connected := l.peers[e.id]
-		if connected || e.tried() || e.static || !e.dialSince.IsZero() || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 ||
+		if d.opts.Private || connected || e.tried() || e.static || !e.dialSince.IsZero() || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 ||
 			e.tries+e.flaps > 0 && now.Sub(e.lastTry) < e.wait(false) {
 			continue
 		}
 		all = append(all, e)
 	}
-	if len(all) == 0 || l.outbound < d.opts.MaxOutbound {
-		return target{}, false // below the target the dial loop tries them anyhow
+	if len(all) == 0 {
+		return target{}, false
 	}
 	t := d.startLocked(all[rand.IntN(len(all))], now)
 	d.feelers++

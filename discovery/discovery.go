@@ -110,8 +110,9 @@ type Options struct {
 	// the DHT serves always. Off: only public addresses, spread over IP groups.
 	Private bool
 
-	// FeelerInterval is the time between two feelers, the dials that test peers never
-	// reached; public networks only. Default 2 min.
+	// FeelerInterval is the time between two feelers: dials that test whether the holder of a
+	// place in the book still answers when another peer would take it, and, on public
+	// networks, peers never reached. Default 2 min.
 	FeelerInterval time.Duration
 
 	// Logger gets the package's lines. Default: none.
@@ -242,7 +243,6 @@ func New(opts Options) (*Discovery, error) {
 		kad:    protocol.ID(opts.Namespace + "/kad/1.0.0"),
 		lookup: systemResolver{net.DefaultResolver},
 		wake:   make(chan struct{}, 1), wakeName: make(chan struct{}, 1), lost: make(chan struct{}, 1),
-		book:  newBook(opts.Private, opts.MaxBook),
 		avoid: map[peer.ID]avoidance{}, added: map[peer.ID]addedPeer{},
 		yield: map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
 	}
@@ -314,9 +314,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 	wg.Go(func() { d.findLoop(ctx, kad) })
 	wg.Go(func() { d.saveLoop(ctx) })
 	wg.Go(func() { d.statusLoop(ctx) })
-	if !d.opts.Private {
-		wg.Go(func() { d.feelerLoop(ctx) })
-	}
+	wg.Go(func() { d.feelerLoop(ctx) })
 	<-ctx.Done()
 	wg.Wait()
 	d.host.RemoveStreamHandler(d.kad)
@@ -404,7 +402,7 @@ func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, count bool
 	if !known && len(addrs) == 0 {
 		return
 	}
-	e := d.book.reached(now, c.RemotePeer(), addrs, src, outbound)
+	e := d.book.reached(now, c.RemotePeer(), addrs, src, remote, outbound)
 	if e == nil {
 		return
 	}
@@ -417,8 +415,9 @@ func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, count bool
 	}
 }
 
-// learn notes what a source says of a peer. It reports whether the peer is new.
-func (d *Discovery) learn(ai peer.AddrInfo, src Source) (fresh bool) {
+// learn notes what a source says of a peer; told tells apart those who speak for one source.
+// It reports whether the peer is new.
+func (d *Discovery) learn(ai peer.AddrInfo, src Source, told string) (fresh bool) {
 	if ai.ID == d.host.ID() || ai.ID.Validate() != nil {
 		return false
 	}
@@ -431,7 +430,7 @@ func (d *Discovery) learn(ai peer.AddrInfo, src Source) (fresh bool) {
 	if len(addrs) == 0 {
 		return false
 	}
-	if _, fresh = d.book.learn(time.Now(), ai.ID, addrs, src); fresh {
+	if _, fresh = d.book.learn(time.Now(), ai.ID, addrs, src, string(src)+"/"+told); fresh {
 		d.yield[src].Found++
 		d.bookDirty = true
 	}
@@ -480,6 +479,7 @@ func (d *Discovery) staticLocked(id peer.ID, addrs []ma.Multiaddr, src Source, p
 	}
 	e.persistent = e.persistent || persistent
 	e.addrs = mergeAddrs(addrs, e.addrs)
+	d.book.settle(e, time.Now())
 }
 
 // AddPeer makes a peer be dialled soon, kept over restarts and, if persistent,
@@ -561,6 +561,7 @@ func (d *Discovery) RemovePeer(id peer.ID) error {
 	d.names = slices.DeleteFunc(d.names, func(n *name) bool { return n.added == id })
 	if e := d.book.byID[id]; e != nil && e.source == SourceAdded {
 		e.static, e.persistent = e.fixed, e.fixedPers
+		d.book.settle(e, time.Now())
 	}
 	d.mu.Unlock()
 	return d.saveAdded()
@@ -652,6 +653,7 @@ const (
 // load reads the files.
 func (d *Discovery) load(now time.Time) error {
 	if d.opts.Dir == "" {
+		d.book = newBook(d.opts.Private, d.opts.MaxBook, nil)
 		return nil
 	}
 	if err := os.MkdirAll(d.opts.Dir, 0o700); err != nil {
@@ -659,9 +661,12 @@ func (d *Discovery) load(now time.Time) error {
 	}
 	read := func(file string, limit int, use func(id peer.ID, addrs []ma.Multiaddr, p savedPeer)) error {
 		path := filepath.Join(d.opts.Dir, file)
-		peers, damaged, err := loadPeers(path, d.opts.Namespace, limit)
+		peers, salt, damaged, err := loadPeers(path, d.opts.Namespace, limit)
 		if err != nil {
 			return fmt.Errorf("read saved peers: %w", err)
+		}
+		if file == bookFile {
+			d.book = newBook(d.opts.Private, d.opts.MaxBook, salt)
 		}
 		for _, p := range peers {
 			id, addrs, err := p.decode()
@@ -689,7 +694,7 @@ func (d *Discovery) load(now time.Time) error {
 		at := func(sec int64) time.Time { return earlier(time.Unix(sec, 0), now) }
 		e := &entry{
 			id: id, addrs: addrs, source: SourceBook, heard: at(p.Heard), jitter: 1, loaded: true,
-			tries: min(max(p.Tries, 0), maxTriedAttempts),
+			tries: min(max(p.Tries, 0), maxTriedAttempts), told: p.Told,
 		}
 		if slices.Contains(allSources, p.Source) {
 			e.source = p.Source
@@ -700,8 +705,7 @@ func (d *Discovery) load(now time.Time) error {
 		return e
 	}
 	err := read(bookFile, d.opts.MaxBook, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
-		if e := saved(id, addrs, p); e != nil && !e.terrible(now) {
-			d.book.byID[id] = e
+		if e := saved(id, addrs, p); e != nil && !e.terrible(now) && d.book.byID[id] == nil && d.book.restore(e, p.Proven) {
 			d.yield[e.class()].Found++
 		}
 	})
@@ -710,6 +714,9 @@ func (d *Discovery) load(now time.Time) error {
 	}
 	err = read(anchorsFile, maxAnchors, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
 		if e := saved(id, addrs, p); e != nil {
+			if old := d.book.byID[id]; old != nil {
+				d.book.drop(old)
+			}
 			e.anchor = true
 			d.book.byID[id] = e
 			d.yield[SourceAnchor].Found++
@@ -843,7 +850,11 @@ func (d *Discovery) save(file string, peers []savedPeer) error {
 
 // write replaces a file. The caller holds saving.
 func (d *Discovery) write(file string, peers []savedPeer) error {
-	lines, err := encodePeers(d.opts.Namespace, peers)
+	var salt []byte
+	if file == bookFile {
+		salt = d.book.salt // constant
+	}
+	lines, err := encodePeers(d.opts.Namespace, salt, peers)
 	if err != nil {
 		return err
 	}

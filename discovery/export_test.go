@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -17,7 +18,11 @@ const (
 	MaxKeysPerProvider = maxKeysPerProvider
 	MaxProviderKeys    = maxProviderKeys
 	MaxProviderRecords = maxProviderRecords
-	MaxNewPerGroup     = maxNewPerGroup
+	BucketSize         = bucketSize
+	NewReach           = newReach
+	TriedReach         = triedReach
+	MaxTests           = maxTests
+	MaxNewAttempts     = maxNewAttempts
 	MaxAvoided         = maxAvoided
 	MaxFileBytes       = maxFileBytes
 	ProviderStaleAfter = providerStaleAfter
@@ -47,11 +52,16 @@ func Resolve(ctx context.Context, servers []string, seed string) (map[peer.ID][]
 
 // Learn notes a peer in the book as if src had named it at the given time.
 func (d *Discovery) Learn(now time.Time, ai peer.AddrInfo, src Source) bool {
+	return d.LearnFrom(now, ai, src, "")
+}
+
+// LearnFrom is Learn with a teller.
+func (d *Discovery) LearnFrom(now time.Time, ai peer.AddrInfo, src Source, told string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	addrs, _ := usable(ai.Addrs, d.opts.Private)
 	d.bookDirty = true
-	e, _ := d.book.learn(now, ai.ID, addrs, src)
+	e, _ := d.book.learn(now, ai.ID, addrs, src, string(src)+"/"+told)
 	return e != nil
 }
 
@@ -60,7 +70,7 @@ func (d *Discovery) Reached(now time.Time, ai peer.AddrInfo) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.bookDirty = true
-	return d.book.reached(now, ai.ID, ai.Addrs, SourceDHT, true) != nil
+	return d.book.reached(now, ai.ID, ai.Addrs, SourceDHT, ai.Addrs[0], true) != nil
 }
 
 // Failed notes n dials of a peer that did not work.
@@ -68,8 +78,73 @@ func (d *Discovery) Failed(now time.Time, id peer.ID, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for range n {
-		d.book.byID[id].failed(now, "refused")
+		d.book.byID[id].failed(now, "refused", false)
 	}
+}
+
+// FailedAlone is Failed while there is no peer at all.
+func (d *Discovery) FailedAlone(now time.Time, id peer.ID, n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for range n {
+		d.book.byID[id].failed(now, "no route", true)
+	}
+}
+
+// Proven reports whether a peer stands in the table of those that answered.
+func (d *Discovery) Proven(id peer.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.book.byID[id]
+	return e != nil && e.slot.tried()
+}
+
+// Tests returns the pairs of candidate and holder that wait for a feeler.
+func (d *Discovery) Tests() (pairs [][2]peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.book.tests {
+		pairs = append(pairs, [2]peer.ID{t.candidate, t.holder})
+	}
+	return pairs
+}
+
+// SettleTests ends the tests that have a result.
+func (d *Discovery) SettleTests(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.book.settleTests(now, func(peer.ID) bool { return false })
+}
+
+// CheckBook returns what is wrong with the book's inner order, or nil.
+func (d *Discovery) CheckBook() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	standing := 0
+	for _, table := range [][]*entry{d.book.fresh, d.book.proven} {
+		for _, e := range table {
+			switch {
+			case e == nil:
+				continue
+			case d.book.byID[e.id] != e:
+				return fmt.Errorf("a place holds %s, which is not known", e.id)
+			case *d.book.at(e.slot) != e:
+				return fmt.Errorf("%s does not know its place", e.id)
+			case e.free():
+				return fmt.Errorf("%s needs no place", e.id)
+			}
+			standing++
+		}
+	}
+	for _, e := range d.book.byID {
+		if e.free() {
+			standing++
+		}
+	}
+	if standing != len(d.book.byID) {
+		return fmt.Errorf("%d entries known, %d in places or free", len(d.book.byID), standing)
+	}
+	return nil
 }
 
 // Known returns the addresses the book has of a peer.

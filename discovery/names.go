@@ -97,7 +97,7 @@ func (d *Discovery) askAgainLocked(id peer.ID, now time.Time) {
 func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 	if n.source == SourceDNS {
 		for id, addrs := range answer.peers {
-			d.learn(peer.AddrInfo{ID: id, Addrs: addrs}, SourceDNS)
+			d.learn(peer.AddrInfo{ID: id, Addrs: addrs}, SourceDNS, n.label)
 		}
 		return
 	}
@@ -106,7 +106,8 @@ func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 	}
 	_, named := splitPeer(n.addr)
 	d.mu.Lock()
-	for _, id := range n.given {
+	before := slices.Clone(n.given)
+	for _, id := range before {
 		if e := d.book.byID[id]; e != nil && e.source == n.source {
 			e.static, e.persistent = e.fixed, e.fixedPers
 		}
@@ -127,9 +128,14 @@ func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 			rest = append(rest, id)
 		}
 	}
+	for _, id := range before {
+		if e := d.book.byID[id]; e != nil {
+			d.book.settle(e, time.Now())
+		}
+	}
 	d.mu.Unlock()
 	for _, id := range rest {
-		d.learn(peer.AddrInfo{ID: id, Addrs: answer.peers[id]}, n.source)
+		d.learn(peer.AddrInfo{ID: id, Addrs: answer.peers[id]}, n.source, n.label)
 	}
 }
 

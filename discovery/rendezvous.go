@@ -244,7 +244,7 @@ func (d *Discovery) find(ctx context.Context, kad *dht.IpfsDHT) (fresh int) {
 			cancel() // the channel is closed soon; what still comes is dropped
 			continue
 		}
-		if d.learn(ai, SourceDHT) {
+		if d.learn(ai, SourceDHT, "") {
 			fresh++
 			d.poke()
 		}
