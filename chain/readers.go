@@ -2,7 +2,6 @@ package chain
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -207,10 +206,7 @@ func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) {
 	}
 	raw, err := c.store.ReadBlock(p)
 	if err != nil {
-		if c.place(&hash).Size == 0 { // pruned between the two
-			return nil, ErrNotFound
-		}
-		return nil, fmt.Errorf("block %v: %w", hash, err)
+		return nil, c.readError(&hash, err)
 	}
 	return raw, nil
 }

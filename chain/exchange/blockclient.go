@@ -231,7 +231,7 @@ func (c *blockClient) write(ctx context.Context, s network.Stream, ended <-chan 
 			msg = appendDelimited(msg, req.append(nil))
 		}
 		if len(msg) > 0 {
-			if _, err := (&chunks{s, c.x.o.WriteTimeout, &c.r.out}).Write(msg); err != nil {
+			if _, err := (&chunks{s: s, timeout: c.x.o.WriteTimeout, count: &c.r.out}).Write(msg); err != nil {
 				return fmt.Errorf("ask for blocks: %w", err)
 			}
 		}

@@ -13,13 +13,29 @@ import (
 	"dunlin/chain"
 )
 
+// pieceBytes is what is read from disk and in memory at once for one blocks
+// stream: many small blocks or a part of a large one.
+const pieceBytes = 128 << 10
+
+// pieces are reused: a busy server reads hundreds of megabytes a second.
+var pieces = sync.Pool{New: func() any { return new([pieceBytes]byte) }}
+
 // blockServer serves one blocks stream: a reader that queues requests and the
 // handler's own goroutine that answers them in order.
+//
+// While there are requests it holds one piece, which counts against ServeBytes;
+// it never holds a block.
 type blockServer struct {
 	x   *Exchange
 	r   *remote
+	s   network.Stream
+	w   *chunks
 	out *bufio.Writer
 	msg []byte
+
+	parcel *parcel // nil while there is nothing to send
+	piece  *[pieceBytes]byte
+	hashes []chainhash.Hash // of the next blocks; reused
 
 	mu   sync.Mutex // guards open, held for an instant
 	open map[uint64]*servedRequest
@@ -36,7 +52,11 @@ func (x *Exchange) serveBlocks(ctx context.Context, r *remote, s network.Stream)
 	if old := r.supplant(s); old != nil {
 		_ = old.ResetWithError(network.StreamSupplanted)
 	}
-	b := &blockServer{x: x, r: r, out: newWriter(s, x.o.WriteTimeout, &r.out), open: make(map[uint64]*servedRequest)}
+	b := &blockServer{
+		x: x, r: r, s: s, open: make(map[uint64]*servedRequest),
+		w: &chunks{s: s, timeout: x.o.WriteTimeout, count: &r.out},
+	}
+	b.out = bufio.NewWriterSize(b.w, maxChunkBytes)
 	queue := make(chan *servedRequest, MaxServedRequests)
 	var readErr error
 	x.tasks.Go(func() {
@@ -104,6 +124,7 @@ func (b *blockServer) read(ctx context.Context, s network.Stream, queue chan<- *
 
 // serve answers requests in order until the queue is closed.
 func (b *blockServer) serve(ctx context.Context, queue <-chan *servedRequest) error {
+	defer b.rest()
 	for {
 		var sr *servedRequest
 		var ok bool
@@ -113,6 +134,7 @@ func (b *blockServer) serve(ctx context.Context, queue <-chan *servedRequest) er
 			if err := b.out.Flush(); err != nil {
 				return err
 			}
+			b.rest()
 			sr, ok = <-queue
 		}
 		if !ok {
@@ -127,11 +149,40 @@ func (b *blockServer) serve(ctx context.Context, queue <-chan *servedRequest) er
 		b.mu.Lock()
 		delete(b.open, sr.ID)
 		b.mu.Unlock()
+		if end.Status == statusBusy {
+			b.x.sent.busy.Add(1)
+		}
 		end.ID, end.End = sr.ID, true
-		if err := b.write(&end, nil); err != nil {
+		if err := b.frame(&end); err != nil {
 			return err
 		}
 	}
+}
+
+// work takes a piece unless there is one.
+func (b *blockServer) work(ctx context.Context) error {
+	if b.parcel != nil {
+		return nil
+	}
+	p, err := b.x.outbox.take(ctx, b.r.gone, pieceBytes, b.x.o.BusyAfter, func() {
+		_ = b.s.ResetWithError(network.StreamResourceLimitExceeded)
+	})
+	if err != nil {
+		return err
+	}
+	b.parcel, b.w.parcel = p, p
+	b.piece = pieces.Get().(*[pieceBytes]byte) //nolint:forcetypeassert // nothing else is put there
+	return nil
+}
+
+// rest gives the piece back.
+func (b *blockServer) rest() {
+	if b.parcel == nil {
+		return
+	}
+	b.x.outbox.give(b.parcel)
+	pieces.Put(b.piece)
+	b.parcel, b.w.parcel, b.piece = nil, nil, nil
 }
 
 // answer sends the blocks of one request and returns how it ends. An error ends
@@ -145,20 +196,22 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 		// Unknown here, or not at that height: then the heights mean nothing.
 		return frame{Status: statusNotFound}, nil
 	}
+	at := func(i int) chainhash.Hash {
+		if sr.Count == 0 {
+			return sr.Hashes[i]
+		}
+		hash, _ := c.Ancestor(sr.Last, sr.Start+int32(i))
+		return hash
+	}
 	room := min(sr.MaxBytes, MaxReplyBytes)
-	for i := range count {
+	for i := 0; i < count; {
 		select {
 		case <-sr.withdrawn:
 			return frame{Status: statusCancelled}, nil
 		default:
 		}
-		var hash chainhash.Hash
-		if sr.Count > 0 {
-			hash, _ = c.Ancestor(sr.Last, sr.Start+int32(i))
-		} else {
-			hash = sr.Hashes[i]
-		}
-		size := int64(c.BlockSize(hash))
+		b.hashes = append(b.hashes[:0], at(i))
+		size := int64(c.BlockSize(b.hashes[0]))
 		switch {
 		case size == 0:
 			return frame{Status: statusNotFound}, nil
@@ -167,43 +220,132 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 		case size > room:
 			return frame{Status: statusOK}, nil
 		}
-		st, err := b.send(ctx, sr.ID, hash, size)
+		switch err := b.work(ctx); {
+		case errors.Is(err, errBusy):
+			return frame{Status: statusBusy}, nil
+		case err != nil:
+			return frame{}, err
+		}
+		var n int
+		var sent int64
+		var st status
+		var err error
+		if size+recordFrame > pieceBytes {
+			n, sent = 1, size
+			st, err = b.large(ctx, sr.ID, size)
+		} else {
+			// As many as would fit if all were of this size.
+			for k := i + 1; k < min(count, i+int(min(room, pieceBytes)/(size+recordFrame))); k++ {
+				b.hashes = append(b.hashes, at(k))
+			}
+			n, sent, st, err = b.small(ctx, sr.ID, room)
+		}
 		if err != nil || st != statusOK {
 			return frame{Status: st}, err
 		}
-		room -= size
+		i, room = i+n, room-sent
+		b.x.sent.bytes.Add(sent)
 	}
 	return frame{Status: statusOK}, nil
 }
 
-// send sends one block of size bytes when it is the peer's turn.
-func (b *blockServer) send(ctx context.Context, id uint64, hash chainhash.Hash, size int64) (status, error) {
-	switch err := b.x.gate.acquire(ctx, b.r.gone, &b.r.turn, size, b.x.o.BusyAfter); {
+// recordFrame is what ReadBlocks needs for a block besides its size.
+const recordFrame = 12
+
+// turn waits for a turn of n bytes.
+func (b *blockServer) turn(ctx context.Context, n int64) (status, error) {
+	switch err := b.x.gate.acquire(ctx, b.r.gone, &b.r.account, n, b.x.o.BusyAfter); {
 	case errors.Is(err, errBusy):
 		return statusBusy, nil
 	case err != nil:
 		return 0, err
 	}
-	defer b.x.gate.release(size)
-	raw, err := b.x.o.Chain.Block(hash)
-	if err == nil && int64(len(raw)) != size {
-		err = fmt.Errorf("%d bytes where the index says %d", len(raw), size)
-	}
-	if err != nil {
-		// The peer hears that we lack it; if it is our own trouble, the operator hears why.
-		if n, ok := b.x.unreadable.allow(b.x.o.Now()); ok && !errors.Is(err, chain.ErrNotFound) {
-			b.x.log.Error("block cannot be served", "hash", hash, "err", err, "suppressed", n)
-		}
-		return statusNotFound, nil
-	}
-	return statusOK, b.write(&frame{ID: id, Length: size}, raw)
+	return statusOK, nil
 }
 
-func (b *blockServer) write(f *frame, raw []byte) error {
-	b.msg = appendDelimited(b.msg[:0], f.append(nil))
-	if _, err := b.out.Write(b.msg); err != nil {
-		return err
+// small sends the first n of b.hashes, of which the first is known to fit into a
+// piece and into room.
+func (b *blockServer) small(ctx context.Context, id uint64, room int64) (n int, sent int64, st status, err error) {
+	budget := min(room, pieceBytes)
+	if st, err := b.turn(ctx, budget); err != nil || st != statusOK {
+		return 0, 0, st, err
 	}
-	_, err := b.out.Write(raw)
+	blocks, err := b.x.o.Chain.ReadBlocks(b.piece[:], b.hashes)
+	for n < len(blocks) && sent+int64(len(blocks[n])) <= budget {
+		sent += int64(len(blocks[n]))
+		n++
+	}
+	b.x.gate.release(&b.r.account, budget-sent)
+	if n == 0 {
+		return 0, 0, b.unreadable(b.hashes[0], err), nil
+	}
+	for _, raw := range blocks[:n] {
+		if err := b.frame(&frame{ID: id, Length: int64(len(raw))}); err != nil {
+			return 0, 0, 0, err
+		}
+		if _, err := b.out.Write(raw); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	return n, sent, statusOK, nil
+}
+
+// large sends the first of b.hashes piece by piece, after its CRC was checked.
+func (b *blockServer) large(ctx context.Context, id uint64, size int64) (status, error) {
+	if st, err := b.turn(ctx, size); err != nil || st != statusOK {
+		return st, err
+	}
+	c, hash := b.x.o.Chain, b.hashes[0]
+	err := c.CheckBlock(hash, b.piece[:])
+	for offset := int64(0); offset < size; {
+		if offset > 0 {
+			if err := b.x.gate.resume(ctx, b.r.gone); err != nil {
+				return 0, err
+			}
+		}
+		part := b.piece[:min(pieceBytes, size-offset)]
+		if err == nil {
+			err = c.ReadBlockPart(hash, offset, part)
+		}
+		if err != nil && offset == 0 {
+			b.x.gate.release(&b.r.account, size)
+			return b.unreadable(hash, err), nil
+		}
+		b.x.gate.release(&b.r.account, 0)
+		if err != nil { // the peer has a part of it: only the end of the stream tells it
+			b.unreadable(hash, err)
+			return 0, fmt.Errorf("read block: %w", err)
+		}
+		if offset == 0 {
+			if err := b.frame(&frame{ID: id, Length: size}); err != nil {
+				return 0, err
+			}
+		}
+		if _, err := b.out.Write(part); err != nil {
+			return 0, err
+		}
+		offset += int64(len(part))
+	}
+	return statusOK, nil
+}
+
+// unreadable is how a request ends whose block cannot be read. The peer hears
+// that we lack it; if it is our own trouble, the operator hears why.
+func (b *blockServer) unreadable(hash chainhash.Hash, err error) status {
+	if err == nil {
+		err = errors.New("its size is not what the index says")
+	}
+	if errors.Is(err, chain.ErrNotFound) {
+		return statusNotFound
+	}
+	if n, ok := b.x.unreadable.allow(b.x.o.Now()); ok {
+		b.x.log.Error("block cannot be served", "hash", hash, "err", err, "suppressed", n)
+	}
+	return statusNotFound
+}
+
+func (b *blockServer) frame(f *frame) error {
+	b.msg = appendDelimited(b.msg[:0], f.append(nil))
+	_, err := b.out.Write(b.msg)
 	return err
 }

@@ -32,13 +32,17 @@ type Exchange struct {
 	ran    atomic.Bool
 	tasks  tasks
 	driver *driver
-	gate   *gate
 	budget *budget
 	conns  chan peer.ID  // peers to greet or to wait for; see watch
 	rescan chan struct{} // conns was full
 	said   logLimit      // peer connected and disconnected
 
+	// Serving.
+	gate       *gate    // turns to read and send
+	decodes    *gate    // turns to decode a block for its transactions
+	outbox     *outbox  // memory on its way out
 	unreadable logLimit // blocks on disk that cannot be served
+	sent       struct{ bytes, busy atomic.Int64 }
 
 	mu       sync.Mutex // guards what follows, held for an instant, never over a call out
 	peers    map[peer.ID]*remote
@@ -47,6 +51,10 @@ type Exchange struct {
 	changed  chan struct{}    // closed and replaced when peers or greeting change
 	foreign  map[peer.ID]time.Time
 }
+
+// readsAtOnce bounds the reads from disk for peers: enough to keep a solid-state
+// disk busy, few enough that a slow one is not asked for everything at once.
+const readsAtOnce = 8
 
 // maxForeign bounds the memory of who was told to be of another network.
 const maxForeign = 1024
@@ -64,7 +72,9 @@ func New(o Options) (*Exchange, error) {
 	}
 	x := &Exchange{
 		o: o, log: o.Logger, nonce: rand.Uint64() | 1, limits: Limits(o.ChainID),
-		gate:       newGate(o.ServeBytes),
+		gate:       newGate(readsAtOnce, o.MaxUpload),
+		decodes:    newGate(decodesAtOnce, 0),
+		outbox:     newOutbox(o.ServeBytes),
 		budget:     newBudget(o.Limits.MaxRequests, o.Limits.MaxBytes),
 		conns:      make(chan peer.ID, 1024),
 		rescan:     make(chan struct{}, 1),
@@ -112,6 +122,7 @@ func (x *Exchange) Run(ctx context.Context) error {
 		r.close()
 	}
 	x.tasks.wait()
+	x.gate.stop()
 	return ctx.Err()
 }
 
@@ -212,6 +223,19 @@ func (x *Exchange) Ready(id peer.ID) bool { return x.remote(id) != nil }
 
 // Sync says how far the chain is behind its peers and what is being done.
 func (x *Exchange) Sync() SyncStatus { return x.driver.snapshot() }
+
+// Serving says what was served to peers since the start.
+func (x *Exchange) Serving() ServingStatus {
+	x.gate.mu.Lock()
+	waiting := len(x.gate.waiters)
+	x.gate.mu.Unlock()
+	x.outbox.mu.Lock()
+	defer x.outbox.mu.Unlock()
+	return ServingStatus{
+		Bytes: x.sent.bytes.Load(), Busy: x.sent.busy.Load(), Dropped: x.outbox.dropped,
+		Waiting: waiting, Streams: len(x.outbox.parcels), OutBytes: x.o.ServeBytes - x.outbox.free,
+	}
+}
 
 // FetchFrom asks the peer from, and at most seven others, for headers that
 // follow our locator: gossip brought a block whose parent, or itself, named hash is

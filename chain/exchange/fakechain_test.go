@@ -381,3 +381,35 @@ func (c *fakeChain) BlockSize(hash chainhash.Hash) int {
 	}
 	return 0
 }
+
+func (c *fakeChain) ReadBlocks(buf []byte, hashes []chainhash.Hash) (blocks [][]byte, err error) {
+	for i, h := range hashes {
+		raw, err := c.Block(h)
+		if err != nil && i == 0 {
+			return nil, err
+		}
+		if err != nil || len(raw)+recordFrame > len(buf) {
+			break
+		}
+		n := copy(buf, raw)
+		blocks = append(blocks, buf[:n:n])
+		buf = buf[n+recordFrame:]
+	}
+	return blocks, nil
+}
+
+func (c *fakeChain) CheckBlock(hash chainhash.Hash, _ []byte) error {
+	_, err := c.Block(hash)
+	return err
+}
+
+func (c *fakeChain) ReadBlockPart(hash chainhash.Hash, offset int64, dst []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.nodes[hash]
+	if n == nil || n.raw == nil {
+		return chain.ErrNotFound
+	}
+	copy(dst, n.raw[offset:])
+	return nil
+}

@@ -5,15 +5,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"math/big"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -337,51 +334,6 @@ func TestStubbornPeer(t *testing.T) {
 	if n.remote(s.host.ID()) == nil {
 		t.Fatal("disconnected")
 	}
-}
-
-// TestGate: bytes are bounded, the peer that got least is next, who waits too
-// long is busy.
-func TestGate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, g := t.Context(), newGate(100)
-		var greedy, modest turn
-		if err := g.acquire(ctx, nil, &greedy, 100, time.Second); err != nil {
-			t.Fatal(err)
-		}
-		var mu sync.Mutex
-		var order []string
-		var wg sync.WaitGroup
-		take := func(name string, of *turn, n int64) {
-			wg.Go(func() {
-				if err := g.acquire(ctx, nil, of, n, time.Minute); err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				order = append(order, name)
-				mu.Unlock()
-				g.release(n)
-			})
-			synctest.Wait()
-		}
-		take("greedy", &greedy, 100)
-		take("modest", &modest, 60)
-		if err := g.acquire(ctx, nil, &turn{}, 1, time.Second); !errors.Is(err, errBusy) {
-			t.Errorf("a full gate: %v", err)
-		}
-		gone := make(chan struct{})
-		close(gone)
-		if err := g.acquire(ctx, gone, &turn{}, 1, time.Second); !errors.Is(err, context.Canceled) {
-			t.Errorf("gone: %v", err)
-		}
-		g.release(100)
-		wg.Wait()
-		if fmt.Sprint(order) != "[modest greedy]" {
-			t.Errorf("order %v", order)
-		}
-		if g.free != 100 || len(g.waiters) != 0 {
-			t.Errorf("%d free, %d wait", g.free, len(g.waiters))
-		}
-	})
 }
 
 func TestBudget(t *testing.T) {

@@ -11,50 +11,81 @@ import (
 // errBusy says that a request waited too long for its turn.
 var errBusy = errors.New("busy")
 
-// gate bounds the bytes of blocks in memory on their way out and shares them
-// fairly: among the peers that wait, the one that got least lately is next
-// (start-time fair queueing), so that a peer that asks for much cannot starve one
-// that asks for little.
+// A gate gives turns to those who want something read and sent: so many reads at
+// once and, with an upload limit, no more bytes than it allows. Among the peers that
+// wait, the one that got least lately is next (start-time fair queueing), so that a
+// peer that asks for much cannot starve one that asks for little. A turn ends
+// when the bytes are in memory: a peer that reads slowly holds up nobody.
 type gate struct {
-	mu      sync.Mutex // guards all, held for a scan of waiters (at most one a block stream)
-	free    int64
-	clock   int64 // virtual start of the latest grant, in bytes
-	waiters []*waiter
+	rate int64 // bytes a second; 0: no limit
+
+	mu        sync.Mutex // guards what follows, held for a scan of waiters (a few for each peer)
+	free      int        // turns that may begin
+	clock     int64      // virtual start of the latest turn, in bytes
+	waiters   []*waiter
+	allowance float64     // bytes that may be sent now; below 0: a debt of a turn larger than what was left
+	at        time.Time   // of allowance
+	wake      *time.Timer // when the debt is paid; nil until first used
 }
 
-// turn is a peer's place in virtual time: the end of its latest grant.
-type turn struct{ end int64 }
+// account is a peer's place in virtual time: the end of its latest turn. It belongs to the gate.
+type account struct{ end int64 }
 
 type waiter struct {
-	of      *turn
+	of      *account
+	first   bool // goes on with what it has begun: before all others, at no charge
 	start   int64
 	n       int64
 	granted chan struct{}
 }
 
-func newGate(n int64) *gate { return &gate{free: n} }
+// credit is how far a peer may fall behind the others and still catch up: between
+// two of its requests others with larger turns go ahead, and it must not lose by
+// that. No more, or whoever was idle could make all others wait.
+const credit = 1 << 20
 
-// acquire takes n bytes for the peer whose turn is t. It waits at most limit,
-// then returns errBusy.
-func (g *gate) acquire(ctx context.Context, gone <-chan struct{}, t *turn, n int64, limit time.Duration) error {
+// burstSeconds is how much of an unused upload limit is kept for later.
+const burstSeconds = 0.25
+
+func newGate(turns int, rate int64) *gate {
+	return &gate{free: turns, rate: rate, allowance: burstSeconds * float64(rate), at: time.Now()}
+}
+
+// acquire waits for a turn of n bytes for the peer of a. It waits at most limit
+// (0: as long as it takes), then returns errBusy. The turn ends with release.
+func (g *gate) acquire(ctx context.Context, gone <-chan struct{}, a *account, n int64, limit time.Duration) error {
+	return g.wait(ctx, gone, &waiter{of: a, n: n}, limit)
+}
+
+// resume waits for a turn to go on with what a turn was charged for.
+func (g *gate) resume(ctx context.Context, gone <-chan struct{}) error {
+	return g.wait(ctx, gone, &waiter{of: &account{}, first: true}, 0)
+}
+
+func (g *gate) wait(ctx context.Context, gone <-chan struct{}, w *waiter, limit time.Duration) error {
 	g.mu.Lock()
-	w := &waiter{of: t, start: max(g.clock, t.end), n: n}
-	if len(g.waiters) == 0 && g.free >= n {
-		g.grant(w)
-		g.mu.Unlock()
-		return nil
-	}
 	w.granted = make(chan struct{})
+	w.start = max(g.clock-credit, w.of.end)
 	g.waiters = append(g.waiters, w)
+	g.next()
 	g.mu.Unlock()
 
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
+	select {
+	case <-w.granted:
+		return nil
+	default:
+	}
+	var late <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		late = timer.C
+	}
 	err := errBusy
 	select {
 	case <-w.granted:
 		return nil
-	case <-timer.C:
+	case <-late:
 	case <-gone:
 		err = context.Canceled
 	case <-ctx.Done():
@@ -64,93 +95,80 @@ func (g *gate) acquire(ctx context.Context, gone <-chan struct{}, t *turn, n int
 	defer g.mu.Unlock()
 	if i := slices.Index(g.waiters, w); i >= 0 {
 		g.waiters = slices.Delete(g.waiters, i, i+1)
-		g.next() // a smaller one behind it may fit
 		return err
 	}
 	return nil // granted meanwhile
 }
 
-// release gives n bytes back.
-func (g *gate) release(n int64) {
+// release ends a turn; unused of its bytes were not sent after all.
+func (g *gate) release(a *account, unused int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.free += n
+	g.free++
+	a.end -= unused
+	g.allowance += float64(unused)
 	g.next()
 }
 
-// next grants to the waiters with the earliest start while there is room. The caller holds mu.
+// next gives turns in order while there are any. The caller holds mu.
 func (g *gate) next() {
-	for len(g.waiters) > 0 {
+	for len(g.waiters) > 0 && g.free > 0 {
 		best := 0
 		for i, w := range g.waiters {
-			if w.start < g.waiters[best].start {
+			b := g.waiters[best]
+			if w.first != b.first {
+				if w.first {
+					best = i
+				}
+			} else if w.start < b.start {
 				best = i
 			}
 		}
 		w := g.waiters[best]
-		if g.free < w.n {
-			return // it goes first, however large: nothing slips past it for ever
+		if !w.first && !g.affords() {
+			return // it is next, however large: nothing slips past it for ever
 		}
 		g.waiters = slices.Delete(g.waiters, best, best+1)
-		g.grant(w)
+		g.free--
+		if !w.first {
+			g.clock = max(g.clock, w.start)
+			w.of.end = w.start + w.n
+			g.allowance -= float64(w.n)
+		}
 		close(w.granted)
 	}
 }
 
-func (g *gate) grant(w *waiter) {
-	g.free -= w.n
-	g.clock = max(g.clock, w.start)
-	w.of.end = w.start + w.n
-}
-
-// budget counts what is outstanding at all peers together, on the wire. It
-// holds requests back only while withdrawn ones are not acknowledged yet: the scheduler keeps
-// to the same limits, but forgets a request when it withdraws it.
-type budget struct {
-	mu       sync.Mutex // guards all, held for an instant
-	requests int
-	bytes    int64
-	maxReqs  int
-	maxBytes int64
-	freed    chan struct{} // closed when something was given back; nil while nobody waits
-}
-
-func newBudget(requests int, bytes int64) *budget {
-	return &budget{maxReqs: requests, maxBytes: bytes}
-}
-
-// take counts a request in, or returns a channel closed when it may be tried again.
-func (b *budget) take(bytes int64) (wait <-chan struct{}, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.requests >= b.maxReqs || b.bytes+bytes > b.maxBytes {
-		if b.freed == nil {
-			b.freed = make(chan struct{})
-		}
-		return b.freed, false
+// affords reports whether the upload limit lets a turn begin, and sees to it
+// that next is called when it does. The caller holds mu.
+func (g *gate) affords() bool {
+	if g.rate == 0 {
+		return true
 	}
-	b.requests++
-	b.bytes += bytes
-	return nil, true
+	now := time.Now()
+	earned := now.Sub(g.at).Seconds() * float64(g.rate)
+	g.allowance, g.at = min(g.allowance+earned, burstSeconds*float64(g.rate)), now
+	if g.allowance >= 0 {
+		return true
+	}
+	paid := time.Duration(-g.allowance/float64(g.rate)*float64(time.Second)) + time.Millisecond
+	if g.wake == nil {
+		g.wake = time.AfterFunc(paid, func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.next()
+		})
+	} else {
+		g.wake.Reset(paid)
+	}
+	return false
 }
 
-// give gives back bytes that arrived or will not come, and requests that ended.
-func (b *budget) give(requests int, bytes int64) {
-	if requests == 0 && bytes == 0 {
-		return
+// stop ends what the gate may have left running; nobody waits any more.
+func (g *gate) stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.wake != nil {
+		g.wake.Stop()
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.requests -= requests
-	b.bytes -= bytes
-	if b.freed != nil {
-		close(b.freed)
-		b.freed = nil
-	}
-}
-
-func (b *budget) used() (requests int, bytes int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.requests, b.bytes
 }

@@ -22,48 +22,6 @@ const (
 	maxGathered = 1 << 20
 )
 
-// serveHeaders answers headers requests on one stream until it ends.
-func (x *Exchange) serveHeaders(ctx context.Context, r *remote, s network.Stream) error {
-	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.IdleTimeout, count: &r.in}, maxHeadersRequest)
-	out := newWriter(s, x.o.WriteTimeout, &r.out)
-	headerBytes := consensus.HeaderBytes + x.o.Chain.Params().SealBytes
-	var buf, raw, msg []byte
-	for {
-		var err error
-		if buf, err = readMessage(in, buf, maxHeadersRequest); err != nil {
-			return cleanEnd(err)
-		}
-		req, err := decodeHeadersRequest(buf)
-		if err != nil {
-			return err
-		}
-		if err := r.requests.Wait(ctx); err != nil {
-			return err
-		}
-		var reply headersReply
-		limit := min(max(req.Max, 1), MaxHeaders)
-		reply.Start, reply.Count, raw, err = x.o.Chain.HeadersAfter(raw[:0], req.Locator, limit)
-		if err != nil {
-			return fmt.Errorf("headers after the locator: %w", err)
-		}
-		if len(raw) != reply.Count*headerBytes || reply.Count > limit {
-			return fmt.Errorf("headers after the locator: %d bytes for %d of at most %d headers", len(raw), reply.Count, limit)
-		}
-		reply.Bytes = len(raw)
-		reply.Tip, _ = x.localTip()
-		msg = appendDelimited(msg[:0], reply.append(nil))
-		if _, err := out.Write(msg); err != nil {
-			return err
-		}
-		if _, err := out.Write(raw); err != nil {
-			return err
-		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
-	}
-}
-
 // cleanEnd turns the end of a stream between messages into no error.
 func cleanEnd(err error) error {
 	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {

@@ -25,6 +25,9 @@ type Chain interface {
 	HeadersAfter(dst []byte, locator []chainhash.Hash, limit int) (start int32, n int, raw []byte, err error)
 	Block(hash chainhash.Hash) ([]byte, error)
 	BlockSize(hash chainhash.Hash) int
+	ReadBlocks(buf []byte, hashes []chainhash.Hash) ([][]byte, error)
+	CheckBlock(hash chainhash.Hash, buf []byte) error
+	ReadBlockPart(hash chainhash.Hash, offset int64, dst []byte) error
 	Params() *consensus.Params
 }
 

@@ -46,9 +46,13 @@ type Options struct {
 	// BusyAfter is how long a request may wait for its turn before it is
 	// answered busy; default 2 s.
 	BusyAfter time.Duration
-	// ServeBytes bounds the memory of blocks on their way out to all peers
-	// together; default 64 MiB. One largest block always fits.
+	// ServeBytes bounds the memory of what is on its way out to all peers
+	// together; default 64 MiB. The transactions of one largest block always fit.
 	ServeBytes int64
+	// MaxUpload bounds the bytes a second of blocks, headers and transactions
+	// sent to all peers together, shared fairly among them; default 0: no limit. A
+	// quarter of a second's worth, or one block, may go at once.
+	MaxUpload int64
 
 	// OnHello is called when a peer's hello is complete.
 	OnHello func(Peer)
@@ -112,6 +116,9 @@ func (o Options) withDefaults() (Options, error) {
 	orDefault(&o.Agent, "dunlin")
 	orDefault(&o.Services, ServeBlocks|ServeTxs)
 	orDefault(&o.ServeBytes, 64<<20)
+	if o.MaxUpload < 0 {
+		fault("max upload %d: must not be negative", o.MaxUpload)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -45,7 +45,8 @@ type remote struct {
 	in, out atomic.Int64 // bytes
 
 	blocks   *blockClient
-	turn     turn          // of the blocks served to it; see gate
+	account  account       // of what is sent to it; see gate
+	searches account       // of what is searched for it
 	requests *rate.Limiter // requests of every kind that it may make here
 
 	mu      sync.Mutex // guards what follows, held for an instant

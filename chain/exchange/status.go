@@ -40,6 +40,16 @@ type SyncStatus struct {
 	Since         time.Time // of this State
 }
 
+// ServingStatus is a snapshot of what is done for others.
+type ServingStatus struct {
+	Bytes    int64 // of blocks, headers and transactions sent since the start
+	Busy     int64 // requests answered busy since the start
+	Dropped  int64 // streams reset since the start because their peer did not read and others waited for the room
+	Waiting  int   // requests that wait for their turn
+	Streams  int   // with a reply under way
+	OutBytes int64 // memory of replies under way
+}
+
 // rateWindow is how far back rates look: long enough that an ETA does not jump.
 const rateWindow = 60 * time.Second
 

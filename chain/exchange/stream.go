@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"bufio"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ type chunks struct {
 	s       network.Stream
 	timeout time.Duration
 	count   *atomic.Int64
+	parcel  *parcel // told of progress; nil: none
 }
 
 func (c *chunks) Write(b []byte) (int, error) {
@@ -29,17 +29,14 @@ func (c *chunks) Write(b []byte) (int, error) {
 		if err != nil {
 			return n, err
 		}
+		c.parcel.touch()
 	}
 	return n, nil
 }
 
-func newWriter(s network.Stream, timeout time.Duration, count *atomic.Int64) *bufio.Writer {
-	return bufio.NewWriterSize(&chunks{s, timeout, count}, maxChunkBytes)
-}
-
 // writeMessage sends one small message at once.
 func writeMessage(s network.Stream, timeout time.Duration, count *atomic.Int64, msg []byte) error {
-	_, err := (&chunks{s, timeout, count}).Write(appendDelimited(nil, msg))
+	_, err := (&chunks{s: s, timeout: timeout, count: count}).Write(appendDelimited(nil, msg))
 	return err
 }
 

@@ -41,87 +41,126 @@ func (x *Exchange) serveTxs(ctx context.Context, r *remote, s network.Stream) er
 	if err := r.requests.Wait(ctx); err != nil {
 		return err
 	}
-	reply, txs, release, err := x.findTxs(ctx, r, &req)
+	reply, parcel, err := x.findTxs(ctx, r, s, &req)
+	if parcel != nil {
+		defer x.outbox.give(parcel)
+	}
 	if err != nil {
 		return err
 	}
-	defer release()
-	out := newWriter(s, x.o.WriteTimeout, &r.out)
+	w := &chunks{s: s, timeout: x.o.WriteTimeout, count: &r.out, parcel: parcel}
+	out := bufio.NewWriterSize(w, 4<<10)
 	if _, err := out.Write(appendDelimited(nil, reply.append(nil))); err != nil {
 		return err
 	}
-	for _, tx := range txs {
+	for _, tx := range reply.txs {
 		if _, err := out.Write(tx); err != nil {
 			return err
 		}
+		x.sent.bytes.Add(int64(len(tx)))
 	}
 	return out.Flush()
 }
 
-// findTxs gathers what req asks for. release gives its memory back to the gate.
-func (x *Exchange) findTxs(ctx context.Context, r *remote, req *txsRequest) (reply txsReply, txs [][]byte, release func(), err error) {
-	release = func() {}
+// foundTxs is a reply with its transactions.
+type foundTxs struct {
+	txsReply
+	txs [][]byte
+}
+
+// decodesAtOnce bounds the memory of blocks that are decoded to pick
+// transactions out of them: several times their bytes each.
+const decodesAtOnce = 2
+
+// findTxs gathers what req asks for. The parcel is what its memory takes, the
+// caller's to give back; nil if there is none.
+func (x *Exchange) findTxs(ctx context.Context, r *remote, s network.Stream, req *txsRequest) (reply foundTxs, p *parcel, err error) {
+	if len(req.IDs) == 0 && x.o.Chain.BlockSize(req.Block) == 0 {
+		reply.Status = lacking(x.o.Chain, req.Block)
+		return reply, nil, nil
+	}
+	reply, p, err = x.gatherTxs(ctx, r, s, req)
+	if p != nil && err == nil {
+		if err = x.gate.acquire(ctx, r.gone, &r.account, p.n, x.o.BusyAfter); err == nil {
+			x.gate.release(&r.account, 0)
+		}
+	}
+	if errors.Is(err, errBusy) {
+		x.sent.busy.Add(1)
+		return foundTxs{txsReply: txsReply{Status: statusBusy}}, p, nil
+	}
+	return reply, p, err
+}
+
+// gatherTxs is findTxs but for the turn to send.
+func (x *Exchange) gatherTxs(ctx context.Context, r *remote, s network.Stream, req *txsRequest) (reply foundTxs, p *parcel, err error) {
+	if err := x.decodes.acquire(ctx, r.gone, &r.searches, 1, x.o.BusyAfter); err != nil {
+		return reply, nil, err
+	}
+	defer x.decodes.release(&r.searches, 0)
 	if len(req.IDs) > 0 {
-		var total int
-		for _, id := range req.IDs {
-			tx, ok := x.o.TxByID(id)
-			if !ok || total+len(tx) > maxMempoolReply {
-				tx = nil
-			}
-			total += len(tx)
-			txs = append(txs, tx)
-			reply.Sizes = append(reply.Sizes, uint32(len(tx)))
-		}
-		return reply, txs, release, nil
+		x.findByID(&reply, req)
+	} else if err := x.findByIndex(&reply, req); err != nil {
+		return reply, nil, err
 	}
-	size := x.o.Chain.BlockSize(req.Block)
-	if size == 0 {
-		if headerKnown(x.o.Chain, req.Block) {
-			reply.Status = statusNotYet
-		} else {
-			reply.Status = statusNotFound
-		}
-		return reply, nil, release, nil
+	var total int64
+	for _, tx := range reply.txs {
+		total += int64(len(tx))
 	}
-	// Decoding costs several times the block's bytes in memory.
-	cost := min(4*int64(size), x.o.ServeBytes)
-	switch err := x.gate.acquire(ctx, r.gone, &r.turn, cost, x.o.BusyAfter); {
-	case errors.Is(err, errBusy):
-		reply.Status = statusBusy
-		return reply, nil, release, nil
-	case err != nil:
-		return reply, nil, release, err
+	if total > 0 {
+		p, err = x.outbox.take(ctx, r.gone, total, x.o.BusyAfter, func() { _ = s.ResetWithError(network.StreamResourceLimitExceeded) })
 	}
-	release = func() { x.gate.release(cost) }
-	defer func() {
-		if err != nil {
-			release()
+	return reply, p, err
+}
+
+// lacking is how a request for transactions of a block ends that is not here.
+func lacking(c Chain, block chainhash.Hash) status {
+	if headerKnown(c, block) {
+		return statusNotYet
+	}
+	return statusNotFound
+}
+
+// findByID gathers transactions of the mempool.
+func (x *Exchange) findByID(reply *foundTxs, req *txsRequest) {
+	var total int
+	for _, id := range req.IDs {
+		tx, ok := x.o.TxByID(id)
+		if !ok || total+len(tx) > maxMempoolReply {
+			tx = nil
 		}
-	}()
+		total += len(tx)
+		reply.txs = append(reply.txs, tx)
+		reply.Sizes = append(reply.Sizes, uint32(len(tx)))
+	}
+}
+
+// findByIndex gathers transactions of a block.
+func (x *Exchange) findByIndex(reply *foundTxs, req *txsRequest) error {
 	raw, err := x.o.Chain.Block(req.Block)
 	if errors.Is(err, chain.ErrNotFound) {
-		reply.Status = statusNotFound
-		return reply, nil, release, nil
+		reply.Status = lacking(x.o.Chain, req.Block)
+		return nil
 	}
 	if err != nil {
-		return reply, nil, release, fmt.Errorf("read block %v: %w", req.Block, err)
+		return fmt.Errorf("read block %v: %w", req.Block, err)
 	}
 	b, err := consensus.DecodeBlock(x.o.Chain.Params(), raw)
 	if err != nil {
-		return reply, nil, release, fmt.Errorf("decode block %v: %w", req.Block, err)
+		return fmt.Errorf("decode block %v: %w", req.Block, err)
 	}
 	for _, i := range req.Indexes {
 		if int64(i) >= int64(len(b.Txs)) {
-			return reply, nil, release, violation("index %d in a block of %d transactions", i, len(b.Txs))
+			return violation("index %d in a block of %d transactions", i, len(b.Txs))
 		}
 		w := &sliceWriter{b: make([]byte, 0, b.Txs[i].MsgTx().SerializeSize())}
 		if err := b.Txs[i].MsgTx().Serialize(w); err != nil {
-			return reply, nil, release, fmt.Errorf("serialise transaction %d: %w", i, err)
+			return fmt.Errorf("serialise transaction %d: %w", i, err)
 		}
-		txs = append(txs, w.b)
+		reply.txs = append(reply.txs, w.b)
 		reply.Sizes = append(reply.Sizes, uint32(len(w.b)))
 	}
-	return reply, txs, release, nil
+	return nil
 }
 
 type sliceWriter struct{ b []byte }

@@ -228,33 +228,21 @@ func (s *series) committed() {
 
 // read returns the payload at p in a fresh slice.
 func (s *series) read(p Pos) ([]byte, error) {
-	if p.Size == 0 || int64(p.Size) > int64(s.maxRecord) || p.Offset < recordHead {
-		return nil, fmt.Errorf("read %s: no record can be at file %d, offset %d, size %d", s.name, p.File, p.Offset, p.Size)
-	}
-	start := int64(p.Offset) - recordHead
-	if p.File < s.kept() {
-		return nil, fmt.Errorf("read %s/%s: %w", s.name, s.fileName(p.File), ErrPruned)
-	}
-	h, err := s.reads.get(s, p.File)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, s.damage(p.File, start, "the file is missing")
-	}
+	h, err := s.open(p)
 	if err != nil {
-		return nil, fmt.Errorf("open %s/%s: %w", s.name, s.fileName(p.File), err)
+		return nil, err
 	}
 	defer s.reads.put(h)
 
 	// The head is checked before the payload is allocated: a position from a
 	// damaged index must not cost 64 MiB.
+	start := int64(p.Offset) - recordHead
 	var head [recordHead]byte
 	if _, err := h.f.ReadAt(head[:], start); err != nil {
 		return nil, s.readFault(p.File, start, err)
 	}
-	if magic := binary.LittleEndian.Uint32(head[:]); magic != s.magic {
-		return nil, s.damage(p.File, start, "magic is %08x, should be %08x", magic, s.magic)
-	}
-	if n := binary.LittleEndian.Uint32(head[4:]); n != p.Size {
-		return nil, s.damage(p.File, start, "length is %d, should be %d", n, p.Size)
+	if err := s.head(p, head[:]); err != nil {
+		return nil, err
 	}
 	buf := make([]byte, int(p.Size)+recordTail)
 	if _, err := h.f.ReadAt(buf, int64(p.Offset)); err != nil {
@@ -262,7 +250,7 @@ func (s *series) read(p Pos) ([]byte, error) {
 	}
 	payload := buf[:p.Size:p.Size]
 	if want, got := binary.LittleEndian.Uint32(buf[p.Size:]), crc32.Checksum(payload, castagnoli); want != got {
-		return nil, s.damage(p.File, start, "CRC32C of the payload is %08x, should be %08x", got, want)
+		return nil, s.crcFault(p, want, got)
 	}
 	return payload, nil
 }

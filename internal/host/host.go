@@ -2,7 +2,8 @@
 // and addresses. It knows no protocol of ours; callers hand it their limits.
 //
 // Transports are TCP and QUIC; TCP is secured by TLS 1.3 or Noise and
-// multiplexed by yamux. There is no relay, no WebSocket, no hole punching:
+// multiplexed by yamux. TCP is dialled first, QUIC if it does not answer: bulk is
+// cheaper over TCP, and some peers can only be reached over QUIC. There is no relay, no WebSocket, no hole punching:
 // blocks do not travel over relays.
 //
 // Invariants:
@@ -30,6 +31,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -178,6 +180,7 @@ func New(o Options) (*Host, error) {
 		libp2p.ConnectionManager(cm),
 		libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr { return announced(found, announce, not) }),
 		libp2p.WithDialTimeout(dialTimeout),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.NonPublicAddrPublishing(o.Private),
 	}
 	if o.Private {
