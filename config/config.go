@@ -56,6 +56,7 @@ type P2P struct {
 	MaxInbound   int      // connections
 	AllowPrivate bool     // dial and tell private addresses
 	NAT          bool     // ask the router for a port mapping
+	MaxUploadKB  int      // KiB a second of blocks, headers and transactions served; 0: no limit
 }
 
 // RPC is the HTTP interface.

@@ -53,6 +53,8 @@ func (c *Config) fields() []field {
 		boolean("p2p.allow_private", &c.P2P.AllowPrivate,
 			"Dial and tell private addresses (10.0.0.0/8 and the like); on by default on test networks."),
 		boolean("p2p.nat", &c.P2P.NAT, "Ask the router for a port mapping (UPnP, NAT-PMP)."),
+		num("p2p.max_upload_kb_per_s", &c.P2P.MaxUploadKB, 0, 1<<24, "KiB a second",
+			"Blocks, headers and transactions to send to nodes that ask for them, all together; shared fairly among them. What is flooded is not counted; 0: no limit."),
 
 		str("rpc.listen", &c.RPC.Listen, "host:port, such as 127.0.0.1:9332", checkHostPort,
 			"Address of the HTTP interface. Off loopback it needs TLS or allow_remote. Port 0 lets the system choose.").flagged("rpc-listen"),

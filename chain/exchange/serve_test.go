@@ -137,7 +137,7 @@ func TestOutbox(t *testing.T) {
 		if _, err := take("early", 1, 2*time.Second); !errors.Is(err, errBusy) {
 			t.Fatalf("nobody is slow yet: %v", err)
 		}
-		time.Sleep(dropAfter - time.Second) //nolint:forbidigo // virtual time
+		time.Sleep(dropAfter - time.Second) // virtual time
 		quick.touch()
 		third := must(take("third", 50, 2*time.Second))
 		if fmt.Sprint(dropped) != "[slow]" || o.dropped != 1 {

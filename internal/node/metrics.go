@@ -24,6 +24,11 @@ var (
 	descLimit     = desc("sync_in_flight_requests_limit", "Most block requests in flight.")
 	descFlying    = desc("sync_in_flight_bytes", "Bytes promised by peers and not here yet.")
 	descBuffered  = desc("sync_buffered_bytes", "Bytes received and not yet validated.")
+	descServed    = desc("serve_bytes_total", "Bytes of blocks, headers and transactions sent to those who asked.")
+	descBusy      = desc("serve_busy_total", "Requests answered with busy.")
+	descDropped   = desc("serve_dropped_total", "Streams reset because their peer did not read while others waited.")
+	descWaiting   = desc("serve_waiting_requests", "Requests of peers that wait for their turn.")
+	descOut       = desc("serve_buffered_bytes", "Memory of replies on their way out.")
 	descPeers     = desc("p2p_peers", "Connected peers.", "direction")
 	descGreeted   = desc("p2p_peers_ready", "Peers whose hello is complete.")
 	descRouting   = desc("discovery_routing_table", "Peers in the DHT's routing table.")
@@ -40,6 +45,7 @@ var (
 func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLowDisk, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
+		descServed, descBusy, descDropped, descWaiting, descOut,
 		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize, descMined, descMsgs, descRefused,
 	} {
 		ch <- d
@@ -75,6 +81,12 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLimit, float64(sync.InFlightLimit))
 	gauge(descFlying, float64(sync.InFlightBytes))
 	gauge(descBuffered, float64(sync.BufferedBytes))
+	serving := m.n.exchange.Serving()
+	total(descServed, float64(serving.Bytes))
+	total(descBusy, float64(serving.Busy))
+	total(descDropped, float64(serving.Dropped))
+	gauge(descWaiting, float64(serving.Waiting))
+	gauge(descOut, float64(serving.OutBytes))
 	gauge(descPeers, float64(st.Peers.Inbound), "inbound")
 	gauge(descPeers, float64(st.Peers.Outbound), "outbound")
 	gauge(descGreeted, float64(len(m.n.exchange.Peers())))

@@ -230,10 +230,11 @@ func (n *Node) openNetwork() error {
 			MaxBlockBytes:      int64(n.params.MaxBlockBytes()),
 			Seed:               uint64(n.started.UnixNano()),
 		},
-		Logger:  n.log.With("subsystem", "sync"),
-		TxByID:  n.rawTx,
-		Lowest:  n.chain.Lowest,
-		OnHello: func(p exchange.Peer) { n.disc.Good(p.ID) },
+		MaxUpload: int64(n.c.P2P.MaxUploadKB) << 10,
+		Logger:    n.log.With("subsystem", "sync"),
+		TxByID:    n.rawTx,
+		Lowest:    n.chain.Lowest,
+		OnHello:   func(p exchange.Peer) { n.disc.Good(p.ID) },
 		OnWrongNetwork: func(id peer.ID, genesis chainhash.Hash) {
 			n.disc.Avoid(id, avoidWrongNetwork, "another network: genesis "+genesis.String())
 		},
