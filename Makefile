@@ -5,7 +5,7 @@ check:
 	bash .ci/run
 
 build:
-	CGO_ENABLED=0 go build -trimpath -o bin/dunlin ./cmd/dunlin
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/dunlin ./cmd/dunlin-bench
 
 test lint race fuzz slow:
 	bash .ci/run $@

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
+)
+
+// TestUsage: whatever is wrong is said at once, before anything starts.
+func TestUsage(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "tiny.dat"), nil)
+	for _, c := range []struct {
+		args string
+		want []string
+	}{
+		{"nonsense", []string{`unknown command "nonsense"`}},
+		{"ibd extra", []string{"unknown command"}},
+		{"ibd --nonsense", []string{"unknown flag", "see dunlin-bench ibd --help"}},
+		{"ibd", []string{"nothing to measure"}},
+		{"ibd --cases nosuch,tiny --runs 0", []string{"--runs 0", `no case "nosuch"`, "case tiny needs --chains"}},
+		{"ibd --cases mainnet --chains " + dir, []string{"case mainnet needs --mainnet"}},
+		{"ibd --cases tiny,fat --chains " + dir, []string{"case fat: stat"}},
+		{"ibd --cases tiny --chains " + dir + " --btcd " + dir, []string{"--btcd: stat", "case tiny: btcd's server: stat"}},
+		{"ibd --cases tiny --chains " + dir + " --dunlin /nowhere/dunlin", []string{"--dunlin:"}},
+	} {
+		var out, errs strings.Builder
+		if code := run(t.Context(), strings.Fields(c.args), &out, &errs); code != exitUsage {
+			t.Errorf("%s: exit %d\n%s", c.args, code, errs.String())
+		}
+		for _, want := range c.want {
+			if !strings.Contains(errs.String(), want) {
+				t.Errorf("%s: lacks %q:\n%s", c.args, want, errs.String())
+			}
+		}
+	}
+	var out, errs strings.Builder
+	if code := run(t.Context(), []string{"ibd", "--help"}, &out, &errs); code != 0 || !strings.Contains(out.String(), "--btcd") {
+		t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+	}
+}
+
+// TestEveryCase: each has a scenario, a bar, and a place in the help.
+func TestEveryCase(t *testing.T) {
+	for _, c := range ibdCases {
+		sc, ok := scenarios[c.scenario]
+		if !ok || sc.peers < 1 || c.figure == nil || c.bar.Value == 0 || (c.bar.Of != "ratio" && c.bar.Of != "ours") {
+			t.Errorf("%s: %+v", c.name, c)
+		}
+	}
+}
+
+// buildDunlin makes the binary to measure.
+func buildDunlin(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dunlin")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "dunlin/cmd/dunlin")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+// TestE2E measures a chain of 40 blocks with real daemons, and is interrupted in the
+// middle of another run: neither leaves a process or a folder behind.
+func TestE2E(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Log("memory and CPU are read from /proc")
+	}
+	program := buildDunlin(t)
+	p := consensus.Regtest()
+	b := enginetest.NewBuilder(p)
+	blocks := b.MineN(b.Genesis(), 40)
+	chains := t.TempDir()
+	for _, name := range []string{"tiny", "fat", "full"} {
+		writeFile(t, filepath.Join(chains, name+".dat"), framed(p, blocks...))
+	}
+	work := t.TempDir()
+	file := filepath.Join(t.TempDir(), "ibd.json")
+	args := []string{"ibd", "--dunlin", program, "--chains", chains, "--work", work, "--runs", "1", "--json", file}
+	left := func(t *testing.T) {
+		t.Helper()
+		entries, err := os.ReadDir(work)
+		if err != nil || len(entries) > 0 {
+			t.Errorf("left behind: %v %v", entries, err)
+		}
+		if ps := processesOf(t, program); len(ps) > 0 {
+			t.Errorf("left running: %v", ps)
+		}
+	}
+
+	t.Run("measured", func(t *testing.T) {
+		var out, errs strings.Builder
+		if code := run(t.Context(), append(slices.Clip(args), "--cases", "tiny,assumevalid,links,kill9,memory"), &out, &errs); code != 0 {
+			t.Fatalf("exit %d\n%s%s", code, out.String(), errs.String())
+		}
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r report
+		if err := json.Unmarshal(raw, &r); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, row := range r.Rows {
+			names = append(names, row.Case)
+			if row.Ours == nil || row.Ours.Median <= 0 || row.Btcd != nil || row.Error != "" {
+				t.Errorf("%+v", row)
+			}
+		}
+		if want := []string{"tiny", "assumevalid", "links", "kill9", "memory"}; !slices.Equal(names, want) {
+			t.Errorf("rows %v, want %v", names, want)
+		}
+		if len(r.Samples) != 5 { // fat's for memory
+			t.Errorf("%+v", r.Samples)
+		}
+		if !strings.Contains(out.String(), "links: dunlin used 0.") {
+			t.Error(out.String())
+		}
+		left(t)
+	})
+
+	t.Run("missed", func(t *testing.T) {
+		var out, errs strings.Builder
+		// 40 blocks in a process's start are less than 60 MB/s.
+		code := run(t.Context(), append(slices.Clip(args), "--cases", "assumevalid", "--check"), &out, &errs)
+		if code != exitBarred || !strings.Contains(errs.String(), "not met: assumevalid") {
+			t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+		}
+		left(t)
+	})
+
+	t.Run("interrupted", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var out strings.Builder
+		errs := &trigger{on: "tiny 3/100", do: cancel}
+		code := run(ctx, append(slices.Clip(args), "--cases", "tiny", "--runs", "100"), &out, errs)
+		if code != exitError || !strings.Contains(errs.b.String(), "interrupted") || !strings.Contains(out.String(), "empty blocks") {
+			t.Errorf("exit %d\n%s%s", code, out.String(), errs.b.String())
+		}
+		left(t)
+	})
+
+	t.Run("broken", func(t *testing.T) {
+		bad := t.TempDir()
+		other := enginetest.NewBuilder(p)
+		orphans := other.MineN(other.Genesis(), 3)[1:]
+		writeFile(t, filepath.Join(bad, "tiny.dat"), framed(p, orphans...))
+		var out, errs strings.Builder
+		code := run(t.Context(), append(slices.Clip(args), "--chains", bad, "--cases", "tiny"), &out, &errs)
+		if code != exitError || !strings.Contains(errs.String(), "dunlin chain import") {
+			t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+		}
+		left(t)
+	})
+}
+
+// trigger calls do when a text was written.
+type trigger struct {
+	b  strings.Builder
+	on string
+	do func()
+}
+
+func (w *trigger) Write(p []byte) (int, error) {
+	w.b.Write(p)
+	if strings.Contains(w.b.String(), w.on) {
+		w.do()
+	}
+	return len(p), nil
+}
+
+// processesOf lists the processes of a program, from /proc.
+func processesOf(t *testing.T, program string) (pids []string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == program {
+			pids = append(pids, link)
+		}
+	}
+	return pids
+}
+
+// TestEndedByItself: a node that cannot run is reported with the end of its log.
+func TestEndedByItself(t *testing.T) {
+	p := &procs{dir: t.TempDir()}
+	c, err := p.start("broken", "sh", "-c", "echo first; echo last words >&2; exit 7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{child: c, tip: func(context.Context) (int32, string, error) { return 0, "", errNotYet }}
+	_, _, err = n.ready(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "exit status 7") || !strings.Contains(err.Error(), "last words") {
+		t.Error(err)
+	}
+	if _, err := p.start("none", "/nowhere/program"); err == nil {
+		t.Error("a program that is none was started")
+	}
+	if err := p.stopAll(); err != nil || len(p.children) > 0 {
+		t.Error(err, p.children)
+	}
+}
+
+// TestStubborn: what does not end when it is asked to is killed, frozen or not.
+func TestStubborn(t *testing.T) {
+	p := &procs{dir: t.TempDir()}
+	c, err := p.start("stubborn", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(c.tail(), "ready") {
+		<-tick.C
+	}
+	if err := c.freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.end(100 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Error(err)
+	}
+	if c.exited() == nil {
+		t.Error("it still runs")
+	}
+}
+
+// fakeBtcd answers JSON-RPC for a list of blocks, the last of which is the tip.
+type fakeBtcd struct {
+	chain []fakeBlock
+	calls []string
+}
+
+type fakeBlock struct {
+	hash string
+	at   time.Time
+}
+
+func (f *fakeBtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Method string `json:"method"`
+		Params []any  `json:"params"`
+	}
+	if user, password, ok := r.BasicAuth(); !ok || user != rpcUser || password != rpcPassword || json.NewDecoder(r.Body).Decode(&q) != nil {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	f.calls = append(f.calls, q.Method)
+	var result, fault any
+	find := func() int {
+		return slices.IndexFunc(f.chain, func(b fakeBlock) bool { return b.hash == q.Params[0] })
+	}
+	switch q.Method {
+	case "getbestblockhash":
+		result = f.chain[len(f.chain)-1].hash
+	case "generate":
+		f.chain = append(f.chain, fakeBlock{fmt.Sprintf("mined%d", len(f.chain)), time.Now()})
+	case "submitblock":
+		if hash := strings.TrimPrefix(q.Params[0].(string), "raw "); strings.HasPrefix(hash, "bad") {
+			result = "rejected: bad"
+		} else {
+			f.chain = append(f.chain, fakeBlock{hash, time.Now()})
+		}
+	case "getblock", "getblockheader":
+		i := find()
+		if i < 0 {
+			fault = rpcError{Code: -5, Message: "Block not found"}
+		} else if q.Method == "getblock" {
+			result = "raw " + q.Params[0].(string)
+		} else {
+			header := map[string]any{"time": f.chain[i].at.Unix()}
+			if i > 0 {
+				header["previousblockhash"] = f.chain[i-1].hash
+			}
+			result = header
+		}
+	default:
+		fault = rpcError{Code: -32601, Message: "Method not found"}
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"result": result, "error": fault, "id": 1})
+}
+
+func serveFake(t *testing.T, f *fakeBtcd) *rpcClient {
+	t.Helper()
+	s := httptest.NewServer(f)
+	t.Cleanup(s.Close)
+	return &rpcClient{url: s.URL}
+}
+
+// TestFreshTips: the first server of btcd mines one block if its tip is old, and the
+// others are given what they lack.
+func TestFreshTips(t *testing.T) {
+	old := time.Now().Add(-48 * time.Hour)
+	chain := []fakeBlock{{"a", old}, {"b", old}}
+	first, second := &fakeBtcd{chain: slices.Clone(chain)}, &fakeBtcd{chain: slices.Clone(chain)}
+	one, two := serveFake(t, first), serveFake(t, second)
+	for range 2 { // the second time there is nothing to do
+		if err := freshen(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+		if err := copyTip(t.Context(), two, one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first.chain = append(first.chain, fakeBlock{"c", time.Now()}, fakeBlock{"d", time.Now()})
+	if err := copyTip(t.Context(), two, one); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, b := range second.chain {
+		got = append(got, b.hash)
+	}
+	if want := []string{"a", "b", "mined2", "c", "d"}; !slices.Equal(got, want) {
+		t.Errorf("the second server has %v, want %v", got, want)
+	}
+	first.chain = append(first.chain, fakeBlock{"bad", time.Now()})
+	if err := copyTip(t.Context(), two, one); err == nil || !strings.Contains(err.Error(), "rejected: bad") {
+		t.Error(err)
+	}
+	if err := one.call(t.Context(), nil, "nosuch"); err == nil || !strings.Contains(err.Error(), "nosuch: Method not found (code -32601)") {
+		t.Error(err)
+	}
+	other := serveFake(t, &fakeBtcd{chain: []fakeBlock{{"x", old}, {"y", old}}})
+	if err := copyTip(t.Context(), other, one); err == nil {
+		t.Error("blocks of another chain were copied")
+	}
+}

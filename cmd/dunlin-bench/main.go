@@ -1,0 +1,99 @@
+// Command dunlin-bench measures dunlin as its users meet it: real processes on
+// this machine, timed from outside through the interfaces that everybody has, and
+// where there is something to compare with, in turns with it on the same blocks.
+//
+// One file holds one subcommand; what they share is the processes (procs.go), the
+// two systems under test (dunlin.go, btcd.go), the throttling proxy (proxy.go) and
+// the report (report.go). It is a tool of developers, not a part of the node, and it
+// judges nothing but figures.
+//
+// Invariant: when a command ends, however it does, no process that it started is
+// running and its working folder is gone, unless --keep asked for it to stay.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as those of dunlin where they mean the same.
+const (
+	exitOK     = 0
+	exitError  = 1
+	exitUsage  = 2
+	exitBarred = 3 // with --check: a bar is not met
+)
+
+// codedError is an error with the exit code that it leads to.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func usage(err error) error { return &codedError{exitUsage, err} }
+
+func main() {
+	// The first signal ends the run in order: processes are stopped, folders removed.
+	// The next one ends this process at once; its children have asked the system to
+	// be ended with it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
+		fmt.Fprintf(stderr, "dunlin-bench: %s\n", line)
+	}
+	if coded, ok := errors.AsType[*codedError](err); ok {
+		return coded.code
+	}
+	return exitError
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dunlin-bench",
+		Short: "Measure dunlin, in turns with other nodes",
+		Long: `dunlin-bench starts real daemons on this machine and measures them from outside.
+
+  dunlin-bench ibd --btcd DIR      initial block download, in turns with btcd
+
+Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(fmt.Errorf("unknown command %q: see dunlin-bench --help", args[0]))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
+	})
+	root.AddCommand(newIBD())
+	return root
+}
