@@ -51,7 +51,10 @@ func (s *Scheduler) assign() {
 			}
 		}
 		if !s.ask(p, start) {
-			return
+			if front || low != s.front {
+				return
+			}
+			p.passed = true // the front has its own reserve: let another serve it
 		}
 	}
 }
@@ -130,7 +133,7 @@ func (s *Scheduler) rateOf(p *peer) int64 {
 
 // eta returns how long p would take to send one more block.
 func (s *Scheduler) eta(p *peer) time.Duration {
-	return p.roundTrip() + transfer(p.expect+s.avg, max(1, s.rateOf(p)*p.scale/fullScale))
+	return p.latency() + transfer(p.expect+s.avg, max(1, s.rateOf(p)*p.scale/fullScale))
 }
 
 // transfer returns how long n bytes take at rate bytes/s, at most an hour.
@@ -148,9 +151,22 @@ func volume(rate int64, d time.Duration) int64 {
 	return rate * int64(min(d, time.Minute)/time.Microsecond) / 1e6
 }
 
+// span returns how long one request should keep p busy, and how many such
+// requests its quota should hold at least.
+func (p *peer) span() (time.Duration, int64) {
+	if d := pauseTimes * p.pause; d > chunkTime {
+		return d, 2
+	}
+	return chunkTime, 4
+}
+
 // quota returns the bytes that may be expected of p at a time.
 func (s *Scheduler) quota(p *peer) int64 {
-	q := 2*volume(s.rateOf(p), min(p.roundTrip(), 10*time.Second)+quotaSlack) + 2*s.avg
+	q := 2 * volume(s.rateOf(p), p.latency()+quotaSlack)
+	if d, n := p.span(); d > chunkTime {
+		q = max(q, n*volume(s.rateOf(p), d))
+	}
+	q += 2 * s.avg
 	return min(q, s.cfg.MaxBytesPerPeer) * p.scale / fullScale
 }
 
@@ -161,7 +177,8 @@ func (s *Scheduler) chunk(p *peer) int {
 	quota := s.quota(p)
 	parts := int64(min(max(s.cfg.MaxRequests/len(s.order), 2), s.cfg.MaxRequestsPerPeer*3/4, 12))
 	parts = max(parts, 1)
-	bytes := min(volume(s.rateOf(p), chunkTime), quota/4)
+	span, share := p.span()
+	bytes := min(volume(s.rateOf(p), span), quota/share)
 	bytes = min(max(bytes, quota/parts), maxChunk)
 	n := min(bytes/s.avg, int64(s.cfg.MaxCount), int64(s.cfg.MaxBlocksPerPeer/2))
 	if !s.seen {
@@ -245,9 +262,19 @@ func (s *Scheduler) ask(p *peer, start int32) bool {
 	promise := s.promise(start, n)
 	peerRoom := s.cfg.MaxBytesPerPeer - p.promised
 	room := s.cfg.MaxBytes - s.cfg.MaxBlockBytes - s.held()
+	whole := n
 	for n > 1 && promise > min(room, peerRoom) {
 		n /= 2
 		promise = s.promise(start, n)
+	}
+	if n < whole/2 && p.live > 0 && start != s.front {
+		// Memory empties block by block: many tiny requests would cost more than to
+		// wait, and the peer has enough to do.
+		if room < peerRoom {
+			return false
+		}
+		p.passed = true
+		return true
 	}
 	if promise > peerRoom {
 		p.passed = true
@@ -313,8 +340,15 @@ func (s *Scheduler) promise(start, n int32) int64 {
 	}
 	// One block may be as large as any seen lately; the sum of many differs from
 	// n·avg by about the square root of n times what one does.
-	spread := max(s.peak+s.peak/8-s.avg, s.avg/8, 64)
-	return min(int64(n)*s.avg+root(n)*spread, int64(n)*s.cfg.MaxBlockBytes)
+	spread := max(s.peak+s.peak*s.margin/marginMost-s.avg, s.avg/8, 64)
+	// But no more than a few times what is expected: if all of them are large, the
+	// reply would hold up what was asked for after it. The one that does not fit
+	// is asked for alone.
+	likely := min(int64(n)*s.avg+root(n)*spread, int64(n)*s.cfg.MaxBlockBytes)
+	if !s.seen {
+		return likely
+	}
+	return min(likely, promiseTimes*int64(n)*s.avg+promiseSlack)
 }
 
 // root returns the square root of n, rounded up.
@@ -330,8 +364,10 @@ func root(n int32) int64 {
 func (s *Scheduler) request(p *peer, start, n int32, promise int64, hedge bool) {
 	s.lastID++
 	share := min(s.avg, promise/int64(n))
-	if s.slot(start).need > 0 {
-		share = promise
+	if x := s.slot(start); x.need > 0 {
+		if share = promise; x.unsaid {
+			share = min(promise, max(s.peak, x.tooBig))
+		}
 	}
 	r := &request{
 		id: s.lastID, start: start, count: n, hedge: hedge, asked: s.now,
@@ -341,6 +377,7 @@ func (s *Scheduler) request(p *peer, start, n int32, promise int64, hedge bool) 
 		r.charge = promise
 		s.hedged += promise
 	}
+	r.alone = len(p.reqs) == 0
 	p.reqs = append(p.reqs, r)
 	p.blocks += int(n)
 	p.promised += promise

@@ -16,11 +16,14 @@ type link struct {
 	id       PeerID
 	rate     float64 // bytes/s
 	rtt      time.Duration
+	late     time.Duration // more that a reply takes than the hello did; requests overlap
+	think    time.Duration // before each reply; requests do not overlap
 	freezeAt time.Duration // stops sending for good; 0 never
 	low      int32
 
 	queue   []*reply
 	serving bool
+	thought bool  // of the first reply in the queue
 	sent    int64 // of the block under way
 	resets  int   // replies of an earlier stream are lost
 }
@@ -118,7 +121,7 @@ func (n *network) event(e Event) {
 			n.res.requests++
 			l := n.byID[a.Peer]
 			r, resets := &reply{Request: a}, l.resets
-			n.after(l.rtt/2, func() {
+			n.after(l.rtt/2+l.late, func() {
 				if resets == l.resets {
 					l.queue = append(l.queue, r)
 					n.serve(l)
@@ -167,7 +170,7 @@ func (n *network) reset(l *link) {
 		}
 	}
 	l.resets++
-	l.queue, l.serving, l.sent = nil, false, 0
+	l.queue, l.serving, l.thought, l.sent = nil, false, false, 0
 	for _, id := range ids {
 		n.after(0, func() { n.event(Done{Peer: l.id, ID: id, Status: Failed}) })
 	}
@@ -186,16 +189,26 @@ func (n *network) serve(l *link) {
 			}
 		})
 	}
+	if l.think > 0 && !l.thought {
+		l.serving, l.thought = true, true
+		n.after(l.think, func() {
+			if resets == l.resets {
+				l.serving = false
+				n.serve(l)
+			}
+		})
+		return
+	}
 	h := r.Start + int32(r.done)
 	size := n.sizes[min(int(h), len(n.sizes)-1)]
 	switch {
 	case r.done == r.Count || size > r.MaxBytes-r.doneBytes && r.done > 0:
-		l.queue = l.queue[1:]
+		l.queue, l.thought = l.queue[1:], false
 		arrive(0, Done{Peer: l.id, ID: r.ID})
 		n.serve(l)
 		return
 	case size > r.MaxBytes:
-		l.queue = l.queue[1:]
+		l.queue, l.thought = l.queue[1:], false
 		arrive(0, Done{Peer: l.id, ID: r.ID, Status: TooLarge, Size: size})
 		n.serve(l)
 		return
@@ -263,6 +276,14 @@ func links(n int, rate float64, rtt time.Duration) []*link {
 	return ls
 }
 
+// slowServers makes servers of ls that take longer for a reply than for a hello.
+func slowServers(ls []*link, late, think time.Duration) []*link {
+	for _, l := range ls {
+		l.late, l.think = late, think
+	}
+	return ls
+}
+
 func about(mean int64) func(*rand.Rand, int32) int64 {
 	return func(rng *rand.Rand, _ int32) int64 { return mean/2 + rng.Int64N(mean) }
 }
@@ -294,7 +315,11 @@ func TestBandwidth(t *testing.T) {
 				return 200 + rng.Int64N(100)
 			}
 			return 100_000 + rng.Int64N(900_000)
-		}, links: links(4, 5e6, 80*ms)}, 0.85, 2500 * ms},
+		}, links: links(4, 5e6, 80*ms)}, 0.95, 1500 * ms},
+		{scenario{name: "slow to answer tiny blocks", blocks: 50_000, size: about(250), perUnit: 20 * time.Microsecond, links: slowServers(links(6, 20e6, ms), 200*ms, 0)}, 0.038, 500 * ms},
+		{scenario{name: "slow to answer", blocks: 5000, size: about(50e3), links: slowServers(links(6, 5e6, ms), 200*ms, 0)}, 0.93, time.Second},
+		{scenario{name: "slow to begin tiny blocks", blocks: 50_000, size: about(250), perUnit: 20 * time.Microsecond, links: slowServers(links(6, 20e6, ms), 0, 200*ms)}, 0.0035, 1500 * ms},
+		{scenario{name: "slow to begin", blocks: 5000, size: about(50e3), links: slowServers(links(6, 5e6, ms), 0, 200*ms)}, 0.42, 2500 * ms},
 		{scenario{name: "pruned peers", blocks: 1000, size: about(1e6), links: with(with(links(4, 5e6, 50*ms), 0, func(l *link) { l.low = 500 }), 1, func(l *link) { l.low = 900 })}, 0.5, 2 * time.Second},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -302,6 +327,7 @@ func TestBandwidth(t *testing.T) {
 			var log bytes.Buffer
 			x.log = &log
 			res, err := x.run()
+			t.Log(res)
 			fmt.Fprintf(&log, "%v\n", res)
 			if err != nil {
 				t.Fatal(err)

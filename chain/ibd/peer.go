@@ -10,8 +10,12 @@ import (
 const (
 	unknownRTT   = 100 * time.Millisecond // until measured
 	unknownRate  = 1 << 20                // bytes/s of a peer before its first sample, if no other peer tells better
-	quotaSlack   = 50 * time.Millisecond  // past the round trip: a reply's way through the peer's disk
+	mostRTT      = 3 * time.Second        // believed: who delays its answers does not get a larger quota for ever
+	mostAnswer   = time.Second            // past the round trip, believed of what a server takes to answer
+	mostPause    = 500 * time.Millisecond // likewise between two replies
+	quotaSlack   = 50 * time.Millisecond  // past the time to answer: a reply's way through the peer's disk
 	chunkTime    = 100 * time.Millisecond // one request should keep a peer busy about this long
+	pauseTimes   = 3                      // and this many times as long as the peer pauses before each reply
 	maxChunk     = 1 << 20                // expected bytes of one request
 	sampleTime   = 20 * time.Millisecond  // of sending, in one sample of the rate
 	quickBytes   = 16 << 10               // enough for a sample that took less
@@ -22,7 +26,12 @@ const (
 	maxLacks     = 16
 	backoffFirst = time.Second
 	backoffMost  = 30 * time.Second
+	promiseTimes = 4        // a request may bring this many times what is expected of it
+	promiseSlack = 64 << 10 // and so much more
 	fullScale    = 16
+	maxClaims    = 4  // sizes of blocks not yet seen that one peer may have us believe
+	marginMost   = 32 // right after a promise was too small, it exceeds the largest block seen by all of that
+	marginLeast  = 4  // and by an eighth when all have fitted for a while
 )
 
 // request is an outstanding request.
@@ -33,6 +42,7 @@ type request struct {
 	next      int32 // blocks received
 	cancelled bool
 	hedge     bool
+	alone     bool // the peer owed nothing when it was asked
 	asked     time.Duration
 	promise   int64 // bytes that may still come
 	share     int64 // bytes expected of one block when asked
@@ -65,6 +75,8 @@ type peer struct {
 	expect   int64      // bytes expected of reqs
 
 	rtt       time.Duration // smallest seen; 0 unknown
+	answer    time.Duration // from request to first byte with nothing before it; 0 unknown
+	pause     time.Duration // between two replies though both were asked for; moving average
 	rate      int64         // bytes/s, moving average; 0 unknown
 	acc       int64         // bytes since the last sample
 	active    time.Duration // in which acc arrived
@@ -83,6 +95,7 @@ type peer struct {
 	stallTold  time.Duration // when a stall that nobody can mend was last told
 	lacks      []lack
 	lackRounds int // NotFound in a row
+	claims     int // sizes that it told, not confirmed by a block yet
 
 	passed bool // scratch of assign
 }
@@ -110,15 +123,45 @@ func (p *peer) roundTrip() time.Duration {
 	if p.rtt == 0 {
 		return unknownRTT
 	}
-	return p.rtt
+	return min(p.rtt, mostRTT)
+}
+
+// latency returns how long a reply takes to begin: a round trip, and what the
+// server does before it answers, which a round trip of the hello does not show.
+func (p *peer) latency() time.Duration {
+	return min(max(p.roundTrip(), p.answer), p.roundTrip()+mostAnswer)
+}
+
+// began learns from the first n bytes of the reply to r, which arrive now.
+func (p *peer) began(now time.Duration, r *request, n int64) {
+	wait := now - r.asked
+	if r.alone && wait > 0 && (p.rtt == 0 || wait < p.rtt) {
+		p.rtt = wait
+	}
+	var sending time.Duration
+	if p.rate > 0 {
+		sending = transfer(n, p.rate)
+	}
+	if !r.alone {
+		gap := now - max(p.lastDone, r.asked+p.latency()) - sending
+		p.pause += (min(max(gap, 0), mostPause) - p.pause) / 4
+	}
+	// What lay before it in the queue only makes a reply later: each is an upper
+	// bound, but only one with nothing before it may raise the estimate.
+	switch wait = max(wait-sending, 0); {
+	case p.answer == 0 && r.alone, wait < p.answer:
+		p.answer = wait
+	case r.alone:
+		p.answer += (wait - p.answer) / 2
+	}
 }
 
 // count adds n bytes that arrived now, of a request made at asked, to the rate.
 // Only the time counts in which the peer could send: from the arrival before, or
-// one round trip after the request if that is later. So a peer is not called
+// the time to answer after the request if that is later. So a peer is not called
 // slow for the pauses in which it was asked for too little.
 func (p *peer) count(now, asked time.Duration, n int64) {
-	p.active += max(0, now-max(p.lastBytes, asked+p.roundTrip()))
+	p.active += max(0, now-max(p.lastBytes, asked+p.latency()))
 	p.acc += n
 	if p.active >= sampleTime {
 		p.sample(p.active)

@@ -74,7 +74,8 @@ type Scheduler struct {
 	delivered int64
 	inChain   int // blocks delivered and not answered
 	avg, peak int64
-	seen      bool // a block: avg and peak are real
+	margin    int64 // of promises over peak, in marginMost-ths of it
+	seen      bool  // a block: avg and peak are real
 	received  int64
 	hedged    int64 // bytes of second copies
 	guess     int64 // bytes/s of the median peer, for those without a sample
@@ -100,9 +101,10 @@ func New(cfg Config) (*Scheduler, error) {
 		stray:   make(map[int32]int64),
 		// Before the first block its size is anybody's guess: small enough that
 		// many fit, with room for the odd big one.
-		avg:   min(cfg.MaxBlockBytes, 32<<10),
-		peak:  min(cfg.MaxBlockBytes, 256<<10),
-		guess: unknownRate,
+		avg:    min(cfg.MaxBlockBytes, 32<<10),
+		peak:   min(cfg.MaxBlockBytes, 256<<10),
+		margin: marginLeast,
+		guess:  unknownRate,
 	}, nil
 }
 
@@ -445,10 +447,10 @@ func (s *Scheduler) arrived(p *peer, r *request, total int64) {
 	if total <= r.arrived {
 		return
 	}
-	if wait := s.now - r.asked; r.arrived == 0 && r.asked == p.busySince && wait > 0 && (p.rtt == 0 || wait < p.rtt) {
-		p.rtt = wait
-	}
 	n := total - r.arrived
+	if r.arrived == 0 {
+		p.began(s.now, r, n)
+	}
 	r.arrived = total
 	p.count(s.now, r.asked, n)
 }
@@ -506,6 +508,9 @@ func (s *Scheduler) onBlock(e Block) {
 		s.act(discard)
 		return
 	}
+	if x.claimant != nil && e.Size > x.tooBig {
+		x.claimant.claims = 0
+	}
 	x.from, x.id, x.size = p, e.ID, e.Size
 	s.buffered += e.Size
 	s.hold(e.Height, buffered)
@@ -516,10 +521,10 @@ func (s *Scheduler) onBlock(e Block) {
 func (s *Scheduler) learnSize(n int64) {
 	if !s.seen {
 		s.seen = true
-		s.avg, s.peak = n, min(2*n, s.cfg.MaxBlockBytes)
+		s.avg, s.peak, s.margin = n, min(2*n, s.cfg.MaxBlockBytes), marginMost
 	}
 	switch d := n - s.avg; {
-	case d > 3*s.avg: // a new era, or an outlier: forget it again in a few dozen blocks
+	case d > 3*s.avg, -d > s.avg/4*3: // a new era, or an outlier: forgotten again as fast
 		s.avg += d / 4
 	default:
 		s.avg += d / 16
@@ -530,6 +535,21 @@ func (s *Scheduler) learnSize(n int64) {
 	} else {
 		s.peak -= (s.peak - min(s.peak, s.avg)) / 256
 	}
+	s.margin = max(s.margin-1, marginLeast)
+}
+
+// learnClaim moves the expected block size by the word of p, who says that a
+// block has size bytes: what was asked for with the old expectation comes back
+// unanswered, and what is asked for next should fit. A liar gets away with
+// maxClaims of them; the blocks that arrive undo what they did.
+func (s *Scheduler) learnClaim(p *peer, size int64) {
+	s.margin = marginMost
+	if p.claims >= maxClaims {
+		return
+	}
+	p.claims++
+	s.peak = max(s.peak, size)
+	s.avg += (size - s.avg) / 4
 }
 
 func (s *Scheduler) onDone(e Done) {
@@ -566,6 +586,9 @@ func (s *Scheduler) onDone(e Done) {
 		p.lackRounds = min(p.lackRounds+1, 8)
 		p.addLack(lack{r.nextH(), r.last(), s.now + s.jitter(doubled(p.lackRounds))}, s.now)
 	default:
+		if short {
+			s.didNotFit(p, r)
+		}
 		p.scale = min(fullScale, p.scale+1)
 	}
 }
@@ -587,7 +610,23 @@ func (s *Scheduler) tooLarge(p *peer, r *request, size int64) {
 	if x.need > 0 { // the second word on the same block: take no third
 		size = s.cfg.MaxBlockBytes
 	}
-	x.need, x.tooBig, x.claimant = size, r.promise, p
+	x.need, x.tooBig, x.claimant, x.unsaid = size, r.promise, p, false
+	s.learnClaim(p, size)
+}
+
+// didNotFit notes that p ended r early though it has the next block: it is larger
+// than what was left of the promise, how large it did not say. Other servers may
+// have other reasons, so nobody is blamed if it turns out small.
+func (s *Scheduler) didNotFit(p *peer, r *request) {
+	s.margin = marginMost
+	if p.claims >= maxClaims || !s.inWindow(r.nextH()) {
+		return
+	}
+	if x := s.slot(r.nextH()); x.need == 0 {
+		p.claims++
+		need := min(max(4*s.peak, 2*r.promise, 4*promiseSlack), s.cfg.MaxBlockBytes)
+		x.need, x.tooBig, x.claimant, x.unsaid = need, r.promise, p, true
+	}
 }
 
 // doubled returns the n-th back-off, n from 1.
@@ -661,7 +700,7 @@ func (s *Scheduler) onConnected(e Connected) {
 	for i := s.floor + 1; i <= min(h, s.top); i++ {
 		// The size of a connected block is beyond doubt.
 		x := s.slot(i)
-		if x.claimant != nil && x.state == delivered && x.size <= x.tooBig/2 && s.peers[x.claimant.id] == x.claimant {
+		if x.claimant != nil && !x.unsaid && x.state == delivered && x.size <= x.tooBig/2 && s.peers[x.claimant.id] == x.claimant {
 			s.lied(x.claimant, "said that block %d does not fit in %d bytes, it has %d", i, x.tooBig, x.size)
 		}
 	}

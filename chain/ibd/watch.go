@@ -69,7 +69,8 @@ func (s *Scheduler) patience(p *peer) time.Duration {
 	if len(p.reqs) > 0 {
 		share = max(share, p.reqs[0].share)
 	}
-	return min(max(least, 4*(p.roundTrip()+transfer(share, s.rateOf(p)))), stallMost)
+	usual := 4 * (min(p.roundTrip(), mostAnswer) + transfer(share, s.rateOf(p)))
+	return min(max(least, usual, 2*(p.latency()+p.pause)), stallMost)
 }
 
 // silent deals with p, which has sent nothing for too long. It is to blame if

@@ -179,4 +179,5 @@ type slot struct {
 	need     int64 // bytes, by the word of claimant: ask for it alone with this much; 0 unknown
 	tooBig   int64 // bytes that claimant said are too few
 	claimant *peer
+	unsaid   bool // claimant did not say how many it takes
 }
