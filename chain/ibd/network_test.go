@@ -20,10 +20,12 @@ type link struct {
 	think    time.Duration // before each reply; requests do not overlap
 	freezeAt time.Duration // stops sending for good; 0 never
 	low      int32
+	evil     func(n *network, l *link, r *reply) // answers in place of the link; nil if honest
 
 	queue   []*reply
 	serving bool
-	thought bool  // of the first reply in the queue
+	thought bool // of the first reply in the queue
+	gone    bool
 	sent    int64 // of the block under way
 	resets  int   // replies of an earlier stream are lost
 }
@@ -120,6 +122,9 @@ func (n *network) event(e Event) {
 		case Request:
 			n.res.requests++
 			l := n.byID[a.Peer]
+			if l.gone {
+				continue // PeerGone is on its way
+			}
 			r, resets := &reply{Request: a}, l.resets
 			n.after(l.rtt/2+l.late, func() {
 				if resets == l.resets {
@@ -144,6 +149,7 @@ func (n *network) event(e Event) {
 			n.res.stalls = append(n.res.stalls, a)
 		case Drop:
 			n.res.drops++
+			n.after(0, func() { n.leave(n.byID[a.Peer]) })
 		}
 	}
 }
@@ -176,6 +182,13 @@ func (n *network) reset(l *link) {
 	}
 }
 
+// leave disconnects l.
+func (n *network) leave(l *link) {
+	l.resets++
+	l.gone, l.queue, l.serving, l.thought, l.sent = true, nil, false, false, 0
+	n.event(PeerGone{l.id})
+}
+
 // serve sends the next piece of the first reply in the queue of l.
 func (n *network) serve(l *link) {
 	if l.serving || len(l.queue) == 0 || (l.freezeAt > 0 && n.t >= l.freezeAt) {
@@ -188,6 +201,12 @@ func (n *network) serve(l *link) {
 				n.event(e)
 			}
 		})
+	}
+	if l.evil != nil {
+		l.queue = l.queue[1:]
+		l.evil(n, l, r)
+		n.serve(l)
+		return
 	}
 	if l.think > 0 && !l.thought {
 		l.serving, l.thought = true, true

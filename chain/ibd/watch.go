@@ -11,7 +11,7 @@ const (
 	stallUnknown = 2 * time.Second // of a peer whose rate is not known yet
 	stallMost    = 64 * time.Second
 	slowOver     = buckets * bucketTime // the holder of the front is judged over this long
-	slowShare    = 10                   // a tenth of the median rate is too slow for the front
+	slowTimes    = 10                   // as long as the best of the others is too long for the front
 	hedgeAfter   = 250 * time.Millisecond
 	hedgeOwners  = 3
 	hedgePercent = 3
@@ -53,7 +53,7 @@ func (s *Scheduler) watch() {
 		switch {
 		case waited > s.patience(p):
 			s.silent(p, waited, others > since)
-		case s.slow(p, others):
+		case s.slow(p):
 			s.stalled(p, slowOver)
 		}
 	}
@@ -106,27 +106,28 @@ func (s *Scheduler) lowestServed(o *peer, h int32) bool {
 	return !lacks
 }
 
-// slow reports whether p holds up the front: it was asked long ago, others
-// deliver or have nothing to do, and p sends a small part of what they do.
-func (s *Scheduler) slow(p *peer, others time.Duration) bool {
-	if s.front > s.top || s.now-p.busySince < slowOver || s.now-others > slowOver {
+// slow reports whether p holds up the front: it was asked long ago, and at what it
+// sends, the next block to connect would take it many times as long as the best
+// of the others. The others may be as slow, or worse, so it is the best that
+// counts, not what is usual.
+func (s *Scheduler) slow(p *peer) bool {
+	if s.front > s.top || s.now-p.busySince < slowOver {
 		return false
 	}
 	r := s.owes(p, s.front)
 	if r == nil || s.now-r.asked < slowOver {
 		return false
 	}
-	s.rates = s.rates[:0]
-	for _, o := range s.order {
-		if o != p && o.rate > 0 {
-			s.rates = append(s.rates, o.rate)
-		}
-	}
-	if len(s.rates) == 0 {
+	left := s.remaining(p, r, max(1, p.recent(s.now)))
+	if left < stallFirst {
 		return false
 	}
-	slices.Sort(s.rates)
-	return p.recent(s.now) < s.rates[(len(s.rates)-1)/2]/slowShare
+	for _, o := range s.order {
+		if o != p && o.rate > 0 && s.available(o, true) && s.lowestServed(o, s.front) && left > slowTimes*s.eta(o) {
+			return true
+		}
+	}
+	return false
 }
 
 // owes returns the live request with which p owes h.
@@ -218,7 +219,7 @@ func (s *Scheduler) hedge() {
 	if best == nil || s.now-due.asked <= max(hedgeAfter, 2*eta) {
 		return
 	}
-	if s.now-owner.lastBytes < hedgeAfter && s.remaining(owner, due) <= eta {
+	if s.now-owner.lastBytes < hedgeAfter && s.remaining(owner, due, s.rateOf(owner)) <= eta {
 		return // it is under way and will be here first
 	}
 	count := s.sharedRun(due, h)
@@ -255,8 +256,8 @@ func (s *Scheduler) sharedRun(due *request, h int32) int32 {
 	return n
 }
 
-// remaining returns how long owner should still take over the next block of r.
-func (s *Scheduler) remaining(owner *peer, r *request) time.Duration {
+// remaining returns how long owner should still take over the next block of r at rate bytes/s.
+func (s *Scheduler) remaining(owner *peer, r *request, rate int64) time.Duration {
 	before := -max(0, r.arrived-r.frames) // of the block that is under way
 	for _, o := range owner.reqs {
 		if o.id == r.id {
@@ -264,5 +265,5 @@ func (s *Scheduler) remaining(owner *peer, r *request) time.Duration {
 		}
 		before += o.expect
 	}
-	return transfer(max(0, before+r.share), s.rateOf(owner))
+	return transfer(max(0, before+r.share), rate)
 }
