@@ -118,36 +118,59 @@ func (c *conductor) halt() error {
 	return c.save()
 }
 
-// How often the free space is asked for, and while there is too little of it.
-const diskInterval = time.Second
+// How often the free space is asked for: while blocks come, or there is too little,
+// and while nothing happens.
+const (
+	diskInterval     = time.Second
+	diskIdleInterval = 10 * time.Second
+)
 
-// waitForDisk returns when there is room on the disk for a block of n bytes; it
-// says once that there is none and once that there is again.
-func (c *conductor) waitForDisk(n int) error {
+// checkDisk asks how much space is free and says whether that is too little. It
+// logs once that there is too little and once that there is enough again.
+func (c *conductor) checkDisk() (low bool) {
 	if c.o.MinFreeBytes == 0 {
-		return nil
+		return false
 	}
-	now := time.Now()
-	c.diskSpent += uint64(n)
+	c.diskChecked, c.diskSpent = time.Now(), 0
+	free, err := c.store.DiskFree()
+	low = err == nil && free < c.o.MinFreeBytes // a file system that cannot tell is none that is full
+	switch was := c.lowDisk.Swap(low); {
+	case low && !was:
+		c.log.Error("too little disk space, no block is accepted until some is freed", "dir", c.o.Dir, "free_bytes", free, "least_bytes", c.o.MinFreeBytes)
+	case was && !low:
+		c.log.Info("disk space is back, accepting blocks again", "free_bytes", free, "least_bytes", c.o.MinFreeBytes)
+	}
+	every := diskIdleInterval
+	if low {
+		every = diskInterval
+	}
+	c.diskTimer.Reset(every)
+	return low
+}
+
+// waitForDisk returns nil when there is room on the disk for it: at once, or, for a
+// block of sync or of an import, when some is freed. Who waits for a verdict is told
+// ErrLowDisk instead, also where such a block waits behind one that has patience.
+func (c *conductor) waitForDisk(it *item) error {
+	c.diskSpent += uint64(len(it.raw))
 	// A fast sync writes a small reserve in less than the interval.
-	if now.Sub(c.diskChecked) < diskInterval && c.diskSpent < c.o.MinFreeBytes/8 && !c.lowDisk.Load() {
+	if time.Since(c.diskChecked) < diskInterval && c.diskSpent < c.o.MinFreeBytes/8 && !c.lowDisk.Load() {
 		return nil
 	}
-	c.diskChecked, c.diskSpent = now, 0
-	for {
-		free, err := c.store.DiskFree()
-		if err != nil || free >= c.o.MinFreeBytes { // a file system that cannot tell is none that is full
-			if c.lowDisk.Swap(false) {
-				c.log.Info("disk space is back, accepting blocks again", "free_bytes", free, "least_bytes", c.o.MinFreeBytes)
-			}
-			return nil
+	for c.checkDisk() {
+		if !it.patient() {
+			return ErrLowDisk
 		}
-		if !c.lowDisk.Swap(true) {
-			c.log.Error("too little disk space, no block is accepted until some is freed", "dir", c.o.Dir, "free_bytes", free, "least_bytes", c.o.MinFreeBytes)
-		}
-		timer := time.NewTimer(diskInterval)
+		var err error
 		select {
-		case <-timer.C:
+		case <-c.diskTimer.C:
+		case next := <-c.queue.order:
+			if next.patient() {
+				c.held = append(c.held, next)
+				continue
+			}
+			err = c.await(next) // a worker may still have it
+			next.answer(Verdict{Outcome: Failed, Hash: next.hash, Height: -1, Err: ErrLowDisk})
 		case <-c.w.done:
 			err = c.finish()
 		case r := <-c.asked:
@@ -155,9 +178,12 @@ func (c *conductor) waitForDisk(n int) error {
 		case <-c.stop:
 			err = errStopping
 		}
-		timer.Stop()
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
+
+// patient says whether a block may wait for disk space: nobody waits for its verdict.
+func (it *item) patient() bool { return it.src.Kind == FromSync || it.src.Kind == FromImport }

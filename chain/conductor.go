@@ -39,8 +39,10 @@ type conductor struct {
 	flushArmed  bool
 	replaying   bool      // before Ready
 	pruneTried  int32     // height at which pruning was last looked into
-	diskChecked time.Time // see waitForDisk
+	diskChecked time.Time // see checkDisk
 	diskSpent   uint64    // bytes of blocks taken since then
+	diskTimer   *time.Timer
+	held        []*item // taken off the queue while the disk was full: the next in order
 }
 
 // conduct is Run.
@@ -54,9 +56,11 @@ func (c *Chain) conduct(ctx context.Context) error {
 		committed:  c.tip.get(),
 		waiting:    make(map[uint32]*item),
 		flushTimer: time.NewTimer(time.Hour),
+		diskTimer:  time.NewTimer(time.Hour),
 		replaying:  true,
 	}
 	con.flushTimer.Stop()
+	con.diskTimer.Stop()
 	err := con.loop()
 	if errors.Is(err, errStopping) {
 		if err = con.halt(); err == nil {
@@ -83,22 +87,42 @@ func (c *Chain) conduct(ctx context.Context) error {
 	for _, d := range con.unsaved {
 		fail(d.it)
 	}
+	for _, it := range con.held {
+		fail(it)
+	}
 	c.queue.close(fail)
 	con.flushTimer.Stop()
+	con.diskTimer.Stop()
 	return err
 }
 
 // loop replays and then takes what comes until its context ends (errStopping) or
 // something of our own breaks.
 func (c *conductor) loop() error {
+	c.checkDisk() // before Ready: who submits next must know
 	if err := c.replay(); err != nil {
 		return err
 	}
 	for {
 		var err error
+		if len(c.held) > 0 {
+			it := c.held[0]
+			c.held = c.held[1:]
+			if err := c.take(it); err != nil {
+				return err
+			}
+			if err := c.advance(); err != nil {
+				return err
+			}
+			continue
+		}
+		c.held = nil
 		select {
 		case <-c.stop:
 			return errStopping
+		case <-c.diskTimer.C:
+			c.checkDisk()
+			continue
 		case it := <-c.queue.order:
 			err = c.take(it)
 		case <-c.w.done:
@@ -165,9 +189,14 @@ func (c *conductor) serve(r request) error {
 // take takes one submitted block through accept. Unless that is the end of it,
 // advance goes on with it.
 func (c *conductor) take(it *item) error {
-	err := c.waitForDisk(len(it.raw))
-	if err == nil {
+	err := c.waitForDisk(it)
+	low := errors.Is(err, ErrLowDisk)
+	if err == nil || low {
 		err = c.await(it)
+	}
+	if err == nil && low {
+		it.answer(Verdict{Outcome: Failed, Hash: it.hash, Height: -1, Err: ErrLowDisk})
+		return nil
 	}
 	if err != nil { // a worker may still have the item, so its hash stays unread
 		it.answer(Verdict{Outcome: Failed, Height: -1, Err: ErrClosed})

@@ -280,6 +280,70 @@ func TestLowDisk(t *testing.T) {
 	}
 }
 
+// A chain that starts on a full disk knows it before the first block comes, refuses
+// whoever waits for a verdict and not whoever has patience, and learns by itself that
+// there is space again.
+func TestLowDiskFromTheStart(t *testing.T) {
+	_, blocks := grown(4)
+	var free atomic.Uint64
+	free.Store(500)
+	h := open(t, func(o *chain.Options) {
+		o.FS = fullFS{vfs.NewMem(), &free}
+		o.MinFreeBytes = 1000
+	})
+	roomAgain := func() {
+		t.Helper()
+		free.Store(2000)
+		for deadline := time.Now().Add(patience); h.LowDisk(); {
+			if time.Now().After(deadline) {
+				t.Fatal("nobody noticed that there is space")
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+	miner := chain.Source{Kind: chain.FromMiner}
+	if v := h.submitFrom(blocks[1].Raw, miner); !h.LowDisk() || v.Outcome != chain.Failed || !errors.Is(v.Err, chain.ErrLowDisk) {
+		t.Errorf("low %v, verdict %+v", h.LowDisk(), v)
+	}
+	roomAgain() // although no block has come since
+	if v := h.submitFrom(blocks[1].Raw, miner); v.Outcome != chain.Connected {
+		t.Errorf("verdict %+v", v)
+	}
+
+	// Full again: the blocks are larger than what is taken on trust, so the first
+	// notices. What has patience waits, in order; whoever waits for a verdict gets it.
+	free.Store(500)
+	var tickets []*chain.Ticket
+	kinds := []chain.SourceKind{chain.FromSync, chain.FromRPC, chain.FromImport, chain.FromGossip, chain.FromSync}
+	for i, kind := range kinds {
+		ticket, err := h.Submit(t.Context(), blocks[2+i/2].Raw, chain.Source{Kind: kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tickets = append(tickets, ticket)
+	}
+	for _, i := range []int{1, 3} {
+		if v := tickets[i].Wait(t.Context()); !errors.Is(v.Err, chain.ErrLowDisk) {
+			t.Errorf("ticket %d: %+v", i, v)
+		}
+	}
+	select {
+	case <-tickets[0].Done():
+		t.Errorf("ticket 0: %+v", tickets[0].Verdict())
+	default:
+	}
+	roomAgain()
+	for _, i := range []int{0, 2, 4} {
+		if v := tickets[i].Wait(t.Context()); v.Outcome != chain.Connected {
+			t.Errorf("ticket %d: %+v", i, v)
+		}
+	}
+	h.wantTip(blocks[4])
+	if low, back := h.log.with("too little disk space"), h.log.with("disk space is back"); len(low) != 2 || len(back) != 2 {
+		t.Errorf("lines %q and %q", low, back)
+	}
+}
+
 // Stopping gives up what is not verified yet and answers everybody.
 func TestStopInTheMiddle(t *testing.T) {
 	b, blocks := grown(111)
