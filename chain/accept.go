@@ -65,6 +65,9 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		if i, err = c.acceptHeader(parent, &b.Header, b.Hash, it.src); err != nil {
 			return c.refuse(it, v, err)
 		}
+		if c.bad(i) { // an operator refused it before the tree knew it
+			return c.refuse(it, v, duplicateInvalid())
+		}
 	} else if !bytes.Equal(b.Header.Seal, c.tree.seal(i)) {
 		// The hash does not cover the seal, so this one has not been checked.
 		return c.refuse(it, v, ruleError("bad-seal", consensus.BlameSender, "the seal is not that of the known header"))
@@ -153,14 +156,16 @@ const missingInput = "bad-txns-inputs-missingorspent"
 // is overwritten (BIP30).
 func (c *conductor) applyCoins(parent past, f *flight) error {
 	p, b, height := c.o.Params, f.step.block, f.step.height
-	overwrites := false
-	if consensus.CheckBIP30(p, parent, b.Hash) {
+	var repeated []consensus.Coin
+	if consensus.RepeatsCoinbase(p, height, b.Hash) {
+		var err error
+		if repeated, err = c.coins.repeated(b.Txs[0]); err != nil {
+			return err
+		}
+	} else if consensus.CheckBIP30(p, parent, b.Hash) {
 		if err := c.checkBIP30(b); err != nil {
 			return err
 		}
-	} else {
-		// Before BIP34 an exempt coinbase may overwrite its twin's coins.
-		overwrites = height < p.BIP34Height
 	}
 	var fees int64
 	sigops := 0
@@ -171,7 +176,7 @@ func (c *conductor) applyCoins(parent past, f *flight) error {
 	all := make([]consensus.Coin, 0, inputs)
 	for n, tx := range b.Txs {
 		msg := tx.MsgTx()
-		var coins []consensus.Coin
+		coins := repeated
 		if n > 0 {
 			for _, in := range msg.TxIn {
 				coin, ok, err := c.coins.get(in.PreviousOutPoint)
@@ -201,7 +206,7 @@ func (c *conductor) applyCoins(parent past, f *flight) error {
 		if sigops += cost; sigops > p.MaxBlockSigOpsCost {
 			return ruleError("bad-blk-sigops", consensus.BlameBlock, fmt.Sprintf("more than %d by transaction %v", p.MaxBlockSigOpsCost, tx.Hash()))
 		}
-		c.coins.applyTx(&f.step, n, coins, height, overwrites && n == 0)
+		c.coins.applyTx(&f.step, n, coins, height)
 	}
 	f.inputs = inputs
 	return consensus.CheckCoinbaseValue(p, height, b.Txs[0].MsgTx(), fees)
@@ -236,7 +241,7 @@ func (c *conductor) known(hash chainhash.Hash) (v Verdict, i uint32, done bool) 
 	v = Verdict{Hash: hash, Height: t.node(i).height}
 	switch b := t.body(i); {
 	case b.flags&flagInvalid != 0:
-		v.Outcome, v.Err = Refused, ruleError("duplicate-invalid", consensus.BlameBlock, "the block was found invalid before")
+		v.Outcome, v.Err = Refused, duplicateInvalid()
 		return v, i, true
 	case b.flags&flagDoomed != 0:
 		v.Outcome, v.Err = Refused, badParent(&t.node(t.node(i).parent).hash)
@@ -246,6 +251,10 @@ func (c *conductor) known(hash chainhash.Hash) (v Verdict, i uint32, done bool) 
 		return v, i, true
 	}
 	return v, i, false
+}
+
+func duplicateInvalid() *consensus.RuleError {
+	return ruleError("duplicate-invalid", consensus.BlameBlock, "the block was found invalid before")
 }
 
 func badParent(parent *chainhash.Hash) *consensus.RuleError {
@@ -294,6 +303,9 @@ func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, 
 		if s, ok := t.strays[hash]; ok {
 			t.setBlock(i, s.place, s.txs)
 			delete(t.strays, hash)
+		}
+		if _, denied := c.denied[hash]; denied {
+			t.condemn(i, flagInvalid, c.tip.get())
 		}
 		c.heads.set(t.bestHeader)
 		c.wake()

@@ -195,7 +195,9 @@ type Chain struct {
 	// reindexes is what reindex was after Open.
 	reindexes bool
 	// gapStarts is what metaReindex says; Open's, then the conductor's.
-	gapStarts            uint8
+	gapStarts uint8
+	// denied are the blocks that an operator invalidated, known or not; guarded by tree.mu.
+	denied               map[chainhash.Hash]struct{}
 	keptBlocks, keptUndo uint32       // first files not pruned; Open's, then the conductor's
 	lowest               atomic.Int32 // see Lowest
 	replayed             atomic.Int64 // see Replay
@@ -398,8 +400,8 @@ func (c *Chain) Flush(ctx context.Context) error {
 
 // Invalidate marks a block, and with it all that builds on it, as an operator's
 // decision: the chain leaves it for the best other branch, even one with less
-// work, and refuses it from now on, over restarts. ErrNotFound if its header is
-// unknown.
+// work, and refuses it from now on, over restarts and a reindex: that is durable when
+// it returns. ErrNotFound if its header is unknown.
 func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 	return c.ask(ctx, func(c *conductor) (answer, err error) {
 		i, ok := c.tree.lookup(&hash)
@@ -416,6 +418,9 @@ func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 		if c.active(i) && c.tree.prunedAbove(c.tip.get(), c.tree.node(i).parent) {
 			return fmt.Errorf("invalidate %v at height %d: it or a block above it %w, so it cannot be taken back", hash, c.tree.node(i).height, ErrPruned), nil
 		}
+		if err := c.deny(hash); err != nil {
+			return fmt.Errorf("invalidate %v: %w", hash, err), nil
+		}
 		c.mark(i, flagInvalid)
 		return nil, nil
 	})
@@ -430,7 +435,11 @@ func (c *Chain) Reconsider(ctx context.Context, hash chainhash.Hash) error {
 		if !ok {
 			return fmt.Errorf("reconsider %v: %w", hash, ErrNotFound), nil
 		}
-		c.absolve(i)
+		root := c.accused(i)
+		if err := c.pardon(root); err != nil {
+			return fmt.Errorf("reconsider %v: %w", hash, err), nil
+		}
+		c.absolve(root)
 		return nil, nil
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -133,15 +134,12 @@ func (c *coinCache) spend(op wire.OutPoint) {
 	c.put(op, coinEntry{state: coinDirty | coinSpent})
 }
 
-// create adds a coin that did not exist. The store has no such coin unless the
-// cache holds its grave or overwrites says so. The caller holds mu.
-func (c *coinCache) create(op wire.OutPoint, coin consensus.Coin, overwrites bool) {
+// create adds a coin. The store has none at op unless the cache has it or its
+// grave. The caller holds mu.
+func (c *coinCache) create(op wire.OutPoint, coin consensus.Coin) {
 	e := coinEntry{value: coin.Value, script: coin.Script, code: coinCode(coin), state: coinDirty | coinFresh}
-	if _, had := c.coins[op]; had || overwrites {
-		e.state = coinDirty
-		if old := c.coins[op]; old.state&coinFresh != 0 {
-			e.state |= coinFresh
-		}
+	if old, had := c.coins[op]; had {
+		e.state = coinDirty | old.state&coinFresh
 	}
 	c.put(op, e)
 }
@@ -153,8 +151,9 @@ func spendable(script []byte) bool {
 }
 
 // applyTx spends and creates the coins of transaction i of s. All its inputs
-// were found by get. Conductor only.
-func (c *coinCache) applyTx(s *step, i int, coins []consensus.Coin, height int32, overwrites bool) {
+// were found by get; coins are theirs, or those that a coinbase takes the place of
+// (see repeated). Conductor only.
+func (c *coinCache) applyTx(s *step, i int, coins []consensus.Coin, height int32) {
 	tx := s.block.Txs[i]
 	msg := tx.MsgTx()
 	op := wire.OutPoint{Hash: *tx.Hash()}
@@ -173,8 +172,35 @@ func (c *coinCache) applyTx(s *step, i int, coins []consensus.Coin, height int32
 		op.Index = uint32(n)
 		// The script is copied, for a decoded transaction's scripts share one
 		// buffer that a single unspent coin would keep alive.
-		c.create(op, consensus.Coin{Value: out.Value, Script: bytes.Clone(out.PkScript), Height: height, Coinbase: i == 0}, overwrites)
+		c.create(op, consensus.Coin{Value: out.Value, Script: bytes.Clone(out.PkScript), Height: height, Coinbase: i == 0})
 	}
+}
+
+// repeated returns what the coinbase of a block that may repeat an older one's id
+// finds in the place of its outputs, one coin for each that is spendable (see nothing),
+// or nil if there is none. It reads them in. Conductor only.
+func (c *coinCache) repeated(tx *btcutil.Tx) (old []consensus.Coin, err error) {
+	op := wire.OutPoint{Hash: *tx.Hash()}
+	found := false
+	for n, out := range tx.MsgTx().TxOut {
+		if !spendable(out.PkScript) {
+			continue
+		}
+		op.Index = uint32(n)
+		coin, ok, err := c.get(op)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			coin = consensus.Coin{}
+		}
+		found = found || ok
+		old = append(old, coin)
+	}
+	if !found {
+		return nil, nil
+	}
+	return old, nil
 }
 
 // undoTx takes back transaction i of s: its outputs vanish, what it spent is
@@ -189,24 +215,33 @@ func (c *coinCache) undoTx(s *step, i int, coins []consensus.Coin) error {
 			continue
 		}
 		op.Index = uint32(n)
-		// A coinbase may be gone: before BIP34 two had a later twin's id.
 		if _, ok, err := c.get(op); err != nil {
 			return err
-		} else if !ok && i > 0 {
+		} else if !ok {
 			return fmt.Errorf("taking back transaction %v: its output %d is not among the coins", tx.Hash(), n)
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	k := 0
 	for n, out := range msg.TxOut {
+		if !spendable(out.PkScript) {
+			continue
+		}
 		op.Index = uint32(n)
-		if e, ok := c.coins[op]; spendable(out.PkScript) && ok && e.state&coinSpent == 0 {
+		if e, ok := c.coins[op]; ok && e.state&coinSpent == 0 {
 			c.spend(op)
+		}
+		if i == 0 && len(coins) > 0 {
+			if !nothing(&coins[k]) {
+				c.create(op, coins[k])
+			}
+			k++
 		}
 	}
 	if i > 0 {
 		for n, in := range msg.TxIn {
-			c.create(in.PreviousOutPoint, coins[n], false)
+			c.create(in.PreviousOutPoint, coins[n])
 		}
 	}
 	return nil
@@ -291,7 +326,7 @@ func (c *coinCache) peek(op wire.OutPoint, first int) (coin consensus.Coin, ok, 
 		if out, made := s.output(op); made {
 			coin, ok, found = out, s.back, true
 			if !s.back {
-				coin = consensus.Coin{}
+				coin, ok = s.overwritten(op)
 			}
 			// A coin made and spent within one block exists neither before nor after it.
 			if _, gone := s.input(op); gone {
@@ -325,6 +360,22 @@ func (s *step) output(op wire.OutPoint) (consensus.Coin, bool) {
 	return consensus.Coin{}, false
 }
 
+// overwritten returns the coin at op, an output of the block, that its coinbase took
+// the place of.
+func (s *step) overwritten(op wire.OutPoint) (consensus.Coin, bool) {
+	old := s.spent[0].Coins
+	if len(old) == 0 || op.Hash != *s.block.Txs[0].Hash() {
+		return consensus.Coin{}, false
+	}
+	k := 0
+	for _, out := range s.block.Txs[0].MsgTx().TxOut[:op.Index] {
+		if spendable(out.PkScript) {
+			k++
+		}
+	}
+	return old[k], !nothing(&old[k])
+}
+
 // input returns the coin at op if the block spends it and got as far.
 func (s *step) input(op wire.OutPoint) (consensus.Coin, bool) {
 	for i := range s.spent {
@@ -355,7 +406,8 @@ func (p parentCoins) Coin(op wire.OutPoint) (consensus.Coin, bool, error) {
 		return in, true, nil
 	}
 	if _, made := s.output(op); made {
-		return consensus.Coin{}, false, nil
+		old, ok := s.overwritten(op)
+		return old, ok, nil
 	}
 	return c.get(op)
 }

@@ -341,7 +341,7 @@ func (c *conductor) connected(f *flight) error {
 	t.mu.RUnlock()
 	undo := b.undo
 	// What an earlier connection wrote still holds: the same block spends the same coins.
-	if undo.Size == 0 && f.inputs > 0 {
+	if undo.Size == 0 && (f.inputs > 0 || len(f.step.spent[0].Coins) > 0) {
 		var err error
 		if undo, err = c.store.AppendUndo(appendUndo(nil, f.step.spent)); err != nil {
 			return fmt.Errorf("storing undo data of block %v at height %d: %w", f.step.block.Hash, f.step.height, err)

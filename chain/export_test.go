@@ -10,7 +10,7 @@ import (
 // AppendUndo and DecodeUndo let the external tests at the codec.
 func AppendUndo(dst []byte, txs []consensus.SpentTx) []byte { return appendUndo(dst, txs) }
 
-func DecodeUndo(raw []byte, want int) ([]consensus.Coin, error) { return decodeUndo(raw, want) }
+func DecodeUndo(raw []byte, want ...int) ([]consensus.Coin, error) { return decodeUndo(raw, want...) }
 
 // Limiter lets the external tests at the limiter of log lines.
 type Limiter struct{ l limiter }

@@ -31,6 +31,9 @@ func (c *Chain) load() error {
 	if err != nil {
 		return err
 	}
+	if err := c.loadDenied(); err != nil {
+		return err
+	}
 	if !ok {
 		return c.create()
 	}
@@ -61,6 +64,11 @@ func (c *Chain) load() error {
 		return fmt.Errorf("blocks below the tip %v at height %d are missing", tip.Hash, tip.Height)
 	}
 	t.reconsider(at)
+	for hash := range c.denied { // noted, and then the commit did not come
+		if i, ok := t.find(&hash); ok && t.body(i).flags&flagInvalid == 0 {
+			t.condemn(i, flagInvalid, at)
+		}
+	}
 	c.tip, c.heads = newNotice(at), newNotice(t.bestHeader)
 	c.lowest.Store(t.lowest(at))
 	return nil

@@ -147,20 +147,24 @@ func (c *conductor) mark(i uint32, flag uint8) {
 	c.armFlush()
 }
 
-// absolve takes marks back from i, from its ancestors, and from all that builds
-// on the oldest of those.
-func (c *conductor) absolve(i uint32) {
+// accused returns the oldest ancestor of i that has a mark, or i if none has.
+func (c *conductor) accused(i uint32) (root uint32) {
 	t := c.tree
-	t.mu.Lock()
-	root := noNode
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	root = i
 	for up := i; up != noNode; up = t.node(up).parent {
 		if t.body(up).flags&(flagBad|flagDeferred) != 0 {
 			root = up
 		}
 	}
-	if root == noNode {
-		root = i
-	}
+	return root
+}
+
+// absolve takes marks back from root and from all that builds on it.
+func (c *conductor) absolve(root uint32) {
+	t := c.tree
+	t.mu.Lock()
 	for j := root; j < t.n; j++ {
 		if b := t.body(j); b.flags&(flagBad|flagDeferred) != 0 && t.descends(j, root) {
 			b.flags &^= flagBad | flagDeferred
@@ -258,7 +262,7 @@ func (c *conductor) disconnect() error {
 		return fail(err)
 	}
 	s := &step{block: b, height: nd.height, back: true}
-	if s.spent, err = c.readUndo(b, at.undo); err != nil {
+	if s.spent, err = c.readUndo(b, nd.height, at.undo); err != nil {
 		return fail(err)
 	}
 	// A block that was never published needs no step back: the one forward goes.
@@ -283,28 +287,30 @@ func (c *conductor) disconnect() error {
 }
 
 // readUndo returns what each transaction of a connected block spent.
-func (c *conductor) readUndo(b *consensus.Block, p store.Pos) ([]consensus.SpentTx, error) {
+func (c *conductor) readUndo(b *consensus.Block, height int32, p store.Pos) ([]consensus.SpentTx, error) {
 	inputs := 0
 	for _, tx := range b.Txs[1:] {
 		inputs += len(tx.MsgTx().TxIn)
 	}
 	var coins []consensus.Coin
-	if inputs > 0 { // a block that spends nothing has no record
+	if inputs > 0 || p.Size > 0 { // a block that spends nothing has no record
 		raw, err := c.store.ReadUndo(p)
 		if err != nil {
 			return nil, err
 		}
-		if coins, err = decodeUndo(raw, inputs); err != nil {
+		if coins, err = decodeUndo(raw, undoCounts(c.o.Params, b, height, inputs)...); err != nil {
 			return nil, err
 		}
 	}
 	spent := make([]consensus.SpentTx, len(b.Txs))
 	for n, tx := range b.Txs {
 		spent[n].Tx = tx.MsgTx()
+		k := len(coins) - inputs // what the coinbase took the place of
 		if n > 0 {
-			k := len(spent[n].Tx.TxIn)
-			spent[n].Coins, coins = coins[:k:k], coins[k:]
+			k = len(spent[n].Tx.TxIn)
+			inputs -= k
 		}
+		spent[n].Coins, coins = coins[:k:k], coins[k:]
 	}
 	return spent, nil
 }

@@ -110,6 +110,7 @@ type blockFacts struct {
 	paid     int64 // outputs of the other transactions
 	spent    int64 // from the undo record
 	coins    int32 // spendable outputs less inputs
+	repeats  int32 // spendable outputs of a coinbase that may repeat an older one; else 0
 	ok       bool
 }
 
@@ -258,6 +259,8 @@ func (v *verifier) block(i uint32, at store.Pos, raw []byte) error {
 		if n > 0 {
 			f.inputs += len(msg.TxIn)
 			f.coins -= int32(len(msg.TxIn))
+		} else if consensus.RepeatsCoinbase(p, nd.height, b.Hash) {
+			f.repeats = int32(spendables(msg))
 		}
 	}
 	return nil
@@ -331,13 +334,20 @@ func (v *verifier) undo(ctx context.Context) error {
 		if !f.ok {
 			return nil // its block is damaged or pruned
 		}
-		coins, err := decodeUndo(raw, f.inputs)
+		coins, err := decodeUndo(raw, f.inputs, f.inputs+int(f.repeats))
 		if err != nil {
 			v.faultf(undoFile(p), start(p), "undo data of %s: %v", v.name(i), err)
 			return nil
 		}
-		for _, coin := range coins {
+		repeated := coins[:len(coins)-f.inputs]
+		for _, coin := range coins[len(repeated):] {
 			f.spent += coin.Value
+		}
+		for k := range repeated {
+			if !nothing(&repeated[k]) { // an older coinbase's, which is lost for ever
+				f.made -= repeated[k].Value
+				f.coins--
+			}
 		}
 		return nil
 	}, v.damaged(ctx))
@@ -390,15 +400,6 @@ func (v *verifier) coins(ctx context.Context) error {
 		}
 		claimed += f.made - f.spent
 		coins += int64(f.coins)
-		if nd.height < p.BIP34Height && !consensus.CheckBIP30(p, past{t, nd.parent}, nd.hash) {
-			// Its coinbase took the place of an older twin's, whose coins are lost.
-			twins, value, err := v.coinbaseCoins(i)
-			if err != nil {
-				return v.take(err)
-			}
-			claimed -= value
-			coins -= twins
-		}
 	}
 	if v.gaps {
 		return nil
@@ -408,21 +409,6 @@ func (v *verifier) coins(ctx context.Context) error {
 		v.faultf("index", -1, "%d coins are worth %d satoshi, the blocks leave %d worth %d", v.r.Coins, v.r.Supply, coins, claimed)
 	}
 	return nil
-}
-
-// coinbaseCoins counts the spendable outputs of the coinbase of i.
-func (v *verifier) coinbaseCoins(i uint32) (n, value int64, err error) {
-	b, err := v.read(i)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, out := range b.Txs[0].MsgTx().TxOut {
-		if spendable(out.PkScript) {
-			n++
-			value += out.Value
-		}
-	}
-	return n, value, nil
 }
 
 func (v *verifier) read(i uint32) (*consensus.Block, error) {
@@ -482,7 +468,7 @@ func (v *verifier) takeBack(con *conductor, i uint32) error {
 	}
 	height := t.node(i).height
 	at := t.body(i).undo
-	spent, err := con.readUndo(b, at)
+	spent, err := con.readUndo(b, height, at)
 	if errors.Is(err, errUndo) {
 		v.faultf(undoFile(at), start(at), "undo data of %s: %v", v.name(i), err)
 		return errFaulty
@@ -502,7 +488,7 @@ func (v *verifier) takeBack(con *conductor, i uint32) error {
 			if err != nil {
 				return v.take(err)
 			}
-			if twin := n == 0 && height < v.c.o.Params.BIP34Height; ok && !sameCoin(got, want) && !twin || !ok && !twin {
+			if !ok || !sameCoin(got, want) {
 				v.faultf("index", -1, "coin %v, which %s makes, is %s", op, v.name(i), coinText(got, ok))
 				return errFaulty
 			}

@@ -56,6 +56,9 @@ type Params struct {
 	// ScriptFlagExceptions are blocks that are checked with the given flags
 	// (mainnet's BIP16 and taproot exceptions), by hash.
 	ScriptFlagExceptions map[chainhash.Hash]uint32
+	// BIP30Repeats maps heights to the block there whose coinbase may repeat the id of
+	// one that is unspent (mainnet's two).
+	BIP30Repeats map[int32]chainhash.Hash
 	// Checkpoints maps heights to the only hash allowed there.
 	Checkpoints map[int32]chainhash.Hash
 
@@ -118,6 +121,10 @@ func Bitcoin() *Params {
 		// Height 692,261 spends a v1 witness output against taproot.
 		mustHash("0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad"): uint32(
 			txscript.ScriptBip16 | txscript.ScriptVerifyWitness),
+	}
+	p.BIP30Repeats = map[int32]chainhash.Hash{
+		91_842: mustHash("00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec"),
+		91_880: mustHash("00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721"),
 	}
 	p.Checkpoints = map[int32]chainhash.Hash{
 		11_111:  mustHash("0000000069e244f73d78e8fd29ba2fd2ed618bd6fa2ee92559f542fdb26e7c1d"),

@@ -231,17 +231,18 @@ func CheckBIP30(p *Params, past Past, hash chainhash.Hash) bool {
 		return false
 	}
 	height := past.Height() + 1
-	if repeats, ok := bip30Repeats[height]; ok && repeats == hash.String() {
+	if RepeatsCoinbase(p, height, hash) {
 		return false
 	}
 	_, known := p.Checkpoints[p.BIP34Height]
 	return !known || height <= p.BIP34Height || height >= bip34ImpliesBIP30Limit
 }
 
-// bip30Repeats are mainnet's two blocks that repeat a coinbase that was unspent.
-var bip30Repeats = map[int32]string{
-	91_842: "00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec",
-	91_880: "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721",
+// RepeatsCoinbase says whether the block at this height and hash is one of the few
+// whose coinbase may repeat the id of an unspent one, and so destroys its coins.
+func RepeatsCoinbase(p *Params, height int32, hash chainhash.Hash) bool {
+	repeats, ok := p.BIP30Repeats[height]
+	return ok && repeats == hash
 }
 
 // CoinbaseData returns the text that a block carries: the first OP_RETURN output

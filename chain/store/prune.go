@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -74,11 +73,7 @@ func (r *repair) startOver() string {
 	var b strings.Builder
 	b.WriteString("rm -r")
 	for _, name := range []string{blocksName, undoName, indexName, prunedMark} {
-		path := r.fs.PathJoin(r.home, name)
-		if strings.ContainsAny(path, " \t\n\"'\\$&;()<>|*?[]`") {
-			path = strconv.Quote(path)
-		}
-		b.WriteString(" " + path)
+		b.WriteString(" " + quoted(r.fs.PathJoin(r.home, name)))
 	}
 	return b.String()
 }
