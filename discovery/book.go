@@ -24,11 +24,12 @@ const (
 	SourceAdded      Source = "added"      // AddPeer
 	SourceDNS        Source = "dns"        // Options.DNSSeeds
 	SourceDHT        Source = "dht"        // rendezvous and lookups
+	SourcePeers      Source = "peers"      // other peers, by peer exchange
 	SourceInbound    Source = "inbound"    // it dialled us
 )
 
 var allSources = []Source{
-	SourceAnchor, SourceBook, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded, SourceDNS, SourceDHT, SourceInbound,
+	SourceAnchor, SourceBook, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded, SourceDNS, SourceDHT, SourcePeers, SourceInbound,
 }
 
 // Limits of the address book.
@@ -55,7 +56,10 @@ type entry struct {
 	slot    slot      // its place in the book's tables
 
 	// Of this run only.
-	loaded     bool // read from the saved book
+	record     []byte    // signed by the peer; nil: none, it is not told to others
+	seen       time.Time // last connected, either way
+	asked      time.Time // last asked whom it knows
+	loaded     bool      // read from the saved book
 	anchor     bool
 	static     bool // of bootstrap, persistent or AddPeer: dialled first, never evicted
 	persistent bool // redialled for ever, beyond the target too

@@ -3,7 +3,8 @@
 //
 // Its sources are raced, never asked in turn: the last good outbound peers
 // (anchors) and the address book of earlier runs, bootstrap and persistent peers,
-// DNS seeds, and a rendezvous in a Kademlia DHT of the network's own. No source is
+// DNS seeds, a rendezvous in a Kademlia DHT of the network's own, and what connected peers tell of others (peer
+// exchange). No source is
 // needed if another one answers, and none that is silent holds up the others. It
 // retries for ever, with pauses that grow and are never in step, and says why
 // there are no peers when there are none.
@@ -41,6 +42,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/record"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -73,8 +75,9 @@ type Options struct {
 	// close it after Run has returned.
 	Host host.Host
 
-	// Namespace is the network's: /dunlin/<chain id>. Required. It prefixes the DHT's
-	// protocol (<Namespace>/kad/1.0.0); the rendezvous is <Namespace>/full.
+	// Namespace is the network's: /dunlin/<chain id>. Required. It prefixes the protocols of
+	// the DHT (<Namespace>/kad/1.0.0) and of peer exchange (<Namespace>/peers/1); the rendezvous is
+	// <Namespace>/full.
 	Namespace string
 
 	// Bootstrap are addresses with a peer id, or /dnsaddr/<host>, with which to enter
@@ -201,6 +204,7 @@ type Discovery struct {
 	log      *slog.Logger
 	key      cid.Cid
 	kad      protocol.ID
+	peersID  protocol.ID
 	lookup   lookuper
 	running  atomic.Bool
 	wake     chan struct{} // to the dial loop: something has changed
@@ -225,6 +229,7 @@ type Discovery struct {
 	turn      int      // of the dialler's rotation
 	mention   []string // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
+	px        peerExchange
 }
 
 // New checks the options, every fault at once, and reads what earlier runs have
@@ -240,10 +245,11 @@ func New(opts Options) (*Discovery, error) {
 	}
 	d := &Discovery{
 		opts: opts, host: opts.Host, log: opts.Logger, key: key,
-		kad:    protocol.ID(opts.Namespace + "/kad/1.0.0"),
+		kad: protocol.ID(opts.Namespace + "/kad/1.0.0"), peersID: protocol.ID(opts.Namespace + "/peers/1"),
 		lookup: systemResolver{net.DefaultResolver},
 		wake:   make(chan struct{}, 1), wakeName: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 		avoid: map[peer.ID]avoidance{}, added: map[peer.ID]addedPeer{},
+		px:    peerExchange{askers: map[peer.ID]*tokens{}, toAsk: make(chan peer.ID, maxToAsk)},
 		yield: map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
 	}
 	if len(opts.DNSServers) > 0 {
@@ -312,6 +318,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 	wg.Go(func() { d.nameLoop(ctx) })
 	wg.Go(func() { d.advertiseLoop(ctx, kad) })
 	wg.Go(func() { d.findLoop(ctx, kad) })
+	wg.Go(func() { d.exchangeLoop(ctx) })
 	wg.Go(func() { d.saveLoop(ctx) })
 	wg.Go(func() { d.statusLoop(ctx) })
 	wg.Go(func() { d.feelerLoop(ctx) })
@@ -358,7 +365,7 @@ func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription)
 	defer events.Close()                         // at once: a subscriber that does not read holds up the host
 	for _, c := range d.host.Network().Conns() { // those from before Run
 		if ok, err := d.host.Peerstore().SupportsProtocols(c.RemotePeer(), d.kad); err == nil && len(ok) > 0 {
-			d.identified(c, d.host.Peerstore().Addrs(c.RemotePeer()), true)
+			d.identified(c, d.host.Peerstore().Addrs(c.RemotePeer()), nil, true)
 		}
 	}
 	for {
@@ -370,7 +377,7 @@ func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription)
 				return
 			}
 			if evt, ok := e.(event.EvtPeerIdentificationCompleted); ok && slices.Contains(evt.Protocols, d.kad) {
-				d.identified(evt.Conn, evt.ListenAddrs, true)
+				d.identified(evt.Conn, evt.ListenAddrs, evt.SignedPeerRecord, true)
 			}
 		}
 	}
@@ -378,7 +385,7 @@ func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription)
 
 // identified notes a peer that speaks our DHT protocol, which names our chain, or that
 // the caller vouches for. With count, the connection goes into the yields.
-func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, count bool) {
+func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, signed *record.Envelope, count bool) {
 	remote := c.RemoteMultiaddr()
 	outbound := c.Stat().Direction == network.DirOutbound
 	if outbound {
@@ -407,6 +414,12 @@ func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, count bool
 		return
 	}
 	d.bookDirty = true
+	if outbound && now.Sub(e.asked) >= askPeersEvery {
+		e.asked = now
+		d.askPeersSoon(e.id)
+	}
+	e.seen = now
+	d.keepRecordLocked(e, signed)
 	if !known {
 		d.yield[src].Found++
 	}
@@ -593,11 +606,11 @@ func (d *Discovery) Good(id peer.ID) {
 	}
 	for _, c := range conns {
 		if c.Stat().Direction == network.DirOutbound {
-			d.identified(c, listen, false)
+			d.identified(c, listen, nil, false)
 			return
 		}
 	}
-	d.identified(conns[0], listen, false)
+	d.identified(conns[0], listen, nil, false)
 }
 
 // Avoid keeps a peer from being dialled, by the DHT too, for the given time; the

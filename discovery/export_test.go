@@ -194,3 +194,27 @@ func (d *Discovery) StoredProviders() int {
 	defer d.providers.mu.Unlock()
 	return len(d.providers.keys[d.providers.own])
 }
+
+// Limits and codec of peer exchange.
+const (
+	MaxRecords     = maxRecords
+	MaxRecordBytes = maxRecordBytes
+	AskBurst       = askBurst
+	MaxAskers      = maxAskers
+)
+
+var (
+	OpenRecord    = openRecord
+	EncodeRecords = encodeRecords
+	DecodeRecords = decodeRecords
+	DecodeAsk     = decodeAsk
+	ReadMessage   = readMessage
+)
+
+// MayAsk reports whether a question of the peer is within its limits.
+func (d *Discovery) MayAsk(id peer.ID, now time.Time) bool { return d.mayAsk(id, now) }
+
+// Tell returns the records that a peer would be told.
+func (d *Discovery) Tell(now time.Time, to peer.ID, limit int) [][]byte {
+	return d.tell(now, to, limit)
+}

@@ -56,6 +56,8 @@ type Stats struct {
 	Sources      map[Source]Yield
 	Failures     map[string]uint64 // failed dials by reason, a fixed small set
 	Advert       Advert
+	AsksRefused  uint64 // questions of peer exchange over the limit
+	BadRecords   uint64 // signed records of peer exchange that did not verify
 }
 
 // Stats returns a snapshot, which is the caller's.
@@ -67,6 +69,7 @@ func (d *Discovery) Stats() Stats {
 		Peers: len(l.peers), Outbound: l.outbound, Inbound: l.inbound, MaxOutbound: d.opts.MaxOutbound,
 		Book: len(d.book.byID), Added: len(d.added), Avoided: len(d.avoid), Feelers: d.feelers,
 		Private: maps.Clone(d.hidden.total()), Sources: map[Source]Yield{}, Failures: maps.Clone(d.failures), Advert: d.advert,
+		AsksRefused: d.px.refused, BadRecords: d.px.bad,
 	}
 	if d.table != nil {
 		s.RoutingTable = d.table()

@@ -1,0 +1,434 @@
+package discovery
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Limits of peer exchange, <Namespace>/peers/1.
+const (
+	// A reply has at most so many records of so many bytes: less than one full page of
+	// Bitcoin's addr message, enough to fill MaxOutbound several times over.
+	maxRecords     = 64
+	maxRecordBytes = 1024
+	maxReplyBytes  = maxRecords * (maxRecordBytes + 4)
+	maxAskBytes    = 64
+
+	// A peer may ask twice at once and then every half minute; all peers together so
+	// often a second.
+	askEvery    = 30 * time.Second
+	askBurst    = 2
+	askAllEvery = 20 * time.Millisecond
+	askAllBurst = 100
+	maxAskers   = 4096
+
+	// Everyone is shown the same sample for so long: asking again and again, under
+	// whatever names, shows no more of whom we know.
+	sampleFor = 10 * time.Minute
+	// A peer is told to others until so long after it was last seen.
+	tellFor = 3 * time.Hour
+
+	// We ask each peer that we dialled once, and then one of them so often.
+	askPeersEvery = 15 * time.Minute
+	askTimeout    = 10 * time.Second
+	maxAsks       = 4 // at once
+	maxToAsk      = 64
+)
+
+// tokens is a token bucket: burst tokens at most, a new one each every.
+type tokens struct {
+	left float64
+	at   time.Time
+}
+
+// take takes a token if there is one.
+func (t *tokens) take(now time.Time, every time.Duration, burst int) bool {
+	if t.at.IsZero() {
+		t.left = float64(burst)
+	} else {
+		t.left = min(float64(burst), t.left+float64(now.Sub(t.at))/float64(every))
+	}
+	t.at = now
+	if t.left < 1 {
+		return false
+	}
+	t.left--
+	return true
+}
+
+// peerExchange is the state of <Namespace>/peers/1; Discovery's lock guards it.
+type peerExchange struct {
+	askers    map[peer.ID]*tokens
+	all       tokens
+	sample    [][]byte
+	sampledAt time.Time
+	sampledOf int // peers that could be told then
+	toAsk     chan peer.ID
+
+	refused uint64 // questions over the limit
+	bad     uint64 // records that did not verify
+}
+
+// askPeersSoon queues a peer to be asked whom it knows.
+func (d *Discovery) askPeersSoon(id peer.ID) {
+	select {
+	case d.px.toAsk <- id:
+	default:
+	}
+}
+
+// exchangeLoop answers and asks until ctx ends.
+func (d *Discovery) exchangeLoop(ctx context.Context) {
+	var work sync.WaitGroup
+	defer work.Wait()
+	var serving sync.Mutex // held while it is decided whether a handler may start
+	closed := false
+	d.host.SetStreamHandler(d.peersID, func(s network.Stream) {
+		serving.Lock()
+		if closed {
+			serving.Unlock()
+			_ = s.Reset()
+			return
+		}
+		work.Add(1)
+		serving.Unlock()
+		defer work.Done()
+		stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+		defer stop()
+		d.answerPeers(s)
+	})
+	defer func() {
+		d.host.RemoveStreamHandler(d.peersID)
+		serving.Lock()
+		closed = true
+		serving.Unlock()
+	}()
+
+	slots := make(chan struct{}, maxAsks)
+	ask := func(id peer.ID) bool {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+		work.Go(func() {
+			defer func() { <-slots }()
+			if err := d.askPeers(ctx, id); err != nil && ctx.Err() == nil {
+				d.log.Debug("peer exchange failed", slog.String("peer", id.String()), slog.String("reason", cause(err)))
+			}
+		})
+		return true
+	}
+	ticker := time.NewTicker(askPeersEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case id := <-d.px.toAsk:
+			if !ask(id) {
+				return
+			}
+		case <-ticker.C:
+			if id, ok := d.someOutbound(); ok && !ask(id) {
+				return
+			}
+		}
+	}
+}
+
+// someOutbound picks a connected peer that we dialled.
+func (d *Discovery) someOutbound() (peer.ID, bool) {
+	var out []peer.ID
+	for id, dialled := range d.links().peers {
+		if dialled {
+			out = append(out, id)
+		}
+	}
+	if len(out) == 0 {
+		return "", false
+	}
+	return out[rand.IntN(len(out))], true
+}
+
+// askPeers asks one peer whom it knows and learns what it says.
+func (d *Discovery) askPeers(ctx context.Context, id peer.ID) error {
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "peer exchange"), askTimeout)
+	defer cancel()
+	s, err := d.host.NewStream(ctx, id, d.peersID)
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
+	deadline, _ := ctx.Deadline()
+	if err := s.SetDeadline(deadline); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	ask := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), maxRecords)
+	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(ask))), ask...)); err != nil {
+		return err
+	}
+	if err := s.CloseWrite(); err != nil {
+		return err
+	}
+	reply, err := readMessage(s, maxReplyBytes)
+	if err != nil {
+		return err
+	}
+	records, err := decodeRecords(reply)
+	if err != nil {
+		return err
+	}
+	d.learnRecords(s.Conn(), records)
+	return nil
+}
+
+// learnRecords notes the peers of a reply. Each record is signed by the peer that it is of, so a
+// teller can choose whom to name, but not send us to addresses that are not theirs.
+func (d *Discovery) learnRecords(from network.Conn, records [][]byte) {
+	told := groupOf(from.RemoteMultiaddr())
+	if d.opts.Private {
+		told = ""
+	}
+	fresh, bad := 0, uint64(0)
+	for _, b := range records {
+		ai, err := openRecord(b)
+		if err != nil {
+			bad++
+			continue
+		}
+		if d.learn(ai, SourcePeers, told) {
+			fresh++
+		}
+	}
+	if bad > 0 {
+		d.mu.Lock()
+		d.px.bad += bad
+		d.mu.Unlock()
+	}
+	if fresh > 0 {
+		d.poke()
+	}
+}
+
+// openRecord verifies a signed peer record (libp2p RFC 0003).
+func openRecord(b []byte) (peer.AddrInfo, error) {
+	env, rec, err := record.ConsumeEnvelope(b, peer.PeerRecordEnvelopeDomain)
+	if err != nil {
+		return peer.AddrInfo{}, err
+	}
+	p, ok := rec.(*peer.PeerRecord)
+	if !ok {
+		return peer.AddrInfo{}, errors.New("not a peer record")
+	}
+	if !p.PeerID.MatchesPublicKey(env.PublicKey) {
+		return peer.AddrInfo{}, errors.New("signed by another peer")
+	}
+	if len(p.Addrs) == 0 {
+		return peer.AddrInfo{}, errors.New("no address")
+	}
+	return peer.AddrInfo{ID: p.PeerID, Addrs: p.Addrs}, nil
+}
+
+// answerPeers serves one question.
+func (d *Discovery) answerPeers(s network.Stream) {
+	now := time.Now()
+	if !d.mayAsk(s.Conn().RemotePeer(), now) || s.SetDeadline(now.Add(askTimeout)) != nil {
+		_ = s.Reset()
+		return
+	}
+	ask, err := readMessage(s, maxAskBytes)
+	if err != nil {
+		_ = s.Reset()
+		return
+	}
+	limit, err := decodeAsk(ask)
+	if err != nil {
+		_ = s.Reset()
+		return
+	}
+	reply := encodeRecords(d.tell(now, s.Conn().RemotePeer(), limit))
+	if _, err := s.Write(reply); err != nil {
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
+}
+
+// mayAsk reports whether a question of the peer is within its limits.
+func (d *Discovery) mayAsk(id peer.ID, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := &d.px
+	t := x.askers[id]
+	if t == nil {
+		if len(x.askers) >= maxAskers {
+			for p, old := range x.askers { // those who may ask anyhow need no memory
+				if now.Sub(old.at) >= askBurst*askEvery {
+					delete(x.askers, p)
+				}
+			}
+		}
+		if len(x.askers) >= maxAskers {
+			x.refused++
+			return false
+		}
+		t = &tokens{}
+		x.askers[id] = t
+	}
+	if !t.take(now, askEvery, askBurst) || !x.all.take(now, askAllEvery, askAllBurst) {
+		x.refused++
+		return false
+	}
+	return true
+}
+
+// tell returns at most limit signed records of peers of our network, never that of the
+// one who asks.
+func (d *Discovery) tell(now time.Time, to peer.ID, limit int) [][]byte {
+	connected := d.links().peers
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := &d.px
+	var known []*entry
+	for _, e := range d.book.byID {
+		_, here := connected[e.id]
+		if e.record != nil && !d.avoidedLocked(e.id, now) && (here || now.Sub(e.seen) < tellFor) {
+			known = append(known, e)
+		}
+	}
+	// Of few, all are told, so there is nothing to hide; and in a network that is just starting the
+	// first sample would be of one or two.
+	few := len(known) <= maxRecords/4 && len(known) != x.sampledOf
+	if x.sampledAt.IsZero() || now.Sub(x.sampledAt) >= sampleFor || few || len(known) > 2*x.sampledOf {
+		x.sampledAt, x.sampledOf, x.sample = now, len(known), nil
+		rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
+		// A quarter of those whom we know, as Bitcoin Core, but of few all.
+		n := min(max(len(known)/4, maxRecords/4), maxRecords, len(known))
+		for _, e := range known[:n] {
+			x.sample = append(x.sample, e.record)
+		}
+	}
+	out := make([][]byte, 0, min(limit, len(x.sample)))
+	for _, r := range x.sample {
+		if e := d.book.byID[to]; len(out) < limit && (e == nil || !slices.Equal(e.record, r)) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// keepRecordLocked keeps the signed record that a peer sent by identify (which alone has it:
+// libp2p does not put it into the peerstore), to be told to others. The caller holds mu.
+func (d *Discovery) keepRecordLocked(e *entry, env *record.Envelope) {
+	if env == nil {
+		return
+	}
+	b, err := env.Marshal()
+	if err != nil || len(b) > maxRecordBytes {
+		return
+	}
+	ai, err := openRecord(b)
+	if err != nil || ai.ID != e.id {
+		return
+	}
+	if keep, _ := usable(ai.Addrs, d.opts.Private); len(keep) > 0 {
+		e.record = b
+	}
+}
+
+// readMessage reads one message with its length before it, and allocates for no more
+// than limit bytes.
+func readMessage(r io.Reader, limit int) ([]byte, error) {
+	br := bufio.NewReaderSize(r, 512)
+	n, err := binary.ReadUvarint(br)
+	if err != nil {
+		return nil, err
+	}
+	if n > uint64(limit) {
+		return nil, fmt.Errorf("a message of %d bytes, the limit is %d", n, limit)
+	}
+	b := make([]byte, n)
+	_, err = io.ReadFull(br, b)
+	return b, err
+}
+
+// decodeAsk returns how many records a peer wants.
+func decodeAsk(b []byte) (int, error) {
+	limit := maxRecords
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		b = b[n:]
+		if num == 1 && typ == protowire.VarintType {
+			v, n := protowire.ConsumeVarint(b)
+			if n < 0 {
+				return 0, protowire.ParseError(n)
+			}
+			b = b[n:]
+			limit = int(min(v, maxRecords)) //nolint:gosec // at most maxRecords
+			continue
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		b = b[n:]
+	}
+	return limit, nil
+}
+
+// encodeRecords makes a reply, with its length before it.
+func encodeRecords(records [][]byte) []byte {
+	var body []byte
+	for _, r := range records {
+		body = protowire.AppendBytes(protowire.AppendTag(body, 1, protowire.BytesType), r)
+	}
+	return append(binary.AppendUvarint(nil, uint64(len(body))), body...)
+}
+
+// decodeRecords returns the records of a reply. Too many of them, or too long ones, are a
+// fault.
+func decodeRecords(b []byte) (records [][]byte, err error) {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		b = b[n:]
+		if num == 1 && typ == protowire.BytesType {
+			v, n := protowire.ConsumeBytes(b)
+			if n < 0 {
+				return nil, protowire.ParseError(n)
+			}
+			if len(v) > maxRecordBytes || len(records) >= maxRecords {
+				return nil, fmt.Errorf("more than %d records, or one of more than %d bytes", maxRecords, maxRecordBytes)
+			}
+			records = append(records, v)
+			b = b[n:]
+			continue
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		b = b[n:]
+	}
+	return records, nil
+}
