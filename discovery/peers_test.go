@@ -145,7 +145,7 @@ func TestPeersAreLearntByExchange(t *testing.T) {
 		_, _ = s.Write(discovery.EncodeRecords([][]byte{
 			good, good[:len(good)-1], // cut
 			signed(t, other, key, "/ip4/127.0.0.1/tcp/2"), // not its own
-			signed(t, id, key),                            // no address
+			signed(t, id, key), // no address
 			signed(t, hub.ID(), hub.Peerstore().PrivKey(hub.ID()), "/ip4/0.0.0.0/tcp/2"),
 			[]byte("garbage"),
 		}))
