@@ -209,7 +209,24 @@ func (c *conductor) applyCoins(parent past, f *flight) error {
 		c.coins.applyTx(&f.step, n, coins, height)
 	}
 	f.inputs = inputs
-	return consensus.CheckCoinbaseValue(p, height, b.Txs[0].MsgTx(), fees)
+	if err := consensus.CheckCoinbaseValue(p, height, b.Txs[0].MsgTx(), fees); err != nil {
+		return err
+	}
+	return c.balance(&f.step)
+}
+
+// balance checks, in another way than the rules above, that no money came from
+// nowhere: the coins are worth more by what the block made and less by what it
+// spent, and the difference is at most its subsidy. An output that is spent twice,
+// say, leaves the coins once. What does not balance is our own fault, and it is
+// better to stop than to commit it.
+func (c *conductor) balance(s *step) error {
+	change, gain, most := c.coins.worth-s.worth, s.gain(), c.o.Params.Subsidy(s.height)
+	if change != gain || gain > most {
+		return fmt.Errorf("block %v at height %d changes the coins by %d satoshi: it should be %d, at most %d",
+			s.block.Hash, s.height, change, gain, most)
+	}
+	return nil
 }
 
 // checkBIP30 looks for the outputs of b among the coins, before b changes them.

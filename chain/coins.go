@@ -62,6 +62,10 @@ type coinCache struct {
 	dirty      []wire.OutPoint
 	bytes      int64 // of all entries and the dirty list
 	dirtyBytes int64 // of what the next commit writes, about
+
+	// worth is what all coins are worth, in satoshi, less what they were worth
+	// when the cache was made. Conductor only; see conductor.balance.
+	worth int64
 }
 
 // A step is a block between the published tip and the coins: applied, or taken
@@ -72,7 +76,25 @@ type step struct {
 	// transaction has been applied.
 	spent  []consensus.SpentTx
 	height int32
-	back   bool // the block was disconnected
+	back   bool  // the block was disconnected
+	worth  int64 // of the coins before this step
+}
+
+// gain is by how much a block that is wholly applied changed what the coins are
+// worth, in satoshi: the outputs it made, less those nobody can spend, less what it
+// spent or took the place of. That is the subsidy it claimed less what it burnt.
+func (s *step) gain() (satoshi int64) {
+	for i := range s.spent {
+		for _, out := range s.spent[i].Tx.TxOut {
+			if spendable(out.PkScript) {
+				satoshi += out.Value
+			}
+		}
+		for k := range s.spent[i].Coins {
+			satoshi -= s.spent[i].Coins[k].Value
+		}
+	}
+	return satoshi
 }
 
 func newCoinCache(s coinStore) *coinCache {
@@ -125,6 +147,7 @@ func (c *coinCache) put(op wire.OutPoint, e coinEntry) {
 // spend removes a coin that get has just found. The caller holds mu.
 func (c *coinCache) spend(op wire.OutPoint) {
 	e := c.coins[op]
+	c.worth -= e.value
 	if e.state&coinFresh != 0 {
 		c.bytes -= coinBytes + int64(len(e.script))
 		c.dirtyBytes -= coinBytes + int64(len(e.script))
@@ -138,9 +161,11 @@ func (c *coinCache) spend(op wire.OutPoint) {
 // grave. The caller holds mu.
 func (c *coinCache) create(op wire.OutPoint, coin consensus.Coin) {
 	e := coinEntry{value: coin.Value, script: coin.Script, code: coinCode(coin), state: coinDirty | coinFresh}
-	if old, had := c.coins[op]; had {
+	old, had := c.coins[op]
+	if had {
 		e.state = coinDirty | old.state&coinFresh
 	}
+	c.worth += e.value - old.value
 	c.put(op, e)
 }
 
@@ -249,6 +274,7 @@ func (c *coinCache) undoTx(s *step, i int, coins []consensus.Coin) error {
 
 // push adds a step at the newest end. Conductor only.
 func (c *coinCache) push(s *step) {
+	s.worth = c.worth
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.steps = append(c.steps, s)

@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
+	"dunlin/chain/chaintest"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pow"
@@ -32,6 +33,8 @@ type home struct {
 	o    chain.Options
 	stop func() error
 	log  *lines
+	// broken says that the test leaves the home in a state that no audit passes.
+	broken bool
 }
 
 // lines collects log lines.
@@ -62,7 +65,8 @@ next:
 	return found
 }
 
-// open opens a chain; change may change the options.
+// open opens a chain; change may change the options. When the test is over its
+// coins are counted.
 func open(t testing.TB, change func(*chain.Options)) *home {
 	t.Helper()
 	h := &home{t: t, log: &lines{}}
@@ -80,7 +84,12 @@ func open(t testing.TB, change func(*chain.Options)) *home {
 		h.o.Engine = pow.New(h.o.Params)
 	}
 	h.start()
-	t.Cleanup(func() { h.close() })
+	t.Cleanup(func() {
+		h.close()
+		if !h.broken {
+			chaintest.Audit(t, h.o)
+		}
+	})
 	return h
 }
 

@@ -236,6 +236,14 @@ func (c *conductor) takeBack(s *step) error {
 		}
 	}
 	c.coins.pop(s)
+	return c.balanceBack(s, s.worth)
+}
+
+// balanceBack checks what the coins are worth after a block was taken back.
+func (c *conductor) balanceBack(s *step, want int64) error {
+	if c.coins.worth != want {
+		return fmt.Errorf("taking back block %v at height %d leaves the coins %d satoshi off", s.block.Hash, s.height, c.coins.worth-want)
+	}
 	return nil
 }
 
@@ -273,10 +281,14 @@ func (c *conductor) disconnect() error {
 			c.coins.lose()
 		}
 	}
+	worth := c.coins.worth
 	for n, tx := range slices.Backward(s.spent) {
 		if err := c.coins.undoTx(s, n, tx.Coins); err != nil {
 			return fail(err)
 		}
+	}
+	if err := c.balanceBack(s, worth-s.gain()); err != nil {
+		return err
 	}
 	if undone != nil {
 		c.coins.pop(undone)

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/chain"
+	"dunlin/chain/chaintest"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pow"
@@ -29,7 +30,8 @@ type realNode struct {
 func newRealNode(t *testing.T, fs vfs.FS) *realNode {
 	t.Helper()
 	p := consensus.Regtest()
-	c, err := chain.Open(chain.Options{Dir: "home", FS: fs, Params: p, Engine: pow.New(p), ChainID: p.ChainID()})
+	home := chain.Options{Dir: "home", FS: fs, Params: p, Engine: pow.New(p), ChainID: p.ChainID()}
+	c, err := chain.Open(home)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +70,7 @@ func newRealNode(t *testing.T, fs vfs.FS) *realNode {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
+		chaintest.Audit(t, home)
 	}
 	t.Cleanup(n.stop)
 	receive(t, "chain ready", c.Ready())

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
+	"dunlin/chain/chaintest"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pow"
@@ -64,10 +65,11 @@ func newLab(t testing.TB, p *consensus.Params, ready int, change func(*mempool.O
 	t.Helper()
 	l := &lab{t: t, b: enginetest.NewBuilder(p), key: enginetest.NewKey(1), clock: &clock{t: time.Unix(2_000_000_000, 0)}}
 	l.b.Engine = pow.New(p)
-	c, err := chain.Open(chain.Options{
+	home := chain.Options{
 		Dir: "home", FS: vfs.NewMem(), Params: p, Engine: l.b.Engine,
 		Now: func() time.Time { return time.Unix(2_200_000_000, 0) },
-	})
+	}
+	c, err := chain.Open(home)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +78,7 @@ func newLab(t testing.TB, p *consensus.Params, ready int, change func(*mempool.O
 		if err := c.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
+		chaintest.Audit(t, home)
 	})
 	run(t, c.Run)
 	l.tip = l.b.Genesis()

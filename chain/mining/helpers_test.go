@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
+	"dunlin/chain/chaintest"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pow"
@@ -33,7 +34,8 @@ func ownNetwork(t testing.TB) *consensus.Params {
 // open opens and runs a chain.
 func open(t testing.TB, p *consensus.Params, now func() time.Time) *chain.Chain {
 	t.Helper()
-	c, err := chain.Open(chain.Options{Dir: "home", FS: vfs.NewMem(), Params: p, Engine: pow.New(p), Now: now, Workers: 1})
+	home := chain.Options{Dir: "home", FS: vfs.NewMem(), Params: p, Engine: pow.New(p), Now: now, Workers: 1}
+	c, err := chain.Open(home)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +43,7 @@ func open(t testing.TB, p *consensus.Params, now func() time.Time) *chain.Chain 
 		if err := c.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
+		chaintest.Audit(t, home)
 	})
 	run(t, c.Run)
 	return c

@@ -26,6 +26,7 @@ const module = "dunlin"
 var mayImport = map[string][]string{
 	"config":                     {"chain/consensus"},
 	"chain":                      {"chain/store", "chain/consensus"},
+	"chain/chaintest":            {"chain"},
 	"chain/store":                {"chain/consensus"},
 	"chain/consensus":            {},
 	"chain/consensus/pow":        {"chain/consensus"},
