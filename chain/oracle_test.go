@@ -10,10 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/blockchain"
-	"github.com/btcsuite/btcd/btcec/v2"
-	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -91,7 +88,7 @@ type oracle struct {
 	theirs *btcd
 	vote   func(height int32) int32 // the version of a block
 
-	forms   []form
+	forms   []enginetest.Form
 	spent   map[string]bool // forms that a connected block spent
 	tip     *consensus.Block
 	made    map[chainhash.Hash]*consensus.Block
@@ -101,24 +98,6 @@ type oracle struct {
 	reorgs  int
 }
 
-// A form is a way to lock a coin.
-type form struct {
-	name   string
-	script []byte
-	// lockTime and sequence are what a spend needs; 0 if nothing.
-	lockTime, sequence uint32
-	witness            bool
-	sign               func(s *spend) // input s.i
-}
-
-// A spend is an input being signed.
-type spend struct {
-	tx     *wire.MsgTx
-	i      int
-	coin   consensus.Coin
-	hashes *txscript.TxSigHashes
-}
-
 func newOracle(t *testing.T, p *consensus.Params, theirs chaincfg.Params, seed uint64) *oracle {
 	t.Helper()
 	o := &oracle{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 1)), b: enginetest.NewBuilder(p), spent: make(map[string]bool)}
@@ -126,7 +105,7 @@ func newOracle(t *testing.T, p *consensus.Params, theirs chaincfg.Params, seed u
 	o.ours = open(t, func(o *chain.Options) { o.Params, o.Now = p, time.Now })
 	o.theirs = openBTCD(t, theirs, nil)
 	t.Cleanup(func() { o.theirs.close(t) })
-	o.forms = forms(t)
+	o.forms = enginetest.Forms()
 	o.tip = o.b.Genesis()
 	o.sets = make(map[chainhash.Hash]enginetest.CoinSet)
 	o.made = map[chainhash.Hash]*consensus.Block{o.tip.Hash: o.tip}
@@ -140,107 +119,6 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// forms returns all forms, for fixed keys.
-func forms(t *testing.T) []form {
-	t.Helper()
-	var keys [3]*btcec.PrivateKey
-	var pubs [3][]byte
-	for i := range keys {
-		keys[i], _ = btcec.PrivKeyFromBytes(chainhash.HashB([]byte{byte(i)}))
-		pubs[i] = keys[i].PubKey().SerializeCompressed()
-	}
-	build := func(add func(*txscript.ScriptBuilder)) []byte {
-		b := txscript.NewScriptBuilder()
-		add(b)
-		return must(b.Script())
-	}
-	p2sh := func(redeem []byte) []byte {
-		return build(func(b *txscript.ScriptBuilder) {
-			b.AddOp(txscript.OP_HASH160).AddData(address.Hash160(redeem)).AddOp(txscript.OP_EQUAL)
-		})
-	}
-	p2wsh := func(redeem []byte) []byte { return append([]byte{txscript.OP_0, 32}, chainhash.HashB(redeem)...) }
-	pushes := func(items ...[]byte) []byte {
-		return build(func(b *txscript.ScriptBuilder) {
-			for _, item := range items {
-				b.AddData(item)
-			}
-		})
-	}
-	legacy := func(s *spend, redeem []byte, key int) []byte {
-		return must(txscript.RawTxInSignature(s.tx, s.i, redeem, txscript.SigHashAll, keys[key]))
-	}
-	multisig := build(func(b *txscript.ScriptBuilder) {
-		b.AddOp(txscript.OP_2).AddData(pubs[0]).AddData(pubs[1]).AddData(pubs[2]).AddOp(txscript.OP_3).AddOp(txscript.OP_CHECKMULTISIG)
-	})
-	timed := func(n int64, op byte) []byte {
-		return build(func(b *txscript.ScriptBuilder) {
-			b.AddInt64(n).AddOp(op).AddOp(txscript.OP_DROP).AddData(pubs[0]).AddOp(txscript.OP_CHECKSIG)
-		})
-	}
-	pkh := build(func(b *txscript.ScriptBuilder) {
-		b.AddOp(txscript.OP_DUP).AddOp(txscript.OP_HASH160).AddData(address.Hash160(pubs[0])).
-			AddOp(txscript.OP_EQUALVERIFY).AddOp(txscript.OP_CHECKSIG)
-	})
-	wpkh := append([]byte{txscript.OP_0, 20}, address.Hash160(pubs[0])...)
-	tr := must(txscript.PayToTaprootScript(txscript.ComputeTaprootKeyNoScript(keys[0].PubKey())))
-	leaf := txscript.NewBaseTapLeaf(build(func(b *txscript.ScriptBuilder) {
-		b.AddData(schnorr.SerializePubKey(keys[1].PubKey())).AddOp(txscript.OP_CHECKSIG)
-	}))
-	other := txscript.NewBaseTapLeaf([]byte{txscript.OP_RETURN})
-	tree := txscript.AssembleTaprootScriptTree(leaf, other)
-	root := tree.RootNode.TapHash()
-	trTree := must(txscript.PayToTaprootScript(txscript.ComputeTaprootOutputKey(keys[0].PubKey(), root[:])))
-	control := tree.LeafMerkleProofs[0].ToControlBlock(keys[0].PubKey())
-	controlBytes := must(control.ToBytes())
-
-	all := []form{
-		{name: "true", script: enginetest.OpTrue(), sign: func(*spend) {}},
-		{name: "pk", script: build(func(b *txscript.ScriptBuilder) { b.AddData(pubs[0]).AddOp(txscript.OP_CHECKSIG) }), sign: func(s *spend) {
-			s.tx.TxIn[s.i].SignatureScript = pushes(legacy(s, s.coin.Script, 0))
-		}},
-		{name: "pkh", script: pkh, sign: func(s *spend) {
-			s.tx.TxIn[s.i].SignatureScript = pushes(legacy(s, pkh, 0), pubs[0])
-		}},
-		{name: "wpkh", script: wpkh, witness: true, sign: func(s *spend) {
-			s.tx.TxIn[s.i].Witness = must(txscript.WitnessSignature(s.tx, s.hashes, s.i, s.coin.Value, wpkh, txscript.SigHashAll, keys[0], true))
-		}},
-		{name: "taproot key", script: tr, witness: true, sign: func(s *spend) {
-			s.tx.TxIn[s.i].Witness = must(txscript.TaprootWitnessSignature(s.tx, s.hashes, s.i, s.coin.Value, tr, txscript.SigHashDefault, keys[0]))
-		}},
-		{name: "taproot script", script: trTree, witness: true, sign: func(s *spend) {
-			sig := must(txscript.RawTxInTapscriptSignature(s.tx, s.hashes, s.i, s.coin.Value, trTree, leaf, txscript.SigHashDefault, keys[1]))
-			s.tx.TxIn[s.i].Witness = wire.TxWitness{sig, leaf.Script, controlBytes}
-		}},
-		{name: "multisig", script: multisig, sign: func(s *spend) {
-			s.tx.TxIn[s.i].SignatureScript = pushes(nil, legacy(s, multisig, 0), legacy(s, multisig, 2))
-		}},
-		{name: "multisig by hash", script: p2sh(multisig), sign: func(s *spend) {
-			s.tx.TxIn[s.i].SignatureScript = pushes(nil, legacy(s, multisig, 1), legacy(s, multisig, 2), multisig)
-		}},
-		{name: "multisig by witness hash", script: p2wsh(multisig), witness: true, sign: func(s *spend) {
-			w := wire.TxWitness{nil}
-			for _, key := range keys[:2] {
-				w = append(w, must(txscript.RawTxInWitnessSignature(s.tx, s.hashes, s.i, s.coin.Value, multisig, txscript.SigHashAll, key)))
-			}
-			s.tx.TxIn[s.i].Witness = append(w, multisig)
-		}},
-	}
-	for _, height := range []uint32{120, 150} {
-		redeem := timed(int64(height), txscript.OP_CHECKLOCKTIMEVERIFY)
-		all = append(all, form{name: fmt.Sprint("after block ", height), script: p2sh(redeem), lockTime: height, sign: func(s *spend) {
-			s.tx.TxIn[s.i].SignatureScript = pushes(legacy(s, redeem, 0), redeem)
-		}})
-	}
-	for _, blocks := range []uint32{1, 6} {
-		redeem := timed(int64(blocks), txscript.OP_CHECKSEQUENCEVERIFY)
-		all = append(all, form{name: fmt.Sprint("after ", blocks, " blocks"), script: p2sh(redeem), sequence: blocks, sign: func(s *spend) {
-			s.tx.TxIn[s.i].SignatureScript = pushes(legacy(s, redeem, 0), redeem)
-		}})
-	}
-	return all
-}
-
 func (o *oracle) fatalf(format string, args ...any) {
 	o.t.Helper()
 	o.t.Fatalf("seed %d, height %d: %s (our last verdict: %v, %v)", o.seed, o.b.Height(o.tip.Hash), fmt.Sprintf(format, args...), o.last.Outcome, o.last.Err)
@@ -249,7 +127,7 @@ func (o *oracle) fatalf(format string, args ...any) {
 // settle makes the coins that can be spent at all.
 func (o *oracle) settle() {
 	for i := range 105 {
-		tmpl := enginetest.Template{Script: o.forms[o.r.IntN(len(o.forms))].script}
+		tmpl := enginetest.Template{Script: o.forms[o.r.IntN(len(o.forms))].Script}
 		if i == 0 { // btcd has P2SH by time, from 2012 on
 			tmpl.Time = time.Date(2014, 6, 1, 0, 0, 0, 0, time.UTC)
 		}
@@ -349,7 +227,7 @@ func (o *oracle) sameForks(tip chainhash.Hash) {
 type spendable struct {
 	op   wire.OutPoint
 	coin consensus.Coin
-	form *form
+	form *enginetest.Form
 }
 
 // spendables returns the coins that are of a known form, in a fixed order.
@@ -358,7 +236,7 @@ func (o *oracle) spendables(coins enginetest.CoinSet) []spendable {
 	var all []spendable
 	for op, coin := range coins {
 		for i := range o.forms {
-			if coin.Value >= least && bytes.Equal(o.forms[i].script, coin.Script) {
+			if coin.Value >= least && bytes.Equal(o.forms[i].Script, coin.Script) {
 				all = append(all, spendable{op, coin, &o.forms[i]})
 			}
 		}
@@ -375,7 +253,7 @@ func (o *oracle) spendables(coins enginetest.CoinSet) []spendable {
 // may says whether a block at height may spend a coin.
 func (s *spendable) may(height int32) bool {
 	return (!s.coin.Coinbase || height-s.coin.Height >= 100) &&
-		int64(s.form.lockTime) < int64(height) && s.coin.Height+int32(s.form.sequence) <= height
+		int64(s.form.LockTime) < int64(height) && s.coin.Height+int32(s.form.Sequence) <= height
 }
 
 // pay spends coins to n random forms, less a fee.
@@ -385,27 +263,27 @@ func (o *oracle) pay(forks consensus.Forks, from []spendable, n int, fee int64) 
 	m := make(map[wire.OutPoint]*wire.TxOut)
 	for _, s := range from {
 		in := wire.NewTxIn(&s.op, nil, nil)
-		if s.form.lockTime > 0 {
-			tx.LockTime = max(tx.LockTime, s.form.lockTime)
+		if s.form.LockTime > 0 {
+			tx.LockTime = max(tx.LockTime, s.form.LockTime)
 			in.Sequence--
 		}
-		if s.form.sequence > 0 {
-			in.Sequence = s.form.sequence
+		if s.form.Sequence > 0 {
+			in.Sequence = s.form.Sequence
 		}
 		tx.AddTxIn(in)
 		sum += s.coin.Value
 		m[s.op] = &wire.TxOut{Value: s.coin.Value, PkScript: s.coin.Script}
 	}
 	for range n {
-		tx.AddTxOut(&wire.TxOut{Value: (sum - fee) / int64(n), PkScript: o.forms[o.r.IntN(len(o.forms))].script})
+		tx.AddTxOut(&wire.TxOut{Value: (sum - fee) / int64(n), PkScript: o.forms[o.r.IntN(len(o.forms))].Script})
 	}
 	hashes := txscript.NewTxSigHashes(tx, txscript.NewMultiPrevOutFetcher(m))
 	for i, s := range from {
-		if s.form.witness && !forks.Segwit {
+		if s.form.Witness && !forks.Segwit {
 			continue // anyone's
 		}
-		s.form.sign(&spend{tx, i, s.coin, hashes})
-		o.spent[s.form.name] = true
+		s.form.Sign(&enginetest.Spending{Tx: tx, Index: i, Coin: s.coin, Hashes: hashes})
+		o.spent[s.form.Name] = true
 	}
 	return tx
 }
@@ -440,7 +318,7 @@ func (o *oracle) random(parent *consensus.Block) enginetest.Template {
 	height, forks := past.Height()+1, o.b.Params.Forks(past)
 	coins := slices.DeleteFunc(o.spendables(o.coins(parent)), func(s spendable) bool { return !s.may(height) })
 	o.r.Shuffle(len(coins), func(i, j int) { coins[i], coins[j] = coins[j], coins[i] })
-	t := enginetest.Template{Script: o.forms[o.r.IntN(len(o.forms))].script}
+	t := enginetest.Template{Script: o.forms[o.r.IntN(len(o.forms))].Script}
 	for range o.r.IntN(4) {
 		n := min(len(coins), 1+o.r.IntN(3))
 		if n == 0 {
@@ -454,7 +332,7 @@ func (o *oracle) random(parent *consensus.Block) enginetest.Template {
 		for i, out := range tx.TxOut {
 			for k := range o.forms {
 				s := spendable{wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)}, consensus.Coin{Value: out.Value, Script: out.PkScript, Height: height}, &o.forms[k]}
-				if bytes.Equal(o.forms[k].script, out.PkScript) && s.may(height) {
+				if bytes.Equal(o.forms[k].Script, out.PkScript) && s.may(height) {
 					coins = append([]spendable{s}, coins...)
 				}
 			}
@@ -555,7 +433,7 @@ func (o *oracle) breakOne(parent *consensus.Block) {
 			tmpl.Txs[0].TxOut[0].Value--
 		}
 	case 4: // a coinbase too young
-		if from := pick(func(s spendable) bool { return s.coin.Coinbase && height-s.coin.Height < 100 && s.form.lockTime == 0 }); from != nil {
+		if from := pick(func(s spendable) bool { return s.coin.Coinbase && height-s.coin.Height < 100 && s.form.LockTime == 0 }); from != nil {
 			tmpl.Txs = append(tmpl.Txs, o.pay(forks, from, 1, 0))
 		}
 	case 5: // a lock that is not over
@@ -565,9 +443,9 @@ func (o *oracle) breakOne(parent *consensus.Block) {
 			tmpl.Txs = append(tmpl.Txs, o.pay(forks, from, 1, 0))
 		}
 	case 6: // a lock that the transaction denies
-		if from := pick(func(s spendable) bool { return s.form.lockTime+s.form.sequence > 0 && s.may(height) }); from != nil {
+		if from := pick(func(s spendable) bool { return s.form.LockTime+s.form.Sequence > 0 && s.may(height) }); from != nil {
 			f := *from[0].form
-			f.lockTime, f.sequence = 0, 0
+			f.LockTime, f.Sequence = 0, 0
 			from[0].form = &f
 			tmpl.Txs = append(tmpl.Txs[:0], o.pay(forks, from, 1, 0))
 			tmpl.Fees = 0
@@ -673,7 +551,7 @@ func TestWeJudgeBTCD(t *testing.T) {
 	theirs := openBTCD(t, chaincfg.SimNetParams, nil)
 	defer theirs.close(t)
 	h := open(t, func(o *chain.Options) { o.Params, o.Now = p, time.Now })
-	o := &oracle{t: t, r: rand.New(rand.NewPCG(seed, 2)), forms: forms(t), spent: make(map[string]bool)}
+	o := &oracle{t: t, r: rand.New(rand.NewPCG(seed, 2)), forms: enginetest.Forms(), spent: make(map[string]bool)}
 	coins := make(enginetest.CoinSet)
 	mined := make(map[string]bool) // forms spent in a block
 	for height := int32(1); height <= blocks; height++ {
@@ -710,7 +588,7 @@ func TestWeJudgeBTCD(t *testing.T) {
 		for _, tx := range b.Txs[1:] {
 			script := coins[tx.MsgTx().TxIn[0].PreviousOutPoint].Script
 			for _, f := range o.forms {
-				mined[f.name] = mined[f.name] || bytes.Equal(f.script, script)
+				mined[f.Name] = mined[f.Name] || bytes.Equal(f.Script, script)
 			}
 		}
 		coins.Connect(height, b)
@@ -720,8 +598,8 @@ func TestWeJudgeBTCD(t *testing.T) {
 		t.Errorf("forks at %d: %+v", past.Height(), forks)
 	}
 	for _, f := range o.forms {
-		if !mined[f.name] {
-			t.Errorf("seed %d: no block spent a coin of the form %q", seed, f.name)
+		if !mined[f.Name] {
+			t.Errorf("seed %d: no block spent a coin of the form %q", seed, f.Name)
 		}
 	}
 }

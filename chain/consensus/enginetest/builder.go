@@ -18,7 +18,7 @@ import (
 	"dunlin/chain/consensus"
 )
 
-// A Builder makes valid blocks on any block it has made. Blocks are the same for
+// A Builder makes valid blocks on any block it has made or was given. Blocks are the same for
 // the same calls in the same order. It is safe for concurrent use.
 type Builder struct {
 	Params *consensus.Params
@@ -93,6 +93,27 @@ func (b *Builder) find(hash chainhash.Hash) *node {
 	return n
 }
 
+// Add takes in a block that somebody else made on a block that is known here, so
+// that blocks can be made on it. It checks nothing.
+func (b *Builder) Add(block *consensus.Block) {
+	b.add(b.find(block.Header.PrevBlock), block)
+}
+
+// add puts a block on top of the one at.
+func (b *Builder) add(at *node, block *consensus.Block) {
+	past := at.chain
+	n := &node{block: block, prev: at}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n.chain = past.UpTo(past.Height()) // its capacity ends there, so appending copies
+	if !at.extended {
+		// The first child may write behind its parent's end: nobody reads there.
+		*n.chain, at.extended = *past, true
+	}
+	n.chain.Append(&block.Header)
+	b.nodes[block.Hash] = n
+}
+
 // Mine makes a block on parent with txs after a coinbase that pays OP_TRUE and
 // claims no fees.
 func (b *Builder) Mine(parent *consensus.Block, txs ...*wire.MsgTx) *consensus.Block {
@@ -161,16 +182,7 @@ func (b *Builder) MineTemplate(parent *consensus.Block, t Template) *consensus.B
 	if err != nil {
 		panic(fmt.Sprintf("enginetest: block %d: %v", height, err))
 	}
-	n := &node{block: block, prev: at}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	n.chain = past.UpTo(past.Height()) // its capacity ends there, so appending copies
-	if !at.extended {
-		// The first child may write behind its parent's end: nobody reads there.
-		*n.chain, at.extended = *past, true
-	}
-	n.chain.Append(&block.Header)
-	b.nodes[block.Hash] = n
+	b.add(at, block)
 	return block
 }
 
