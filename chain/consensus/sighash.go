@@ -11,8 +11,8 @@ import (
 )
 
 // spentOuts shows txscript the coins of a transaction. It does the work of
-// txscript's MultiPrevOutFetcher without a map where there are few. It is for one
-// goroutine.
+// txscript's MultiPrevOutFetcher without a map where there are few. It is safe for
+// concurrent use.
 type spentOuts struct {
 	ins   []*wire.TxIn
 	outs  []wire.TxOut
@@ -62,7 +62,7 @@ func sigHashes(tx *wire.MsgTx, coins []Coin) *txscript.TxSigHashes {
 		}
 	}
 	s := new(txscript.TxSigHashes)
-	h := summer{d: sha256.New(), buf: make([]byte, 0, 512)}
+	h := newSummer()
 	for _, in := range tx.TxIn {
 		h.bytes(in.PreviousOutPoint.Hash[:])
 		h.uint32(in.PreviousOutPoint.Index)
@@ -101,6 +101,10 @@ type summer struct {
 	buf []byte
 }
 
+func newSummer() summer {
+	return summer{d: sha256.New(), buf: make([]byte, 0, 512)}
+}
+
 func (h *summer) flush() {
 	h.d.Write(h.buf) // a hash never fails
 	h.buf = h.buf[:0]
@@ -133,17 +137,15 @@ func (h *summer) uint64(v uint64) {
 	h.buf = binary.LittleEndian.AppendUint64(h.buf, v)
 }
 
+// count writes a variable-length integer.
+func (h *summer) count(n int) {
+	h.room(9)
+	h.buf = appendCount(h.buf, n)
+}
+
 // script writes a script behind its length.
 func (h *summer) script(b []byte) {
-	h.room(9)
-	switch n := len(b); {
-	case n < 0xfd:
-		h.buf = append(h.buf, byte(n))
-	case n <= 0xffff:
-		h.buf = binary.LittleEndian.AppendUint16(append(h.buf, 0xfd), uint16(n))
-	default: // a script is never as long as 4 GiB
-		h.buf = binary.LittleEndian.AppendUint32(append(h.buf, 0xfe), uint32(n))
-	}
+	h.count(len(b))
 	h.bytes(b)
 }
 

@@ -181,27 +181,63 @@ func SigOpCost(tx *wire.MsgTx, coins []Coin, flags uint32) (int, error) {
 // one after the other. It is safe for concurrent use. It is by far the most
 // expensive check; it does no other.
 func CheckTxScripts(tx *wire.MsgTx, coins []Coin, flags uint32) error {
+	s, err := NewTxScripts(tx, coins, flags)
+	if err != nil {
+		return err
+	}
+	return s.Check(0, len(coins))
+}
+
+// TxScripts are the scripts of one transaction, for those who share its inputs out.
+type TxScripts struct {
+	tx       *wire.MsgTx
+	coins    []Coin
+	flags    txscript.ScriptFlags
+	hashes   *txscript.TxSigHashes // nil without a witness
+	prevOuts txscript.PrevOutputFetcher
+}
+
+// NewTxScripts does what the inputs of a non-coinbase transaction have in common.
+// coins[i] is what tx.TxIn[i] spends.
+func NewTxScripts(tx *wire.MsgTx, coins []Coin, flags uint32) (*TxScripts, error) {
 	if len(coins) == 0 || len(coins) != len(tx.TxIn) {
-		return fmt.Errorf("scripts of %s: %d coins: %w", tx.TxHash(), len(coins), errCoins)
+		return nil, fmt.Errorf("scripts of %s: %d coins: %w", tx.TxHash(), len(coins), errCoins)
 	}
-	prevOuts := txscript.PrevOutputFetcher(txscript.NewCannedPrevOutputFetcher(coins[0].Script, coins[0].Value))
-	var hashes *txscript.TxSigHashes
+	s := &TxScripts{tx: tx, coins: coins, flags: txscript.ScriptFlags(flags)}
 	if tx.HasWitness() { // only segwit's signature hashes share work between inputs
-		if len(coins) > 1 {
-			prevOuts = newSpentOuts(tx, coins)
-		}
-		hashes = sigHashes(tx, coins)
+		s.hashes = sigHashes(tx, coins)
 	}
-	for i := range coins {
-		vm, err := txscript.NewEngine(coins[i].Script, tx, i, txscript.ScriptFlags(flags), nil, hashes, coins[i].Value, prevOuts)
-		if err == nil {
-			err = vm.Execute()
+	if s.hashes != nil && len(coins) > 1 {
+		s.prevOuts = newSpentOuts(tx, coins)
+	} else {
+		s.prevOuts = txscript.NewCannedPrevOutputFetcher(coins[0].Script, coins[0].Value)
+	}
+	return s, nil
+}
+
+// Check runs the scripts of inputs [from, to), one after the other, and returns the
+// fault of the first that fails. It is safe for concurrent use.
+func (s *TxScripts) Check(from, to int) error {
+	direct := directChecker{tx: s.tx, coins: s.coins, flags: s.flags, hashes: s.hashes}
+	for i := from; i < to; i++ {
+		if direct.valid(i) {
+			continue
 		}
-		if err != nil {
-			return badBlock("mandatory-script-verify-flag-failed", "%s input %d: %v", tx.TxHash(), i, err)
+		if err := s.interpret(i); err != nil {
+			return badBlock("mandatory-script-verify-flag-failed", "%s input %d: %v", s.tx.TxHash(), i, err)
 		}
 	}
 	return nil
+}
+
+// interpret lets txscript judge input i.
+func (s *TxScripts) interpret(i int) error {
+	c := &s.coins[i]
+	vm, err := txscript.NewEngine(c.Script, s.tx, i, s.flags, nil, s.hashes, c.Value, s.prevOuts)
+	if err != nil {
+		return err
+	}
+	return vm.Execute()
 }
 
 // CheckCoinbaseValue checks that the coinbase claims at most subsidy plus fees.

@@ -179,7 +179,7 @@ func runTx(t *testing.T, prevs [][]json.RawMessage, rawHex, flagNames string, va
 	if valid { // the file names the flags to leave out
 		flags = consensusFlags &^ flags
 	}
-	return consensus.CheckTxScripts(tx, coins, uint32(flags))
+	return bothPaths(t, tx, coins, uint32(flags))
 }
 
 // TestCoreScripts runs script_tests: pass or fail, as a spend through CheckTxScripts.
@@ -215,7 +215,7 @@ func TestCoreScripts(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		ran++
-		err = consensus.CheckTxScripts(spendingTx(coin, sig, witness), []consensus.Coin{coin}, uint32(parseFlags(t, row[2].(string))))
+		err = bothPaths(t, spendingTx(coin, sig, witness), []consensus.Coin{coin}, uint32(parseFlags(t, row[2].(string))))
 		if want := row[3].(string); (want == "OK") != (err == nil) {
 			t.Errorf("%s: want %s, got %v", name, want, err)
 		}

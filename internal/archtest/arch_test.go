@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 	"chain":                      {"chain/store", "chain/consensus"},
 	"chain/chaintest":            {"chain"},
 	"chain/store":                {"chain/consensus"},
-	"chain/consensus":            {},
+	"chain/consensus":            {"chain/consensus/secp256k1"},
+	"chain/consensus/secp256k1":  {},
 	"chain/consensus/pow":        {"chain/consensus"},
 	"chain/consensus/enginetest": {"chain/consensus"},
 	"chain/mempool":              {"chain", "chain/consensus"},
@@ -68,7 +69,7 @@ var mayStartGoroutines = []string{
 
 // pure lists the packages that may not read the clock, sleep or draw random
 // numbers: they take the time and the seed as arguments.
-var pure = []string{"chain/consensus", "chain/consensus/pow", "chain/ibd", "chain/relay"}
+var pure = []string{"chain/consensus", "chain/consensus/secp256k1", "chain/consensus/pow", "chain/ibd", "chain/relay"}
 
 var (
 	clockFuncs = []string{"Now", "Since", "Until", "Sleep", "After", "NewTimer", "NewTicker", "Tick", "AfterFunc"}
