@@ -116,6 +116,7 @@ type Mempool struct {
 	ExpireAfter time.Duration // unconfirmed for longer: dropped
 	MinRelayFee int           // satoshi for 1000 virtual bytes
 	MaxOrphans  int           // transactions whose inputs are unknown
+	Persist     bool          // kept in the home over restarts
 }
 
 // DefaultNetwork is the network of a node that is told none: dunlin's own
@@ -158,7 +159,7 @@ func Default(n *Network) *Config {
 			Window:             16384,
 		},
 		Mining:  Mining{Threads: 1},
-		Mempool: Mempool{MaxMB: 64, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100},
+		Mempool: Mempool{MaxMB: 64, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100, Persist: true},
 		Chain:   n,
 		origins: map[string]string{},
 	}

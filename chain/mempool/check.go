@@ -46,11 +46,19 @@ type candidate struct {
 	// returned: a reorganisation took it from a block or from the pool, so no
 	// fee is too low for it.
 	returned bool
+	was      place // the block that it was taken from; zero: none
+	settled  bool  // what became of it is known: it need not be tried
+	blind    bool  // blocks were passed over that may have it
+	// relay: this node must tell others of it. received is when a peer brought
+	// it; zero: nobody did.
+	relay    bool
+	received time.Time
 	cost     time.Duration // estimate of what checking it took
+	memory   int64         // while it waits in the queue
 }
 
-func newCandidate(tx *wire.MsgTx, from string) candidate {
-	return candidate{
+func newCandidate(tx *wire.MsgTx, from string) *candidate {
+	return &candidate{
 		tx: tx, id: tx.TxHash(), wid: tx.WitnessHash(), from: from,
 		weight: int64(tx.SerializeSizeStripped())*(blockchain.WitnessScaleFactor-1) + int64(tx.SerializeSize()),
 	}
@@ -62,10 +70,12 @@ var errMoved = errors.New("the tip moved while the transaction was checked")
 // Submit checks a transaction and adds it. A *consensus.RuleError that blames
 // the sender says that no honest node would send it; one that blames nobody, that
 // it is not wanted here and now (Rule tells why; see the package's Blame). Any
-// other error is our own trouble. from names the peer, "" is this node. accepted
-// lists the transaction and the orphans that it completed: relay them. It runs
-// scripts, and waits up to a second at a time for the pool to follow the chain.
-// Submit keeps tx.
+// other error is our own trouble. A refusal because another transaction spends
+// the same output is a *ConflictError. from names the peer, "" is this node.
+// accepted lists the transaction and the orphans that it completed; [Pool.Unsent]
+// has what of it nobody relays yet: all but a transaction of a peer, which the
+// caller passes on. It runs scripts, and waits up to a second at a time for the
+// pool to follow the chain. Submit keeps tx.
 func (p *Pool) Submit(ctx context.Context, tx *wire.MsgTx, from string) (accepted []*wire.MsgTx, err error) {
 	if err := checkAlone(tx); err != nil {
 		return nil, err
@@ -77,11 +87,20 @@ func (p *Pool) Submit(ctx context.Context, tx *wire.MsgTx, from string) (accepte
 	if over {
 		return nil, refuse("peer-over-budget", "too many transactions of %s were refused", from)
 	}
-	queue := []candidate{newCandidate(tx, from)}
+	c := newCandidate(tx, from)
+	if c.relay = from == ""; !c.relay {
+		c.received = now
+	}
+	return p.admitAll(ctx, c)
+}
+
+// admitAll admits a candidate, and then the orphans that it completes.
+func (p *Pool) admitAll(ctx context.Context, c *candidate) (accepted []*wire.MsgTx, err error) {
+	queue := []*candidate{c}
 	for first := true; len(queue) > 0; first = false {
 		c := queue[0]
 		queue = queue[1:]
-		ready, fault := p.admit(ctx, &c)
+		ready, fault := p.admit(ctx, c)
 		switch {
 		case fault == nil:
 			accepted = append(accepted, c.tx)
@@ -94,7 +113,7 @@ func (p *Pool) Submit(ctx context.Context, tx *wire.MsgTx, from string) (accepte
 }
 
 // admit is try, again while the chain moves. It charges the peer for a refusal.
-func (p *Pool) admit(ctx context.Context, c *candidate) (ready []candidate, err error) {
+func (p *Pool) admit(ctx context.Context, c *candidate) (ready []*candidate, err error) {
 	for range maxTries {
 		if err := p.await(ctx); err != nil {
 			return nil, err
@@ -106,19 +125,24 @@ func (p *Pool) admit(ctx context.Context, c *candidate) (ready []candidate, err 
 	if errors.Is(err, errMoved) || errors.Is(err, chain.ErrBusy) {
 		return nil, refuse("tip-moving", "%v", err)
 	}
+	p.charge(c, err)
+	return ready, err
+}
+
+// charge books what checking a transaction took to its peer, if it was refused.
+func (p *Pool) charge(c *candidate, err error) {
 	if _, ok := errors.AsType[*consensus.RuleError](err); ok && c.from != "" && c.cost > 0 {
 		now := p.o.Now()
 		p.mu.Lock()
 		p.waste.charge(c.from, c.cost, now)
 		p.mu.Unlock()
 	}
-	return ready, err
 }
 
 // try checks one transaction and adds it, cheap checks first. It returns the
 // orphans that it completed. errMoved says that pool and chain are not, or did
 // not stay, on the same block.
-func (p *Pool) try(ctx context.Context, c *candidate) (ready []candidate, err error) {
+func (p *Pool) try(ctx context.Context, c *candidate) (ready []*candidate, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -169,9 +193,9 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []candidate, err er
 	}
 	e := &entry{
 		Entry: Entry{
-			Tx: tx, ID: c.id, WID: c.wid, Fee: fee, Weight: int(c.weight), SigOpCost: sigOps, Added: c.added,
+			Tx: tx, ID: c.id, WID: c.wid, Fee: fee, Weight: int(c.weight), SigOpCost: sigOps, Added: c.added, Received: c.received,
 		},
-		memory: memoryOf(tx), parents: parents,
+		memory: memoryOf(tx), parents: parents, was: c.was,
 	}
 	if e.Added.IsZero() {
 		e.Added = now
@@ -191,7 +215,7 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []candidate, err er
 		}
 		c.flags = e.flags // a second try need not
 	}
-	return p.commit(e, tip, now)
+	return p.commit(e, tip, c.relay, now)
 }
 
 // poolCoins returns the coins that entries provide for tx, these entries, and the
@@ -259,14 +283,23 @@ func (p *Pool) missing(c *candidate, tip place, lost []wire.OutPoint, now time.T
 			return refuse("txn-already-known", "its outputs are in the chain")
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.fates.byID[c.id]; f != nil && f.Cause == Conflicted {
+		return &ConflictError{
+			Fault: &consensus.RuleError{
+				Rule: "missing-inputs", Blame: consensus.BlameNobody,
+				Detail: fmt.Sprintf("%s in block %s at height %d spends the same output", f.By, f.Block, f.Height),
+			},
+			Output: lost[0], By: f.By, Block: f.Block, Height: f.Height,
+		}
+	}
 	if c.from != "" && countParents(lost) <= maxMissing {
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		// What came in meanwhile would not wake it any more.
 		if p.tip != tip || slices.ContainsFunc(lost, func(op wire.OutPoint) bool { return p.makes(op) }) {
 			return errMoved
 		}
-		p.orphans.keep(*c, lost, now)
+		p.orphans.keep(c, lost, now)
 	}
 	return refuse("missing-inputs", "%d or more of %d inputs unknown or spent, first %s", len(lost), len(c.tx.TxIn), lost[0])
 }
@@ -284,9 +317,11 @@ func checkAlone(tx *wire.MsgTx) error {
 
 // checkPolicy applies the rules on standard transactions that need no coins.
 func (p *Pool) checkPolicy(c *candidate, past consensus.Past) error {
-	height := past.Height() + 1
-	err := btcpool.CheckTransactionStandard(btcutil.NewTx(c.tx), height,
-		time.Unix(consensus.MedianTimePast(past), 0), btcutil.Amount(p.o.MinFeeRate), maxTxVersion)
+	height, median := past.Height()+1, time.Unix(consensus.MedianTimePast(past), 0)
+	if !blockchain.IsFinalizedTransaction(btcutil.NewTx(c.tx), height, median) {
+		return refuse("non-final", "lock time %d, the next block is %d, the median time %d", c.tx.LockTime, height, median.Unix())
+	}
+	err := btcpool.CheckTransactionStandard(btcutil.NewTx(c.tx), height, median, btcutil.Amount(p.o.MinFeeRate), maxTxVersion)
 	if err != nil {
 		return refuse("non-standard", "%v", err)
 	}

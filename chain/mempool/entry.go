@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -83,6 +84,7 @@ func feeFor(rate, vsize int64) int64 {
 type entry struct {
 	Entry
 	flags    uint32 // that its scripts passed under
+	was      place  // block that had it until a reorganisation; zero: none
 	memory   int64
 	parents  []*entry
 	children []*entry
@@ -159,6 +161,8 @@ func (e *entry) descendants(out map[*entry]struct{}, limit int) bool {
 func (p *Pool) link(e *entry) {
 	p.seq++
 	e.seq = p.seq
+	p.changes++
+	p.fates.forget(e.ID)
 	p.byID[e.ID] = e
 	p.byWID[e.WID] = e
 	for _, in := range e.Tx.TxIn {
@@ -191,6 +195,8 @@ func (p *Pool) unlink(e *entry) {
 	}
 	delete(p.byID, e.ID)
 	delete(p.byWID, e.WID)
+	delete(p.unsent, e.ID)
+	p.changes++
 	p.memory -= e.memory
 	p.vbytes -= vsize(int64(e.Weight))
 }
@@ -215,20 +221,28 @@ func without(es []*entry, e *entry) []*entry {
 	return es
 }
 
-// removeTree removes an entry and everything that builds on it, and says how
-// many that were. Callers hold mu.
-func (p *Pool) removeTree(e *entry) int {
+// removeTree removes an entry and everything that builds on it. All get the same
+// fate, those that build on it by way of it. It returns them, e first. Callers
+// hold mu.
+func (p *Pool) removeTree(e *entry, fate Fate, now time.Time) []Fate {
 	all := make(map[*entry]struct{})
 	e.descendants(all, math.MaxInt)
-	p.removeAll(all)
-	return len(all)
+	out := make([]Fate, 0, len(all))
+	for _, r := range slices.Backward(p.removeAll(all)) {
+		f := fate
+		if f.ID = r.ID; r != e {
+			f.Via = e.ID
+		}
+		out = append(out, p.bury(f, now))
+	}
+	return out
 }
 
-// removeAll removes entries; what builds on one of them is among them. Callers
-// hold mu.
-func (p *Pool) removeAll(all map[*entry]struct{}) {
+// removeAll removes entries; what builds on one of them is among them. It returns
+// them, children before parents. Callers hold mu.
+func (p *Pool) removeAll(all map[*entry]struct{}) []*entry {
 	if len(all) == 0 {
-		return
+		return nil
 	}
 	list := make([]*entry, 0, len(all))
 	for e := range all {
@@ -239,17 +253,23 @@ func (p *Pool) removeAll(all map[*entry]struct{}) {
 	for _, e := range list {
 		p.unlink(e)
 	}
+	return list
 }
 
-// takeAll empties the pool and returns what was in it, parents before children.
-// Callers hold mu.
-func (p *Pool) takeAll() []*entry {
-	all := []*entry(p.order)
+// inSeqOrder returns all entries, parents before children. Callers hold mu.
+func (p *Pool) inSeqOrder() []*entry {
+	all := slices.Clone(p.order)
 	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	return all
+}
+
+// takeAll empties the pool. Callers hold mu.
+func (p *Pool) takeAll() {
 	p.order = nil
+	p.changes++
 	clear(p.byID)
 	clear(p.byWID)
 	clear(p.spent)
+	clear(p.unsent)
 	p.memory, p.vbytes = 0, 0
-	return all
 }

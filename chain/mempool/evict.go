@@ -53,11 +53,14 @@ func (h *evictionHeap) fix(e *entry)    { heap.Fix(h, e.at) }
 // trim evicts, while over the limit, the entry that is worth least with what
 // builds on it, and raises the floor above what that paid. Callers hold mu.
 func (p *Pool) trim(now time.Time) {
-	for p.memory > p.o.MaxBytes && len(p.order) > 0 {
+	most := min(p.o.MaxBytes, p.o.MaxBytes+maxReturnedBytes-p.waiting)
+	for p.memory > most && len(p.order) > 0 {
 		worst := p.order[0]
 		fee, weight := worst.score()
-		p.floor.raise(1000*float64(fee)/(float64(weight)/4)+float64(p.o.MinFeeRate), now)
-		p.removeTree(worst)
+		if p.memory > p.o.MaxBytes { // else there is room again in a moment
+			p.floor.raise(1000*float64(fee)/(float64(weight)/4)+float64(p.increment()), now)
+		}
+		p.removeTree(worst, Fate{Cause: Evicted, Rule: "mempool-full"}, now)
 	}
 }
 
@@ -114,7 +117,7 @@ func (f *rollingFloor) sink(now time.Time, fill float64, least int64) {
 
 // minFeeRate is the rate that lets a transaction in. Callers hold mu.
 func (p *Pool) minFeeRate(now time.Time) int64 {
-	p.floor.sink(now, float64(p.memory)/float64(p.o.MaxBytes), p.o.MinFeeRate)
+	p.floor.sink(now, float64(p.memory)/float64(p.o.MaxBytes), p.increment())
 	return max(p.o.MinFeeRate, int64(min(math.Ceil(p.floor.rate), 1e18)))
 }
 
@@ -131,7 +134,7 @@ func (p *Pool) sweep() {
 	expired := 0
 	for _, e := range old {
 		if p.byID[e.ID] == e { // not gone with a parent
-			expired += p.removeTree(e)
+			expired += len(p.removeTree(e, Fate{Cause: Expired}, now))
 		}
 	}
 	p.orphans.expire(now)

@@ -1,8 +1,18 @@
 package mempool
 
 import (
+	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+	"runtime"
 	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
 )
 
 // Limits that tests go up to.
@@ -17,12 +27,100 @@ const (
 	OrphanLife     = orphanLife
 	FloorHalfLife  = floorHalfLife
 	PeerShare      = peerShare
+	MaxFates       = maxFates
+	MaxBehind      = maxBehind
 )
+
+// Fates is a fateBook.
+type Fates struct{ b fateBook }
+
+// NewFates returns an empty book.
+func NewFates() *Fates { return &Fates{newFateBook()} }
+
+// Add records a fate.
+func (f *Fates) Add(fate Fate) { f.b.add(fate) }
+
+// Len counts what is remembered.
+func (f *Fates) Len() (lost, other, byID int) { return len(f.b.lost), len(f.b.other), len(f.b.byID) }
 
 var (
 	FeeFor   = feeFor
 	MemoryOf = memoryOf
 )
+
+// ReadFile does what Run does first.
+func (p *Pool) ReadFile(ctx context.Context) error { return p.readFile(ctx) }
+
+// LoadUpTo is Load with another limit.
+func (p *Pool) LoadUpTo(ctx context.Context, r io.Reader, size, most int64) (LoadReport, error) {
+	return p.load(ctx, r, size, most)
+}
+
+// ReadRecords decodes a file without a pool, and counts its transactions.
+func ReadRecords(r io.Reader, size int64, genesis chainhash.Hash) (txs int, err error) {
+	f := newFileReader(r, size)
+	if err := f.head(genesis); err != nil {
+		return 0, err
+	}
+	for {
+		kind, payload, err := f.next()
+		if err != nil {
+			return txs, err
+		}
+		switch kind {
+		case recordFate:
+			if _, ok := parseFate(payload); !ok {
+				return txs, errFile
+			}
+		case recordTx:
+			s, ok := parseTx(payload)
+			if !ok {
+				return txs, errFile
+			}
+			if _, err := consensus.DecodeTx(s.raw); err != nil {
+				return txs, err
+			}
+			txs++
+		default:
+			return txs, nil
+		}
+	}
+}
+
+// Mend gives every record of a file the checksum that it should have, and the
+// head that of a chain.
+func Mend(b []byte, genesis chainhash.Hash) []byte {
+	if len(b) < fileHead {
+		return b
+	}
+	copy(b, fileMagic)
+	binary.LittleEndian.PutUint32(b[8:], FileVersion)
+	copy(b[12:], genesis[:])
+	binary.LittleEndian.PutUint32(b[fileHead-4:], crc32.Checksum(b[:fileHead-4], castagnoli))
+	for rest := b[fileHead:]; len(rest) >= recordHead+recordTail; {
+		n := recordHead + int64(binary.LittleEndian.Uint32(rest[1:]))
+		if n+recordTail > int64(len(rest)) {
+			break
+		}
+		binary.LittleEndian.PutUint32(rest[n:], crc32.Checksum(rest[:n], castagnoli))
+		rest = rest[n+recordTail:]
+	}
+	return b
+}
+
+// Allocated is the least that f allocates in a few runs: others may at the same
+// time.
+func Allocated(f func()) uint64 {
+	least := uint64(math.MaxUint64)
+	for range 3 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		f()
+		runtime.ReadMemStats(&after)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
+	}
+	return least
+}
 
 // Sweep does what Run does every minute.
 func (p *Pool) Sweep() { p.sweep() }
@@ -98,8 +196,21 @@ func (p *Pool) Verify() error {
 		return fmt.Errorf("memory %d, counted %d; vbytes %d, counted %d; %d outputs spent, counted %d",
 			p.memory, memory, p.vbytes, vbytes, len(p.spent), inputs)
 	}
-	if memory > p.o.MaxBytes {
-		return fmt.Errorf("memory %d, at most %d", memory, p.o.MaxBytes)
+	if memory > p.o.MaxBytes || memory+p.waiting > p.o.MaxBytes+maxReturnedBytes {
+		return fmt.Errorf("memory %d, at most %d, with %d waiting", memory, p.o.MaxBytes, p.waiting)
+	}
+	for id, e := range p.unsent {
+		if p.byID[id] != e {
+			return fmt.Errorf("%s: to be relayed, and not in the pool", id)
+		}
+	}
+	if len(p.fates.lost) > maxFates || len(p.fates.other) > maxFates || len(p.fates.byID) > 2*maxFates {
+		return fmt.Errorf("%d and %d fates, %d by id", len(p.fates.lost), len(p.fates.other), len(p.fates.byID))
+	}
+	for id := range p.fates.byID {
+		if p.byID[id] != nil {
+			return fmt.Errorf("%s: in the pool, and has a fate", id)
+		}
 	}
 	return p.orphans.verify()
 }

@@ -1,8 +1,11 @@
 package mempool
 
 import (
+	"cmp"
 	"slices"
 	"time"
+
+	"github.com/btcsuite/btcd/wire/v2"
 )
 
 // Limits on families, those of Bitcoin Core (policy/policy.h): they bound what a
@@ -37,10 +40,14 @@ func (p *Pool) contest(e *entry) (replaced map[*entry]struct{}, err error) {
 // mu.
 func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
 	var rivals []*entry
+	var op wire.OutPoint // of the first
 	for _, in := range e.Tx.TxIn {
 		if r := p.spent[in.PreviousOutPoint]; r != nil {
 			if CompareFeeRates(e.Fee, int64(e.Weight), r.Fee, int64(r.Weight)) <= 0 {
-				return nil, refuse("insufficient-fee", "fee rate not above that of %s, which spends the same output", r.ID)
+				return nil, p.conflict(in.PreviousOutPoint, "insufficient-fee", "fee rate not above that of %s, which spends the same output", r.ID)
+			}
+			if len(rivals) == 0 {
+				op = in.PreviousOutPoint
 			}
 			rivals = append(rivals, r)
 		}
@@ -48,11 +55,12 @@ func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
 	if len(rivals) == 0 {
 		return nil, nil
 	}
+	first := rivals[0].ID
 	out := make(map[*entry]struct{})
 	theirs := make(map[*entry]struct{}) // unconfirmed parents
 	for _, r := range rivals {
 		if !r.descendants(out, maxReplaced) {
-			return nil, refuse("too-many-replacements", "would evict more than %d entries", maxReplaced)
+			return nil, p.conflict(op, "too-many-replacements", "would evict more than %d entries, %s and others", maxReplaced, first)
 		}
 		for _, parent := range r.parents {
 			theirs[parent] = struct{}{}
@@ -62,15 +70,15 @@ func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
 	for r := range out {
 		fees += r.Fee
 	}
-	if need := fees + feeFor(p.o.MinFeeRate, vsize(int64(e.Weight))); e.Fee < need {
-		return nil, refuse("insufficient-fee", "fee %d satoshi, at least %d to replace %d entries", e.Fee, need, len(out))
+	if need := fees + feeFor(p.increment(), vsize(int64(e.Weight))); e.Fee < need {
+		return nil, p.conflict(op, "insufficient-fee", "fee %d satoshi, at least %d to replace %s and %d that build on it", e.Fee, need, first, len(out)-1)
 	}
 	for _, parent := range e.parents {
 		if _, ok := out[parent]; ok {
-			return nil, refuse("bad-txns-spends-conflicting-tx", "spends %s, which it would replace", parent.ID)
+			return nil, p.conflict(op, "bad-txns-spends-conflicting-tx", "spends %s, which it would replace with %s", parent.ID, first)
 		}
 		if _, ok := theirs[parent]; !ok {
-			return nil, refuse("replacement-adds-unconfirmed", "spends unconfirmed %s, which nothing it would replace does", parent.ID)
+			return nil, p.conflict(op, "replacement-adds-unconfirmed", "spends unconfirmed %s, which %s, that it would replace, does not", parent.ID, first)
 		}
 	}
 	return out, nil
@@ -108,8 +116,38 @@ func (p *Pool) checkFamily(e *entry, replaced map[*entry]struct{}) error {
 	return nil
 }
 
-// commit adds an entry that was checked on top of tip.
-func (p *Pool) commit(e *entry, tip place, now time.Time) (ready []candidate, err error) {
+// increment is the fee rate, in satoshi per 1000 virtual bytes, that one
+// transaction must pay on top of another to take its place.
+func (p *Pool) increment() int64 { return cmp.Or(p.o.MinFeeRate, 1000) }
+
+// replace removes the entries whose place e takes. Callers hold mu.
+func (p *Pool) replace(e *entry, replaced map[*entry]struct{}, now time.Time) {
+	if len(replaced) == 0 {
+		return
+	}
+	var direct []*entry
+	for _, in := range e.Tx.TxIn {
+		if r := p.spent[in.PreviousOutPoint]; r != nil {
+			direct = append(direct, r)
+		}
+	}
+	for _, r := range p.removeAll(replaced) {
+		fate := Fate{ID: r.ID, Cause: Replaced, By: e.ID}
+		if !slices.Contains(direct, r) {
+			ancestors, _ := r.ancestors(maxAncestors)
+			for _, a := range ancestors {
+				if slices.Contains(direct, a) {
+					fate.Via = a.ID
+				}
+			}
+		}
+		p.bury(fate, now)
+	}
+}
+
+// commit adds an entry that was checked on top of tip. relay says that this node
+// must tell others of it.
+func (p *Pool) commit(e *entry, tip place, relay bool, now time.Time) (ready []*candidate, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.tip != tip {
@@ -119,11 +157,15 @@ func (p *Pool) commit(e *entry, tip place, now time.Time) (ready []candidate, er
 	if err != nil {
 		return nil, err
 	}
-	p.removeAll(replaced)
+	p.replace(e, replaced, now)
 	p.link(e)
 	p.trim(now)
 	if p.byID[e.ID] != e {
+		p.fates.forget(e.ID) // it was never in
 		return nil, refuse("mempool-full", "everything that stayed pays more")
+	}
+	if relay {
+		p.tell(e)
 	}
 	p.orphans.forget(e.WID)
 	p.signal()

@@ -13,10 +13,14 @@
 //   - No two entries spend the same output; every entry that another spends from
 //     is in the pool.
 //   - Entries and orphans together take at most Options.MaxBytes and
-//     Options.MaxOrphanBytes; orphans are bounded by count and by peer too.
+//     Options.MaxOrphanBytes; orphans are bounded by count and by peer too. What
+//     waits to get back in after a reorganisation counts as entries, with 20 MB
+//     more for as long as it waits.
 //   - What a change costs does not grow with the pool, but for a logarithm: a
 //     family has at most 25 members in either direction.
 //   - No script runs and nothing is called under the lock.
+//   - A transaction that leaves without being mined has a [Fate]; the last few
+//     thousand are remembered.
 //
 // # Blame
 //
@@ -41,6 +45,7 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
@@ -48,6 +53,8 @@ import (
 
 // Limits of Options, which keep sums of fees and scans of orphans in bounds.
 const (
+	defaultMaxBytes = 300_000_000
+
 	maxMinFeeRate = 100 * btcutil.SatoshiPerBitcoin
 	maxMaxOrphans = 10_000
 )
@@ -58,13 +65,18 @@ const maxAwait = time.Second
 // Options configure New. Zero means the default given.
 type Options struct {
 	Chain          *chain.Chain
-	MaxBytes       int64            // memory of all entries; default 300 MB
-	MinFeeRate     int64            // satoshi per 1000 virtual bytes, at most 100 coins; default 1000
-	Expiry         time.Duration    // default 336 h
-	MaxOrphans     int              // a quarter of them by one peer; at most 10,000, default 100
-	MaxOrphanBytes int64            // memory, a quarter of it by one peer; default 10 MB
-	Now            func() time.Time // default time.Now
-	Logger         *slog.Logger     // default: discards
+	MaxBytes       int64         // memory of all entries; default 300 MB
+	MinFeeRate     int64         // satoshi per 1000 virtual bytes, at most 100 coins; default 1000, -1: none
+	Expiry         time.Duration // default 336 h
+	MaxOrphans     int           // a quarter of them by one peer; at most 10,000, default 100, -1: none
+	MaxOrphanBytes int64         // memory, a quarter of it by one peer; default 10 MB
+	// File is where Run keeps the entries over restarts; "": nowhere.
+	File string
+	FS   vfs.FS // of File; default vfs.Default
+	// SaveEvery is the least time between two writes of a changed File; default 5 s.
+	SaveEvery time.Duration
+	Now       func() time.Time // default time.Now
+	Logger    *slog.Logger     // default: discards
 }
 
 // An Entry is a transaction in the pool. What it points to must not be changed.
@@ -75,7 +87,9 @@ type Entry struct {
 	Weight    int
 	SigOpCost int
 	Added     time.Time
-	Parents   []chainhash.Hash // ids of pool transactions that it spends from
+	// Received is when a peer's message brought it; zero if it was made here.
+	Received time.Time
+	Parents  []chainhash.Hash // ids of pool transactions that it spends from
 
 	seq uint64 // order of acceptance: parents come before children
 }
@@ -110,6 +124,16 @@ type Pool struct {
 	floor   rollingFloor
 	orphans orphanage
 	waste   wasteBook
+	fates   fateBook
+	// waiting is the memory of what is on its way back in after a reorganisation.
+	waiting int64
+	left    []*candidate // of that, what Run left when it ended
+	// unsent are entries that nobody has relayed yet; told is closed and replaced
+	// when one is added.
+	unsent map[chainhash.Hash]*entry
+	told   chan struct{}
+	// changes counts what would make File differ.
+	changes uint64
 }
 
 // New returns an empty pool on top of the chain's tip. Nothing follows the chain
@@ -120,17 +144,18 @@ func New(o Options) (*Pool, error) {
 	}
 	var faults []error
 	for _, f := range []struct {
-		name    string
-		v, most int64
+		name           string
+		v, least, most int64
 	}{
-		{"max bytes", o.MaxBytes, 0},
-		{"min fee rate", o.MinFeeRate, maxMinFeeRate},
-		{"expiry", int64(o.Expiry), 0},
-		{"max orphans", int64(o.MaxOrphans), maxMaxOrphans},
-		{"max orphan bytes", o.MaxOrphanBytes, 0},
+		{"max bytes", o.MaxBytes, 0, 0},
+		{"min fee rate", o.MinFeeRate, -1, maxMinFeeRate},
+		{"expiry", int64(o.Expiry), 0, 0},
+		{"max orphans", int64(o.MaxOrphans), -1, maxMaxOrphans},
+		{"max orphan bytes", o.MaxOrphanBytes, 0, 0},
+		{"save every", int64(o.SaveEvery), 0, 0},
 	} {
-		if f.v < 0 {
-			faults = append(faults, fmt.Errorf("%s %d: must not be negative", f.name, f.v))
+		if f.v < f.least {
+			faults = append(faults, fmt.Errorf("%s %d: must not be below %d", f.name, f.v, f.least))
 		} else if f.most > 0 && f.v > f.most {
 			faults = append(faults, fmt.Errorf("%s %d: at most %d", f.name, f.v, f.most))
 		}
@@ -138,10 +163,14 @@ func New(o Options) (*Pool, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("mempool: %w", err)
 	}
-	o.MaxBytes = cmp.Or(o.MaxBytes, 300_000_000)
-	o.MinFeeRate = cmp.Or(o.MinFeeRate, 1000)
+	o.MaxBytes = cmp.Or(o.MaxBytes, defaultMaxBytes)
+	o.MinFeeRate = max(0, cmp.Or(o.MinFeeRate, 1000))
 	o.Expiry = cmp.Or(o.Expiry, 336*time.Hour)
-	o.MaxOrphans = cmp.Or(o.MaxOrphans, 100)
+	o.MaxOrphans = max(0, cmp.Or(o.MaxOrphans, 100))
+	o.SaveEvery = cmp.Or(o.SaveEvery, 5*time.Second)
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
 	o.MaxOrphanBytes = cmp.Or(o.MaxOrphanBytes, 10_000_000)
 	if o.Now == nil {
 		o.Now = time.Now
@@ -162,6 +191,9 @@ func New(o Options) (*Pool, error) {
 		spent:   make(map[wire.OutPoint]*entry),
 		orphans: newOrphanage(o.MaxOrphans, o.MaxOrphanBytes),
 		waste:   make(wasteBook),
+		fates:   newFateBook(),
+		unsent:  make(map[chainhash.Hash]*entry),
+		told:    make(chan struct{}),
 	}, nil
 }
 

@@ -20,12 +20,12 @@ func TestOptions(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, consensus.Regtest(), 0, nil)
 	_, err := mempool.New(mempool.Options{
-		Chain: l.chain, MaxBytes: -1, MinFeeRate: math.MaxInt64, Expiry: -1, MaxOrphans: 10_001, MaxOrphanBytes: -1,
+		Chain: l.chain, MaxBytes: -1, MinFeeRate: math.MaxInt64, Expiry: -1, MaxOrphans: 10_001, MaxOrphanBytes: -1, SaveEvery: -1,
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, name := range []string{"max bytes", "min fee rate", "expiry", "max orphans", "max orphan bytes"} {
+	for _, name := range []string{"max bytes", "min fee rate", "expiry", "max orphans", "max orphan bytes", "save every"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%v does not name %s", err, name)
 		}
@@ -86,7 +86,7 @@ func TestRefusals(t *testing.T) {
 			tx := l.draft(1000, 1, c)
 			tx.TxIn[0].Sequence, tx.LockTime = 0, 100_000
 			return l.sign(tx, c)
-		}, "non-standard", nobody},
+		}, "non-final", nobody},
 		{"a form of output that we do not know", func() *wire.MsgTx {
 			tx := l.draft(1000, 1, own())
 			tx.TxOut[0].PkScript = nonStandard

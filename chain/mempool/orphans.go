@@ -20,7 +20,7 @@ const (
 
 // An orphan is a transaction whose inputs are not all known yet.
 type orphan struct {
-	candidate
+	*candidate
 	bytes   int64
 	expires time.Time
 	seq     uint64
@@ -51,10 +51,10 @@ func newOrphanage(maxCount int, maxBytes int64) orphanage {
 // keep remembers a transaction that lacks the outputs missing, within the bounds.
 // A peer that has its share makes room among its own; otherwise the oldest of the
 // peer with the most goes.
-func (o *orphanage) keep(c candidate, missing []wire.OutPoint, now time.Time) {
+func (o *orphanage) keep(c *candidate, missing []wire.OutPoint, now time.Time) {
 	bytes := orphanBytes + bytesOf(c.tx)
 	shareCount, shareBytes := max(1, o.maxCount/peerShare), o.maxBytes/peerShare
-	if bytes > shareBytes {
+	if bytes > shareBytes || o.maxCount == 0 {
 		return
 	}
 	if _, ok := o.byWID[c.wid]; ok {
@@ -72,7 +72,7 @@ func (o *orphanage) keep(c candidate, missing []wire.OutPoint, now time.Time) {
 	}
 	o.seq++
 	n := &orphan{candidate: c, bytes: bytes, expires: now.Add(orphanLife), seq: o.seq, missing: make(map[wire.OutPoint]struct{}, len(missing))}
-	n.cost = 0
+	n.cost, n.relay = 0, true
 	o.byWID[c.wid] = n
 	o.bytes += bytes
 	for _, op := range missing {
@@ -124,7 +124,7 @@ func (o *orphanage) victim() *orphan {
 
 // completed removes and returns the orphans that lack nothing any more now that
 // tx is there.
-func (o *orphanage) completed(tx *wire.MsgTx, id chainhash.Hash) []candidate {
+func (o *orphanage) completed(tx *wire.MsgTx, id chainhash.Hash) []*candidate {
 	if len(o.waiting) == 0 {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (o *orphanage) completed(tx *wire.MsgTx, id chainhash.Hash) []candidate {
 		}
 	}
 	slices.SortFunc(done, func(a, b *orphan) int { return cmp.Compare(a.seq, b.seq) })
-	out := make([]candidate, len(done))
+	out := make([]*candidate, len(done))
 	for i, n := range done {
 		out[i] = n.candidate
 	}

@@ -357,7 +357,60 @@ func newTx(g *global) *cobra.Command {
 				}
 				return g.print(cmd, api.TxAnswer{TxID: id}, func(w io.Writer) { fmt.Fprintln(w, id) })
 			},
+		},
+		&cobra.Command{
+			Use: "show TXID", Short: "Print what is known of a transaction: waiting, in the chain, or lost, and why", Args: args(cobra.ExactArgs(1)),
+			RunE: func(cmd *cobra.Command, a []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				tx, err := c.Tx(cmd.Context(), a[0])
+				if err != nil {
+					return unreachable(err)
+				}
+				return g.print(cmd, tx, func(w io.Writer) { printTx(w, tx) })
+			},
 		})
+}
+
+func printTx(w io.Writer, tx api.Tx) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "txid\t%s\n", tx.TxID)
+	status := tx.Status
+	switch tx.Status {
+	case api.TxInMempool:
+		status = fmt.Sprintf("in the mempool since %s, %d satoshi for %d virtual bytes", tx.Time.Format(time.RFC3339), tx.Fee, tx.VSize)
+	case api.TxConfirmed:
+		status = fmt.Sprintf("confirmed in block %d, %d confirmations", tx.Height, tx.Confirmations)
+	case api.TxConflicted:
+		status = fmt.Sprintf("conflicted by %s in block %d, %d confirmations", tx.SpentBy, tx.Height, tx.Confirmations)
+		if tx.Confirmations == 0 {
+			status += " (that block is no longer in the chain: it may be sent again)"
+		}
+	case api.TxReplaced:
+		status = "replaced by " + tx.SpentBy
+	case api.TxInvalid:
+		status = "no longer valid after a reorg: " + tx.Rule
+	case api.TxEvicted:
+		status = "not kept: " + tx.Rule
+	case api.TxExpired:
+		status = "expired: not mined in time"
+	}
+	fmt.Fprintf(t, "status\t%s\n", status)
+	if tx.BlockHash != "" {
+		fmt.Fprintf(t, "block\t%s\n", tx.BlockHash)
+	}
+	if tx.Via != "" {
+		fmt.Fprintf(t, "because of\t%s, which it spends from\n", tx.Via)
+	}
+	if tx.WasBlock != "" {
+		fmt.Fprintf(t, "was in\tblock %d, %s\n", tx.WasHeight, tx.WasBlock)
+	}
+	for _, p := range tx.Parents {
+		fmt.Fprintf(t, "spends from\t%s\n", p)
+	}
+	t.Flush()
 }
 
 func newLog(g *global) *cobra.Command {

@@ -59,8 +59,15 @@ type Node interface {
 	// *Error 4xx: unknown, genesis, or too deep in a pruned chain.
 	Invalidate(ctx context.Context, hash string) error
 	Reconsider(ctx context.Context, hash string) error
-	// SubmitTx hands a transaction in and returns its id. *Error 4xx: refused.
+	// SubmitTx hands a transaction in and returns its id; others are told of it in
+	// the background, when there are any. *Error 4xx: refused.
 	SubmitTx(ctx context.Context, raw []byte) (txid string, err error)
+	// Tx tells what is known of a transaction; *Error 404 if nothing.
+	Tx(ctx context.Context, txid string) (Tx, error)
+	// LostTxs lists, by age, what was lost after number after: transactions that
+	// were in a block and are not any more, or that a block made impossible. last
+	// is the number of the last; the channel is closed when there is another.
+	LostTxs(after uint64) (txs []Tx, last uint64, changed <-chan struct{})
 
 	// LogLevel and SetLogLevel read and change the least level that is logged
 	// (debug, info, warn or error).
@@ -174,6 +181,36 @@ type Block struct {
 	Data         string    `json:"data" doc:"Text of the coinbase's OP_RETURN output"`
 	CoinbaseText string    `json:"coinbase_text" doc:"Readable part of the coinbase script"`
 	Validator    string    `json:"validator,omitempty" doc:"Key that sealed it, on stake networks"`
+}
+
+// States of a [Tx]. A transaction that was dropped is in one of the last five.
+const (
+	TxInMempool  = "mempool"    // waits to be mined
+	TxConfirmed  = "confirmed"  // in a block, with an output that is not spent yet
+	TxConflicted = "conflicted" // a block has another transaction that spends the same output
+	TxInvalid    = "invalid"    // a reorganisation made it invalid otherwise
+	TxReplaced   = "replaced"   // another one that spends the same output took its place in the mempool
+	TxEvicted    = "evicted"    // the mempool was full of better paying ones
+	TxExpired    = "expired"    // it was not mined in time
+)
+
+// A Tx is what the node knows of a transaction. Of dropped ones it remembers the
+// last few thousand.
+type Tx struct {
+	TxID          string    `json:"txid"`
+	Status        string    `json:"status" enum:"mempool,confirmed,conflicted,invalid,replaced,evicted,expired"`
+	Rule          string    `json:"rule,omitempty" doc:"Of invalid and evicted: the rule that it breaks"`
+	Time          time.Time `json:"time,omitzero" doc:"Of mempool: when it came; of a dropped one: when that was"`
+	Fee           int64     `json:"fee,omitempty" doc:"Satoshi; of mempool"`
+	VSize         int       `json:"vsize,omitempty" doc:"Virtual bytes; of mempool"`
+	Parents       []string  `json:"parents,omitempty" doc:"Unconfirmed transactions that it spends from"`
+	BlockHash     string    `json:"block_hash,omitempty" doc:"Of confirmed: the block that has it; of conflicted: that has spent_by"`
+	Height        int32     `json:"height" doc:"Of block_hash; -1 if there is none"`
+	Confirmations int32     `json:"confirmations" doc:"Blocks from block_hash to the tip; 0 if it is on no active chain"`
+	SpentBy       string    `json:"spent_by,omitempty" doc:"Of conflicted and replaced: the transaction that spends the same output"`
+	Via           string    `json:"via,omitempty" doc:"The ancestor that spends that output, if it is not the transaction itself"`
+	WasBlock      string    `json:"was_block,omitempty" doc:"The block that had it until a reorganisation"`
+	WasHeight     int32     `json:"was_height" doc:"Of was_block; -1 if there is none"`
 }
 
 // A ChainTip is a leaf of the header tree.

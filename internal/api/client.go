@@ -317,6 +317,11 @@ func (c *Client) SubmitTx(ctx context.Context, txHex string) (string, error) {
 	return a.TxID, err
 }
 
+// Tx tells what the node knows of a transaction.
+func (c *Client) Tx(ctx context.Context, txid string) (Tx, error) {
+	return get[Tx](ctx, c, "/tx/"+url.PathEscape(txid))
+}
+
 // Miner tells what the miner does.
 func (c *Client) Miner(ctx context.Context) (MinerStatus, error) {
 	return get[MinerStatus](ctx, c, "/miner")

@@ -36,6 +36,7 @@ type fakeNode struct {
 	mining  bool
 	level   string
 	stopped bool
+	lost    []api.Tx
 	mineErr error
 	waits   bool          // MineBlock waits for its context
 	takes   time.Duration // what MineBlock needs
@@ -189,6 +190,32 @@ func (n *fakeNode) SubmitBlock(_ context.Context, raw []byte) (api.SubmittedBloc
 
 func (n *fakeNode) Invalidate(_ context.Context, hash string) error { return n.mark("-", hash) }
 func (n *fakeNode) Reconsider(_ context.Context, hash string) error { return n.mark("+", hash) }
+
+func (n *fakeNode) Tx(_ context.Context, txid string) (api.Tx, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, tx := range n.lost {
+		if tx.TxID == txid {
+			return tx, nil
+		}
+	}
+	return api.Tx{}, api.Errorf(404, "transaction %s is unknown", txid)
+}
+
+func (n *fakeNode) LostTxs(after uint64) ([]api.Tx, uint64, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.lost[after:]), uint64(len(n.lost)), n.changed
+}
+
+// lose tells of a lost transaction.
+func (n *fakeNode) lose(tx api.Tx) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost = append(n.lost, tx)
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
 
 func (n *fakeNode) mark(sign, hash string) error {
 	n.mu.Lock()

@@ -145,10 +145,7 @@ func New(o Options) (*Server, error) {
 // metrics answer. Call it once.
 func (s *Server) SetNode(n Node) {
 	s.node.Store(&n)
-	select {
-	case s.hub.wake <- struct{}{}:
-	default:
-	}
+	close(s.hub.ready)
 }
 
 // Handler returns the whole interface, for tests and for embedding.
@@ -233,6 +230,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.pushBlocks(gctx); return nil })
+	g.Go(func() error { s.pushLost(gctx); return nil })
 	g.Go(func() error { s.askURLs(gctx); return nil })
 	g.Go(func() error {
 		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -210,6 +210,18 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 		return answer(TxAnswer{TxID: id}), nil
 	})
 
+	huma.Register(api, read("tx", "/tx/{txid}", "What is known of a transaction: in the mempool, in the chain, or why it is not"),
+		func(ctx context.Context, in *struct {
+			TxID string `path:"txid" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex"`
+		},
+		) (*body[Tx], error) {
+			out, err := s.theNode().Tx(ctx, in.TxID)
+			if err != nil {
+				return nil, s.problem("tx", err)
+			}
+			return answer(out), nil
+		})
+
 	huma.Register(api, read("miner", "/miner", "What the miner does"),
 		func(context.Context, *nothing) (*body[MinerStatus], error) { return answer(s.theNode().Miner()), nil })
 	for id, set := range map[string]func(Node) error{"start": Node.StartMiner, "stop": Node.StopMiner} {

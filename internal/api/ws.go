@@ -21,7 +21,7 @@ const (
 	socketWrite    = 10 * time.Second // to hand one message to its system
 	pingInterval   = 30 * time.Second
 	closeTimeout   = 500 * time.Millisecond
-	maxPushedBatch = 100 // blocks told after one change of the tip; older ones are to be asked for
+	maxPushedBatch = 100 // blocks, or lost transactions, told after one change; older ones are to be asked for
 )
 
 // A socketReply answers a WebSocket message. The order of the keys is part of it.
@@ -81,27 +81,37 @@ type client struct {
 	queue  chan []byte
 	cancel context.CancelFunc // drops the connection
 
-	mu     sync.Mutex // guards blocks
-	blocks bool       // wants new blocks
+	mu     sync.Mutex // guards topics
+	topics topics     // that it wants to hear of
 }
 
-func (c *client) wantsBlocks() bool {
+// topics is a set of what clients can subscribe to.
+type topics uint8
+
+const (
+	topicBlocks topics = 1 << iota // new blocks
+	topicLost                      // transactions that somebody may count on in vain
+)
+
+var topicNames = map[string]topics{"blocks": topicBlocks, "lost": topicLost}
+
+func (c *client) wants(t topics) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.blocks
+	return c.topics&t != 0
 }
 
 // A hub knows the connected clients.
 type hub struct {
-	most int
-	wake chan struct{} // has a token when there is a node to watch
+	most  int
+	ready chan struct{} // closed when there is a node to watch
 
 	mu      sync.Mutex // guards clients
 	clients map[*client]bool
 }
 
 func newHub(most int) *hub {
-	return &hub{most: most, wake: make(chan struct{}, 1), clients: map[*client]bool{}}
+	return &hub{most: most, ready: make(chan struct{}), clients: map[*client]bool{}}
 }
 
 func (h *hub) add(c *client) bool {
@@ -120,24 +130,24 @@ func (h *hub) remove(c *client) {
 	delete(h.clients, c)
 }
 
-func (h *hub) wanted() bool {
+func (h *hub) wanted(t topics) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.clients {
-		if c.wantsBlocks() {
+		if c.wants(t) {
 			return true
 		}
 	}
 	return false
 }
 
-// push queues a message for all that want blocks and drops those whose queue is
-// full: they do not read. It never blocks. It returns how many it dropped.
-func (h *hub) push(message []byte) (dropped int) {
+// push queues a message for all that want the topic and drops those whose queue
+// is full: they do not read. It never blocks. It returns how many it dropped.
+func (h *hub) push(t topics, message []byte) (dropped int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.clients {
-		if !c.wantsBlocks() {
+		if !c.wants(t) {
 			continue
 		}
 		select {
@@ -247,19 +257,30 @@ func (s *Server) answerSocket(c *client, raw []byte) socketReply {
 	case "register":
 		return s.register(args["addr"])
 	case "subscribe":
-		var topics []string
-		if args["topics"] == nil || json.Unmarshal(args["topics"], &topics) != nil || len(topics) == 0 {
+		var names []string
+		if args["topics"] == nil || json.Unmarshal(args["topics"], &names) != nil || len(names) == 0 {
 			return missingArgs(op, "topics")
 		}
-		for _, topic := range topics {
-			if topic != "blocks" {
-				return failed(fmt.Sprintf("Topic \"%s\" is not supported.", clip(topic)))
+		var want topics
+		for _, name := range names {
+			t, known := topicNames[name]
+			if !known {
+				return failed(fmt.Sprintf("Topic \"%s\" is not supported.", clip(name)))
 			}
+			want |= t
 		}
 		c.mu.Lock()
-		c.blocks = true
+		c.topics |= want
+		have := c.topics
 		c.mu.Unlock()
-		return ok(map[string][]string{"topics": {"blocks"}})
+		names = names[:0]
+		for name, t := range topicNames {
+			if have&t != 0 {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
+		return ok(map[string][]string{"topics": names})
 	}
 	return notFound(clip(op))
 }
@@ -348,23 +369,69 @@ func (s *Server) register(raw json.RawMessage) socketReply {
 // ends. It follows the tip even while nobody listens, so that a client hears of
 // every block that comes after the answer to its subscription.
 func (s *Server) pushBlocks(ctx context.Context) {
+	n, ok := s.awaitNode(ctx)
 	told := mark{height: -1}
-	for {
+	for ok {
+		var now mark
 		var changed <-chan struct{}
-		if n := s.node.Load(); n != nil {
-			var now mark
-			now.height, now.hash, changed = (*n).Tip()
-			if told.hash != "" && told != now && s.hub.wanted() {
-				s.tell(ctx, *n, told, now)
-			}
-			told = now
+		now.height, now.hash, changed = n.Tip()
+		if told.hash != "" && told != now && s.hub.wanted(topicBlocks) {
+			s.tell(ctx, n, told, now)
 		}
+		told = now
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-s.hub.wake:
 		}
+	}
+}
+
+// pushLost tells of lost transactions, from when the node was there on.
+func (s *Server) pushLost(ctx context.Context) {
+	n, ok := s.awaitNode(ctx)
+	if !ok {
+		return
+	}
+	_, told, changed := n.LostTxs(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		var lost []Tx
+		lost, told, changed = n.LostTxs(told)
+		dropped := 0
+		for _, tx := range lost[max(0, len(lost)-maxPushedBatch):] {
+			dropped += s.hub.push(topicLost, event("tx_lost", tx))
+		}
+		s.toldDropped(dropped)
+	}
+}
+
+// awaitNode waits for the node.
+func (s *Server) awaitNode(ctx context.Context) (Node, bool) {
+	select {
+	case <-s.hub.ready:
+		return *s.node.Load(), true
+	case <-ctx.Done():
+		return nil, false
+	}
+}
+
+// event is a message to those who subscribed to a topic.
+func event(name string, data any) []byte {
+	return encode(struct {
+		Event string `json:"event"`
+		Data  any    `json:"data"`
+	}{name, data})
+}
+
+// toldDropped logs that clients were dropped.
+func (s *Server) toldDropped(clients int) {
+	if clients > 0 {
+		s.log.Warn("websocket clients dropped that do not read", "clients", clients)
 	}
 }
 
@@ -387,14 +454,9 @@ func (s *Server) tell(ctx context.Context, n Node, told, now mark) {
 	}
 	dropped := 0
 	for _, b := range batch {
-		dropped += s.hub.push(encode(struct {
-			Event string `json:"event"`
-			Data  Block  `json:"data"`
-		}{"block", b}))
+		dropped += s.hub.push(topicBlocks, event("block", b))
 	}
-	if dropped > 0 {
-		s.log.Warn("websocket clients dropped that do not read", "clients", dropped)
-	}
+	s.toldDropped(dropped)
 }
 
 // path returns the last blocks of the branch of to that are not on the branch of

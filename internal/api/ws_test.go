@@ -347,3 +347,60 @@ func TestRegisteredURLIsAsked(t *testing.T) {
 	serve(t, second, in)
 	added(second)
 }
+
+// TestSocketLost: lost transactions go to those who asked for them, and to nobody
+// else; what was lost before is not told.
+func TestSocketLost(t *testing.T) {
+	n := newFakeNode(1)
+	n.lose(api.Tx{TxID: strings.Repeat("0", 64), Status: api.TxInvalid})
+	r := serve(t, n, nil)
+	listener, _ := dialSocket(t, r, "?token="+r.token)
+	both, _ := dialSocket(t, r, "?token="+r.token)
+	blocks, _ := dialSocket(t, r, "?token="+r.token)
+	if listener == nil || both == nil || blocks == nil {
+		t.Fatal("no connection")
+	}
+	got := ask(t, listener, `{"op":"subscribe","args":{"topics":["lost"]}}`)
+	if want := `{"status":200,"error":"OK","response":{"topics":["lost"]}}`; got != want {
+		t.Fatalf("got %s", got)
+	}
+	subscribe(t, both)
+	got = ask(t, both, `{"op":"subscribe","args":{"topics":["lost","blocks"]}}`)
+	if want := `{"status":200,"error":"OK","response":{"topics":["blocks","lost"]}}`; got != want {
+		t.Fatalf("got %s", got)
+	}
+	subscribe(t, blocks)
+	n.lose(api.Tx{
+		TxID: strings.Repeat("1", 64), Status: api.TxConflicted, SpentBy: strings.Repeat("2", 64), BlockHash: n.hash(0), Height: 0,
+		Confirmations: 1, WasHeight: -1,
+	})
+	want := `{"event":"tx_lost","data":{"txid":"` + strings.Repeat("1", 64) + `","status":"conflicted","block_hash":"` + n.hash(0) +
+		`","height":0,"confirmations":1,"spent_by":"` + strings.Repeat("2", 64) + `","was_height":-1}}`
+	for _, conn := range []*websocket.Conn{listener, both} {
+		if got := read(t, conn); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	n.grow("x")
+	for _, conn := range []*websocket.Conn{both, blocks} {
+		if got := read(t, conn); !strings.HasPrefix(got, `{"event":"block"`) {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
+func TestTxRoute(t *testing.T) {
+	n := newFakeNode(1)
+	id := strings.Repeat("a", 64)
+	n.lose(api.Tx{TxID: id, Status: api.TxExpired, Height: -1, WasHeight: -1})
+	r := serve(t, n, nil)
+	if got := r.do("GET", "/api/v1/tx/"+id, ""); got.status != 200 || !strings.Contains(got.body, `"status":"expired"`) {
+		t.Errorf("%+v", got)
+	}
+	if got := r.do("GET", "/api/v1/tx/"+strings.Repeat("b", 64), ""); got.status != 404 {
+		t.Errorf("%+v", got)
+	}
+	if got := r.do("GET", "/api/v1/tx/12", ""); got.status != 422 {
+		t.Errorf("%+v", got)
+	}
+}

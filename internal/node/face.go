@@ -340,25 +340,6 @@ func (f face) mark(ctx context.Context, hash, what string, do func(context.Conte
 	return nil
 }
 
-// SubmitTx implements api.Node.
-func (f face) SubmitTx(ctx context.Context, raw []byte) (string, error) {
-	tx, err := consensus.DecodeTx(raw)
-	if err != nil {
-		return "", api.Errorf(http.StatusBadRequest, "transaction: %v", err)
-	}
-	accepted, err := f.pool.Submit(ctx, tx, "")
-	if rule, ok := blame(err); ok {
-		return "", api.Errorf(http.StatusUnprocessableEntity, "transaction refused: %v", rule)
-	}
-	if err != nil {
-		return "", err
-	}
-	for _, t := range accepted {
-		f.publishTx(ctx, t)
-	}
-	return tx.TxHash().String(), nil
-}
-
 // LogLevel implements api.Node.
 func (f face) LogLevel() string { return strings.ToLower(f.o.Levels.Get("").String()) }
 

@@ -1,12 +1,10 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
-	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/chain"
@@ -102,13 +100,8 @@ func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Ve
 	}
 	v, tx := relay.CheckTx(poolView{n.pool}, data)
 	if v.Result == relay.Accept {
-		accepted, err := n.pool.Submit(ctx, tx, from.String())
+		_, err := n.pool.Submit(ctx, tx, from.String()) // the teller has orphans that it completes
 		v = relay.TxVerdict(v, err)
-		if len(accepted) > 1 { // orphans that it completed
-			for _, t := range accepted[1:] {
-				n.publishTx(ctx, t)
-			}
-		}
 	}
 	if v.Result == relay.Reject {
 		n.refused(from, "tx", v)
@@ -188,9 +181,14 @@ func (n *Node) publishBlock(ctx context.Context, raw []byte, hash chainhash.Hash
 	}
 }
 
-// topicPeer is called when a peer joins a topic: a tip that nobody heard goes out now.
+// topicPeer is called when a peer joins a topic: a tip or transactions that nobody
+// heard go out now.
 func (n *Node) topicPeer(topic string, _ peer.ID) {
 	if topic != n.blockTopic() {
+		select {
+		case n.txPeer <- struct{}{}:
+		default:
+		}
 		return
 	}
 	n.mu.Lock()
@@ -201,16 +199,6 @@ func (n *Node) topicPeer(topic string, _ peer.ID) {
 		case n.republish <- struct{}{}:
 		default:
 		}
-	}
-}
-
-func (n *Node) publishTx(ctx context.Context, tx *wire.MsgTx) {
-	var b bytes.Buffer
-	if err := tx.Serialize(&b); err != nil {
-		return // cannot happen: it was decoded or signed here
-	}
-	if err := n.gossip.Publish(ctx, n.txTopic(), b.Bytes()); err != nil && !errors.Is(err, gossip.ErrNobody) && ctx.Err() == nil {
-		n.log.Debug("transaction not flooded", "txid", tx.TxHash(), "err", err)
 	}
 }
 

@@ -36,6 +36,9 @@ var (
 	descPool      = desc("mempool_transactions", "Unconfirmed transactions.")
 	descPoolBytes = desc("mempool_bytes", "Memory that they take.")
 	descPoolVSize = desc("mempool_vbytes", "Their virtual bytes.")
+	descPoolFloor = desc("mempool_min_fee_rate", "Satoshi for 1000 virtual bytes that let a transaction in now.")
+	descOrphans   = desc("mempool_orphans", "Transactions kept whose inputs are unknown.")
+	descLost      = desc("mempool_lost_total", "Transactions lost to a double spend in a block, or to a reorganisation.")
 	descMined     = desc("miner_blocks_total", "Blocks made here.")
 	descMsgs      = desc("gossip_messages_total", "Messages by topic and what became of them.", "topic", "result")
 	descRefused   = desc("gossip_refused_total", "Messages that were not passed on, by topic, result and reason.", "topic", "result", "reason")
@@ -46,7 +49,8 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLowDisk, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
 		descServed, descBusy, descDropped, descWaiting, descOut,
-		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize, descMined, descMsgs, descRefused,
+		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize,
+		descPoolFloor, descOrphans, descLost, descMined, descMsgs, descRefused,
 	} {
 		ch <- d
 	}
@@ -97,6 +101,10 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 	gauge(descPool, float64(count))
 	gauge(descPoolBytes, float64(memory))
 	gauge(descPoolVSize, float64(vbytes))
+	gauge(descPoolFloor, float64(m.n.pool.MinFeeRate()))
+	orphans, _ := m.n.pool.Orphans()
+	gauge(descOrphans, float64(orphans))
+	total(descLost, float64(m.n.pool.LostCount()))
 	total(descMined, float64(m.n.miner.Status().Blocks))
 	for _, s := range m.n.gossip.Stats().Topics {
 		name := "block"

@@ -7,6 +7,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,6 +85,7 @@ type Node struct {
 	inbound   chan pending   // blocks from gossip on their way to the chain
 	outbound  chan own       // own blocks on their way to gossip
 	republish chan struct{}  // somebody hears us now; capacity 1
+	txPeer    chan struct{}  // the same for transactions
 	closers   []func() error // in order of building
 
 	mu     sync.Mutex     // guards what follows, held for assignments only
@@ -100,6 +102,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		inbound:   make(chan pending, maxInbound),
 		outbound:  make(chan own, maxOutbound),
 		republish: make(chan struct{}, 1),
+		txPeer:    make(chan struct{}, 1),
 		metrics:   prometheus.NewRegistry(),
 	}
 	defer func() {
@@ -140,14 +143,18 @@ func (n *Node) openLedger() error {
 	if err != nil {
 		return err
 	}
-	n.pool, err = mempool.New(mempool.Options{
+	o := mempool.Options{
 		Chain:      n.chain,
 		MaxBytes:   int64(n.c.Mempool.MaxMB) << 20,
-		MinFeeRate: int64(n.c.Mempool.MinRelayFee),
+		MinFeeRate: int64(cmp.Or(n.c.Mempool.MinRelayFee, -1)), // 0 here is none
 		Expiry:     n.c.Mempool.ExpireAfter,
-		MaxOrphans: n.c.Mempool.MaxOrphans,
+		MaxOrphans: cmp.Or(n.c.Mempool.MaxOrphans, -1),
 		Logger:     n.log.With("subsystem", "mempool"),
-	})
+	}
+	if n.c.Mempool.Persist {
+		o.File = filepath.Join(n.c.Home, poolFile)
+	}
+	n.pool, err = mempool.New(o)
 	if err != nil {
 		return err
 	}
@@ -258,6 +265,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"blocks", n.runInbound},
 		{"gossip", n.gossip.Run},
 		{"flood", n.runOutbound},
+		{"txs", n.runTxs},
 		{"discovery", n.disc.Run},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},

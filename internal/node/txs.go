@@ -1,0 +1,192 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/mempool"
+	"dunlin/gossip"
+	"dunlin/internal/api"
+)
+
+const (
+	// poolFile holds the unconfirmed transactions over restarts (docs/storage.md).
+	poolFile = "mempool.dat"
+	// seenFor is how long gossip takes a message for known that it has seen: its
+	// window of 2 min, a sweep that comes once a minute, and a little more.
+	seenFor = 3*time.Minute + 5*time.Second
+	// tellAtOnce is how many transactions are told between two looks at the pool.
+	tellAtOnce = 64
+	// tellAgain is the pause when nobody was there to be told; a peer that joins
+	// ends it.
+	tellAgain = 10 * time.Second
+	// maxTxOutputs is how many outputs are looked up to find out whether a
+	// transaction is in the chain.
+	maxTxOutputs = 100
+)
+
+// unsentPool is what a teller wants of the mempool.
+type unsentPool interface {
+	Unsent(most int, seenFor time.Duration) (due []mempool.Entry, next time.Time, more <-chan struct{})
+	Sent(txid chainhash.Hash)
+}
+
+// A teller tells others of transactions that gossip does not pass on by itself:
+// those made here, and orphans that were completed here. With nobody to tell, it
+// waits for somebody.
+type teller struct {
+	pool    unsentPool
+	publish func(context.Context, *wire.MsgTx) error
+	joined  <-chan struct{} // has a token when a peer has joined the topic
+}
+
+// run tells until ctx ends.
+func (t *teller) run(ctx context.Context) error {
+	timer := time.NewTimer(tellAgain)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		due, next, more := t.pool.Unsent(tellAtOnce, seenFor)
+		nobody := false
+		for _, e := range due {
+			if err := t.publish(ctx, e.Tx); errors.Is(err, gossip.ErrNobody) || errors.Is(err, gossip.ErrNotRunning) || ctx.Err() != nil {
+				nobody = true
+				break
+			}
+			// Another error is one for ever (a message too large): it is as good as sent.
+			t.pool.Sent(e.ID)
+		}
+		if len(due) == tellAtOnce && !nobody {
+			continue
+		}
+		pause := time.Hour // nothing is due
+		if nobody {
+			pause, more = tellAgain, nil // more of it would not be told either
+		} else if !next.IsZero() {
+			pause = max(time.Second, time.Until(next))
+		}
+		timer.Reset(pause)
+		select {
+		case <-more:
+		case <-t.joined:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
+
+// runTxs is the stage of the teller.
+func (n *Node) runTxs(ctx context.Context) error {
+	t := teller{pool: n.pool, publish: n.publishTx, joined: n.txPeer}
+	return t.run(ctx)
+}
+
+func (n *Node) publishTx(ctx context.Context, tx *wire.MsgTx) error {
+	var b bytes.Buffer
+	if err := tx.Serialize(&b); err != nil {
+		return err // cannot happen: it was decoded or signed here
+	}
+	err := n.gossip.Publish(ctx, n.txTopic(), b.Bytes())
+	if err != nil && !errors.Is(err, gossip.ErrNobody) && !errors.Is(err, gossip.ErrNotRunning) && ctx.Err() == nil {
+		n.log.Debug("transaction not flooded", "txid", tx.TxHash(), "err", err)
+	}
+	return err
+}
+
+// SubmitTx implements api.Node.
+func (f face) SubmitTx(ctx context.Context, raw []byte) (string, error) {
+	tx, err := consensus.DecodeTx(raw)
+	if err != nil {
+		return "", api.Errorf(http.StatusBadRequest, "transaction: %v", err)
+	}
+	_, err = f.pool.Submit(ctx, tx, "")
+	if rule, ok := blame(err); ok {
+		if rule.Rule == "txn-already-in-mempool" && f.pool.Resend(tx.TxHash()) {
+			return tx.TxHash().String(), nil // whoever asks twice wants it told twice
+		}
+		return "", api.Errorf(http.StatusUnprocessableEntity, "transaction refused: %v", rule)
+	}
+	if err != nil {
+		return "", err
+	}
+	return tx.TxHash().String(), nil
+}
+
+// Tx implements api.Node.
+func (f face) Tx(_ context.Context, txid string) (api.Tx, error) {
+	id, err := chainhash.NewHashFromStr(txid)
+	if err != nil || len(txid) != 2*chainhash.HashSize {
+		return api.Tx{}, api.Errorf(http.StatusBadRequest, "transaction id %q: must be 64 hex digits", txid)
+	}
+	if e, ok := f.pool.Get(*id); ok {
+		out := api.Tx{TxID: id.String(), Status: api.TxInMempool, Time: e.Added.UTC(), Fee: e.Fee, VSize: (e.Weight + 3) / 4, Height: -1, WasHeight: -1}
+		for _, p := range e.Parents {
+			out.Parents = append(out.Parents, p.String())
+		}
+		return out, nil
+	}
+	for i := range uint32(maxTxOutputs) {
+		coin, ok, err := f.chain.Coin(wire.OutPoint{Hash: *id, Index: i})
+		if errors.Is(err, chain.ErrBusy) {
+			return api.Tx{}, api.Errorf(http.StatusServiceUnavailable, "a deep reorganisation is under way, ask again")
+		}
+		if err != nil {
+			return api.Tx{}, err
+		}
+		if ok {
+			out := api.Tx{TxID: id.String(), Status: api.TxConfirmed, Height: coin.Height, WasHeight: -1}
+			if hash, ok := f.chain.HashAt(coin.Height); ok {
+				out.BlockHash = hash.String()
+			}
+			tip, _ := f.chain.Tip()
+			out.Confirmations = tip.Height - coin.Height + 1
+			return out, nil
+		}
+	}
+	if fate, ok := f.pool.Fate(*id); ok {
+		return f.describeFate(fate), nil
+	}
+	return api.Tx{}, api.Errorf(http.StatusNotFound,
+		"transaction %s is not in the mempool, has no unspent output in the chain, and is not among the last that were dropped", txid)
+}
+
+// LostTxs implements api.Node.
+func (f face) LostTxs(after uint64) (txs []api.Tx, last uint64, changed <-chan struct{}) {
+	fates, changed := f.pool.Lost(after)
+	last = after
+	for _, fate := range fates {
+		txs = append(txs, f.describeFate(fate))
+		last = fate.Seq
+	}
+	return txs, last, changed
+}
+
+func (f face) describeFate(fate mempool.Fate) api.Tx {
+	out := api.Tx{TxID: fate.ID.String(), Status: fate.Cause.String(), Rule: fate.Rule, Time: fate.At.UTC(), Height: -1, WasHeight: -1}
+	hash := func(h chainhash.Hash) string {
+		if h == (chainhash.Hash{}) {
+			return ""
+		}
+		return h.String()
+	}
+	out.SpentBy, out.Via = hash(fate.By), hash(fate.Via)
+	if out.BlockHash = hash(fate.Block); out.BlockHash != "" {
+		out.Height = fate.Height
+		if s, ok := f.chain.Status(fate.Block); ok && s.Active {
+			tip, _ := f.chain.Tip()
+			out.Confirmations = max(0, tip.Height-fate.Height+1)
+		}
+	}
+	if out.WasBlock = hash(fate.Was); out.WasBlock != "" {
+		out.WasHeight = fate.WasHeight
+	}
+	return out
+}
