@@ -36,8 +36,8 @@ const (
 	refusedAgain    = 5 * time.Second // before a block that may become valid is fetched again
 )
 
-// Events of the loop, besides blockEvents, pullProgress, pulled, verdictEvent
-// and troubleEvent.
+// Events of the loop, besides blockEvents, pullProgress, pulled, verdictEvent,
+// troubleEvent and besideEvent.
 type (
 	peerReady struct{ r *remote }
 	peerGone  struct{ r *remote }
@@ -74,8 +74,11 @@ type driver struct {
 	pulls     int
 	pullMoved time.Time // a pull brought something
 
-	withheld map[chainhash.Hash]withheldBlock // while there is one on the best header chain, see goal
-	gained   time.Time                        // a block was validated or stored, or the target is new
+	withheld    map[chainhash.Hash]*withheldBlock // while there is one on the best header chain, see goal
+	withholders int                               // peers that withhold one
+	beside      int                               // fetches of withheld blocks under way
+	gained      time.Time                         // a block was validated or stored, or the target is new
+	bytesAt     time.Time                         // a byte of a block came
 
 	// The story.
 	received  atomic.Int64 // bytes of blocks
@@ -111,6 +114,9 @@ type peerSync struct {
 	failures  int            // pulls in a row that failed
 	notBefore time.Time      // no pull until then
 	wished    bool           // a wish wants its headers, whatever its tip
+	withholds int            // blocks that it claims to have and did not hand out
+	fetching  bool           // a withheld block is being fetched from it
+	asked     int            // for withheld blocks
 	told      bool           // low, high and rtt went to the scheduler
 	low, high int32
 	rtt       time.Duration
@@ -131,7 +137,7 @@ func newDriver(x *Exchange, sched *ibd.Scheduler) *driver {
 		held:     make(map[heldKey][]byte),
 		gaps:     make(map[int32]bool),
 		wished:   make(map[chainhash.Hash]time.Time),
-		withheld: make(map[chainhash.Hash]withheldBlock),
+		withheld: make(map[chainhash.Hash]*withheldBlock),
 		pace:     rate.NewLimiter(4, 16),
 		state:    Starting,
 		status:   SyncStatus{State: Starting},
@@ -215,6 +221,8 @@ func (d *driver) handle(ctx context.Context, e any) {
 		d.onVerdict(ctx, e)
 	case troubleEvent:
 		d.onTrouble(e.err)
+	case besideEvent:
+		d.onBeside(ctx, e)
 	}
 }
 
@@ -289,6 +297,7 @@ func (d *driver) onGone(ctx context.Context, r *remote) {
 	if p == nil || p.r != r {
 		return
 	}
+	d.withholding(p, 0)
 	delete(d.peers, ibd.PeerID(r.id))
 	if p.told {
 		d.step(ctx, ibd.PeerGone{Peer: ibd.PeerID(r.id)})
@@ -313,6 +322,9 @@ func (d *driver) tellPeer(ctx context.Context, p *peerSync) {
 // serves is the highest block of the best header chain that a peer has.
 func (d *driver) serves(p *peerSync) int32 {
 	c := d.x.o.Chain
+	if p.fetching {
+		return 0
+	}
 	if headerKnown(c, p.tip.Hash) {
 		p.common = p.tip.Hash
 		_, height, _ := c.Fork(p.tip.Hash, d.best.Hash)
@@ -371,7 +383,8 @@ func (d *driver) retarget(ctx context.Context) {
 	if base < best.Height {
 		t.Have = c.Have(best.Hash, base, best.Height)
 	}
-	if best.Hash != d.best.Hash {
+	// More headers on the same branch do not make up for its next block.
+	if best.Hash != d.best.Hash && (keep <= d.connected || base > d.connected) {
 		d.gained = d.x.o.Now()
 	}
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
@@ -416,6 +429,7 @@ func (d *driver) onBlocks(ctx context.Context, e blockEvents) {
 			d.step(ctx, ibd.Block{Peer: id, ID: b.id, Height: b.height, Size: int64(len(b.raw))})
 		default:
 			d.received.Add(b.n)
+			d.bytesAt = d.x.o.Now()
 			d.step(ctx, ibd.Bytes{Peer: id, ID: b.id, N: b.n})
 		}
 	}
@@ -497,6 +511,7 @@ func (d *driver) onRefused(ctx context.Context, e verdictEvent) {
 		best, _ := d.x.o.Chain.BestHeader()
 		if at, ok := d.x.o.Chain.Ancestor(best.Hash, e.height); ok && at == e.hash {
 			d.targetAt = d.x.o.Now().Add(refusedAgain)
+			d.gained = d.targetAt // that nothing comes until then is our doing
 		}
 	}
 }
@@ -681,7 +696,7 @@ func (d *driver) onWish(ctx context.Context, w wish) {
 func (d *driver) onTick(ctx context.Context) {
 	now := d.x.o.Now()
 	if d.ready {
-		d.watchFront(now)
+		d.watchFront(ctx, now)
 		if d.bestMoved && !now.Before(d.targetAt) {
 			d.retarget(ctx)
 		}

@@ -214,13 +214,13 @@ func (c *fakeChain) Submit(_ context.Context, raw []byte, _ chain.Source) (Ticke
 		}
 		if best != c.best {
 			c.setBest(best)
-			c.connect() // its blocks may be here already
+			c.connect(best) // its blocks may be here already
 		}
 		v.Outcome, v.Err = chain.Refused, &consensus.RuleError{Rule: "bad-block", Blame: consensus.BlameBlock}
 		return fakeTicket{v}, nil
 	}
 	n.raw = raw
-	c.connect()
+	c.connect(n)
 	v.Outcome = chain.Stored
 	if ancestor(c.tip, n.height) == n {
 		v.Outcome = chain.Connected
@@ -228,20 +228,23 @@ func (c *fakeChain) Submit(_ context.Context, raw []byte, _ chain.Source) (Ticke
 	return fakeTicket{v}, nil
 }
 
-// connect moves the tip to the node with most work whose blocks are all here.
-func (c *fakeChain) connect() {
+// connect moves the tip to the node with most work whose blocks are all here, of
+// the best header chain or the branch that ends in last.
+func (c *fakeChain) connect(last *fakeNode) {
 	best := c.tip
-	for n := c.best; n != nil && n.work.Cmp(best.work) > 0; n = n.parent {
-		whole := true
-		for m := n; m != nil && ancestor(c.tip, m.height) != m; m = m.parent {
-			if m.raw == nil {
-				whole = false
+	for _, n := range []*fakeNode{c.best, last} {
+		for ; n != nil && n.work.Cmp(best.work) > 0; n = n.parent {
+			whole := true
+			for m := n; m != nil && ancestor(c.tip, m.height) != m; m = m.parent {
+				if m.raw == nil {
+					whole = false
+					break
+				}
+			}
+			if whole {
+				best = n
 				break
 			}
-		}
-		if whole {
-			best = n
-			break
 		}
 	}
 	if best != c.tip {

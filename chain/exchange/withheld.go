@@ -1,22 +1,50 @@
 package exchange
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
 	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/ibd"
 )
 
 const (
 	maxWithheld = 64               // remembered blocks that nobody hands out
-	withheldFor = 10 * time.Minute // before a branch with such a block is tried again
+	withheldFor = 10 * time.Minute // before a branch with such a block is tried again as a whole
+	// silentShare is the part of StallAfter in which neither a byte nor a verdict came
+	// before a branch is left if there is another: 3 s by default. Little is lost if
+	// that was too early, since the block is still asked for beside.
+	silentShare = 0.3
+	// maxBeside bounds the fetches beside the target: each may bring a largest block
+	// on top of what the scheduler knows of.
+	maxBeside   = 2
+	besideFirst = 30 * time.Second // for the first such fetch of a block; doubles
+	besideAgain = 5 * time.Second  // before the next one; doubles
 )
 
-// withheldBlock is a block of the best header chain that nobody handed out for long.
+// withheldBlock is a block of the best header chain that nobody handed out for
+// long. While another branch is followed it is asked for by itself, so that a
+// peer that is only slow costs its branch a delay, not its chance.
 type withheldBlock struct {
-	height int32
-	until  time.Time
+	height   int32
+	until    time.Time
+	fetching bool
+	tries    int
+	next     time.Time // not to be fetched before
+}
+
+// besideEvent says how a fetch of a withheld block ended.
+type besideEvent struct {
+	from    *remote
+	hash    chainhash.Hash
+	verdict chain.Verdict
+	err     error // no block came
 }
 
 // goal is the branch to follow: the best header chain, or, while nobody hands out
@@ -58,7 +86,7 @@ func (d *driver) lacks(hash chainhash.Hash) bool {
 
 // watchFront leaves a target whose lowest missing block nobody hands out, if there
 // is another to follow, and takes it up again later.
-func (d *driver) watchFront(now time.Time) {
+func (d *driver) watchFront(ctx context.Context, now time.Time) {
 	if !d.targeted {
 		return
 	}
@@ -68,36 +96,147 @@ func (d *driver) watchFront(now time.Time) {
 			d.bestMoved = true
 		}
 	}
-	if d.trouble != nil || d.connected >= d.best.Height {
+	if d.trouble != nil || d.connected >= d.best.Height || d.sched.Stats().InChain > 0 {
 		d.gained = now
 	}
-	// Bytes of a large block on a slow link buy time, but not for ever.
-	waited := now.Sub(d.gained)
-	if waited > 2*d.x.o.StallAfter && now.Sub(d.moved) > d.x.o.StallAfter || waited > 12*d.x.o.StallAfter {
+	// Bytes of a large block on a slow link buy time, but not for ever. Peers that
+	// withhold a block already get none for the next.
+	waited, silent := now.Sub(d.gained), now.Sub(d.bytesAt)
+	patience := time.Duration(silentShare * float64(d.x.o.StallAfter))
+	switch {
+	case waited > 2*d.x.o.StallAfter, waited > patience && silent > patience:
 		d.gained = now
-		d.leave(now)
+		d.leave(now, false)
+	case waited > tickEvery && d.withholders > 0:
+		d.leave(now, true)
 	}
 	if len(d.withheld) > 0 && d.goal().Hash != d.best.Hash {
 		d.bestMoved = true
 	}
+	d.askBeside(ctx, now)
 }
 
-// leave marks the lowest missing block as withheld if that gives another goal.
-func (d *driver) leave(now time.Time) {
+// leave marks the lowest missing block as withheld if that gives another goal,
+// with known set only if all who claim to have it withhold another one.
+func (d *driver) leave(now time.Time, known bool) {
 	height, hash, ok := d.lowestMissing()
 	if !ok || len(d.withheld) >= maxWithheld {
 		return
 	}
-	d.withheld[hash] = withheldBlock{height, now.Add(withheldFor)}
+	claimants := d.claimants(height, hash)
+	if known && (len(claimants) == 0 || slices.ContainsFunc(claimants, func(p *peerSync) bool { return p.withholds == 0 })) {
+		return
+	}
+	d.withheld[hash] = &withheldBlock{height: height, until: now.Add(withheldFor), next: now}
 	goal := d.goal()
 	if goal.Hash == d.best.Hash {
 		delete(d.withheld, hash) // there is nothing better than to wait
 		return
 	}
+	for _, p := range claimants {
+		d.withholding(p, p.withholds+1)
+	}
 	if n, ok := d.stalls.allow(now); ok {
 		d.x.log.Warn("branch left: nobody hands out its next block", "height", height, "hash", hash,
 			"header_height", d.best.Height, "instead_height", goal.Height, "instead", goal.Hash, "suppressed", n)
 	}
+}
+
+// claimants lists the peers that say to have validated the block at height.
+func (d *driver) claimants(height int32, hash chainhash.Hash) []*peerSync {
+	return slices.DeleteFunc(d.sorted(), func(p *peerSync) bool {
+		at, ok := d.x.o.Chain.Ancestor(p.tip.Hash, height)
+		return !ok || at != hash
+	})
+}
+
+// withholding notes how many blocks p withholds.
+func (d *driver) withholding(p *peerSync, n int) {
+	if p.withholds == 0 && n > 0 {
+		d.withholders++
+	}
+	if p.withholds > 0 && n == 0 {
+		d.withholders--
+	}
+	p.withholds = n
+}
+
+// askBeside asks for withheld blocks by themselves, the least tried one of the
+// least tried peer first.
+func (d *driver) askBeside(ctx context.Context, now time.Time) {
+	for d.beside < maxBeside {
+		var w *withheldBlock
+		var hash chainhash.Hash
+		var from *peerSync
+		for h, o := range d.withheld {
+			if o.fetching || now.Before(o.next) || w != nil && (o.tries > w.tries || o.tries == w.tries && h.String() > hash.String()) {
+				continue
+			}
+			ps := slices.DeleteFunc(d.claimants(o.height, h), func(p *peerSync) bool { return p.fetching })
+			if len(ps) == 0 {
+				continue
+			}
+			w, hash = o, h
+			from = slices.MinFunc(ps, func(a, b *peerSync) int { return cmp.Compare(a.asked, b.asked) })
+		}
+		if w == nil {
+			return
+		}
+		d.beside++
+		w.fetching, from.fetching = true, true
+		from.asked++
+		d.tellPeer(ctx, from) // its stream is for this alone: it may take long
+		timeout := min(besideFirst<<min(w.tries, 8), withheldFor)
+		r := from.r
+		d.x.tasks.Go(func() { d.post(ctx, d.x.fetchBeside(ctx, r, hash, timeout)) })
+	}
+}
+
+// fetchBeside fetches a block and submits it.
+func (x *Exchange) fetchBeside(ctx context.Context, r *remote, hash chainhash.Hash, timeout time.Duration) besideEvent {
+	e := besideEvent{from: r, hash: hash}
+	within, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	raw, err := x.FetchBlock(within, r.id, hash)
+	if err != nil {
+		e.err = err
+		return e
+	}
+	t, err := x.o.Chain.Submit(ctx, raw, chain.Source{Kind: chain.FromSync, Peer: r.id.String()})
+	if err != nil {
+		e.err = err
+		return e
+	}
+	e.verdict, _ = wait(ctx, t)
+	return e
+}
+
+func (d *driver) onBeside(ctx context.Context, e besideEvent) {
+	now := d.x.o.Now()
+	d.beside--
+	p := d.peers[ibd.PeerID(e.from.id)]
+	if p != nil && p.r == e.from {
+		p.fetching = false
+		if e.err == nil {
+			d.withholding(p, 0)
+		}
+		d.tellPeer(ctx, p)
+	}
+	if w := d.withheld[e.hash]; w != nil {
+		w.fetching = false
+		w.next = now.Add(min(besideAgain<<min(w.tries, 8), withheldFor))
+		w.tries++
+	}
+	var rule *consensus.RuleError
+	if e.err == nil && e.verdict.Outcome == chain.Refused && errors.As(e.verdict.Err, &rule) {
+		switch rule.Blame {
+		case consensus.BlameSender:
+			d.x.tasks.Go(func() { d.x.blame(e.from.id, "sent a mutated block: "+rule.Error()) })
+		case consensus.BlameBlock:
+			d.blameClaimants(ctx, verdictEvent{e.verdict.Height, e.hash, e.verdict})
+		}
+	}
+	d.watchFront(ctx, now)
 }
 
 // lowestMissing is the lowest block of the target that is not on disk.

@@ -213,6 +213,7 @@ type Stats struct {
 	Requests, RequestLimit int   // in flight
 	PromisedBytes          int64 // of outstanding requests, not yet received
 	BufferedBytes          int64 // received, not yet connected
+	InChain                int   // blocks delivered that await their verdict
 	ByteLimit              int64
 	// Reason says why nothing is asked for. Empty while requests are
 	// outstanding and when nothing is missing.

@@ -12,6 +12,7 @@ func (s *Scheduler) Stats() Stats {
 		RequestLimit:  s.cfg.MaxRequests,
 		PromisedBytes: s.promised,
 		BufferedBytes: s.buffered + s.delivered,
+		InChain:       s.inChain,
 		ByteLimit:     s.cfg.MaxBytes,
 	}
 	for _, p := range s.order {
