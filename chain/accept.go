@@ -68,7 +68,9 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		if c.bad(i) { // an operator refused it before the tree knew it
 			return c.refuse(it, v, duplicateInvalid())
 		}
-	} else if !bytes.Equal(b.Header.Seal, c.tree.seal(i)) {
+	} else if seal, err := c.sealOf(i); err != nil {
+		return Verdict{}, err
+	} else if !bytes.Equal(b.Header.Seal, seal) {
 		// The hash does not cover the seal, so this one has not been checked.
 		return c.refuse(it, v, ruleError("bad-seal", consensus.BlameSender, "the seal is not that of the known header"))
 	}
@@ -256,14 +258,14 @@ func (c *conductor) known(hash chainhash.Hash) (v Verdict, i uint32, done bool) 
 		return Verdict{Hash: hash, Height: -1}, noNode, false
 	}
 	v = Verdict{Hash: hash, Height: t.node(i).height}
-	switch b := t.body(i); {
-	case b.flags&flagInvalid != 0:
+	switch {
+	case t.has(i, flagInvalid):
 		v.Outcome, v.Err = Refused, duplicateInvalid()
 		return v, i, true
-	case b.flags&flagDoomed != 0:
+	case t.has(i, flagDoomed):
 		v.Outcome, v.Err = Refused, badParent(&t.node(t.node(i).parent).hash)
 		return v, i, true
-	case b.block.Size > 0 || b.flags&flagPruned != 0 && c.active(i):
+	case t.body(i).block.Size > 0 || t.has(i, flagPruned) && c.active(i):
 		v.Outcome = Duplicate
 		return v, i, true
 	}
@@ -289,8 +291,13 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 		return noNode, err
 	}
 	work := workOf(c.o.Engine.Work(h))
+	// What sync brings has its header in the tree, which went through the gate.
 	if src.Kind == FromSync || src.Kind == FromGossip {
-		if err := c.enoughWork(c.tree.node(parent).work.add(work)); err != nil {
+		g := c.headerGate()
+		if src.Kind == FromSync {
+			g = gate{least: workOf(c.o.Params.MinChainWork), room: 1}
+		}
+		if err := g.check(c.tree.node(parent).work.add(work), work128{}, 1); err != nil {
 			return noNode, err
 		}
 	}
@@ -298,15 +305,6 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return c.insert(h, hash, parent, work), nil
-}
-
-// enoughWork is the gate in front of the tree for what peers send.
-func (c *Chain) enoughWork(have work128) error {
-	least := c.o.Params.MinChainWork
-	if least == nil || !workOf(least).more(have) {
-		return nil
-	}
-	return ruleError("too-little-chainwork", consensus.BlameNobody, fmt.Sprintf("the branch has %x, the least is %x", have.big(), least))
 }
 
 // insert adds a checked header to the tree unless it is there. The caller holds

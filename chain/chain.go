@@ -157,7 +157,7 @@ func (t *Ticket) Wait(ctx context.Context) Verdict {
 // NodeStatus describes what is known of one header.
 type NodeStatus struct {
 	Height    int32
-	Header    consensus.Header
+	Header    consensus.Header // without its seal, which is on disk; see Chain.Block
 	Work      *big.Int
 	HaveBlock bool // bytes on disk
 	Pruned    bool // bytes or undo data were on disk and were removed

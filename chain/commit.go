@@ -52,13 +52,17 @@ func (c *conductor) save() error {
 	c.tree.mu.RUnlock()
 	if headers > 0 || len(c.coins.dirty) > 0 || c.verified != c.committed {
 		b := c.store.NewBatch()
-		c.writeHeaders(b)
+		written, err := c.writeHeaders(b)
+		if err != nil {
+			return fmt.Errorf("committing headers: %w", err)
+		}
 		c.coins.write(b)
 		nd := c.tree.node(c.verified)
 		b.SetTip(store.Tip{Hash: nd.hash, Height: nd.height})
 		if err := c.store.Commit(b); err != nil {
 			return fmt.Errorf("committing the chain at height %d: %w", nd.height, err)
 		}
+		c.tree.forgetSeals(written)
 		c.coins.clean(c.o.CacheBytes / 4 * 3) // so that the next commit is not due at once
 		c.committed = c.verified
 	}
@@ -81,24 +85,46 @@ func (c *conductor) save() error {
 	return nil
 }
 
-// writeHeaders puts every changed node into b, a few at a time, for readers wait
-// meanwhile.
-func (c *conductor) writeHeaders(b *store.Batch) {
+// writeHeaders puts every changed node into b and returns them. It works through
+// a few at a time, for readers wait meanwhile.
+func (c *conductor) writeHeaders(b *store.Batch) (written []uint32, err error) {
 	const some = 1024
 	t := c.tree
 	t.mu.Lock()
-	dirty := t.dirty
-	t.dirty = nil
+	written, t.dirty = t.dirty, nil
 	t.mu.Unlock()
-	for rest := dirty; len(rest) > 0; {
+	records := make([]store.HeaderRecord, 0, min(some, len(written)))
+	var raw []byte
+	for rest := written; len(rest) > 0; {
 		n := min(some, len(rest))
+		records = records[:0]
 		t.mu.Lock()
 		for _, i := range rest[:n] {
-			b.PutHeader(t.node(i).hash, t.record(i))
-			t.body(i).flags &^= flagDirty
+			records = append(records, t.record(i))
+			*t.flags(i) &^= flagDirty
 		}
 		t.mu.Unlock()
+		for k, i := range rest[:n] {
+			if raw, err = c.appendHeader(raw[:0], i); err != nil {
+				return nil, err
+			}
+			records[k].Raw = raw
+			b.PutHeader(t.node(i).hash, records[k])
+		}
 		rest = rest[n:]
+	}
+	return written, nil
+}
+
+// forgetSeals drops the seals of nodes that a commit has written.
+func (t *tree) forgetSeals(written []uint32) {
+	if t.sealBytes == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range written {
+		delete(t.seals, i)
 	}
 }
 

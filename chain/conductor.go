@@ -249,7 +249,7 @@ func (c *conductor) keepBlock(i uint32, b *consensus.Block) (linked bool, err er
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	again := t.body(i).flags&flagPruned != 0
+	again := t.has(i, flagPruned)
 	linked = t.setBlock(i, p, uint32(len(b.Txs)))
 	if again { // its branch may be within reach now
 		t.undefer(i)
@@ -293,7 +293,7 @@ func (c *conductor) scriptsKnown(i uint32) bool {
 	var av uint32
 	assumed := c.o.AssumeValid != (chainhash.Hash{})
 	t.mu.RLock()
-	valid := t.body(i).flags&flagValid != 0
+	valid := t.has(i, flagValid)
 	best := t.bestHeader
 	if assumed {
 		av, assumed = t.find(&c.o.AssumeValid)
@@ -337,9 +337,8 @@ func (c *conductor) finish() error {
 func (c *conductor) connected(f *flight) error {
 	t := c.tree
 	t.mu.RLock()
-	b := *t.body(f.node)
+	undo := t.body(f.node).undo
 	t.mu.RUnlock()
-	undo := b.undo
 	// What an earlier connection wrote still holds: the same block spends the same coins.
 	if undo.Size == 0 && (f.inputs > 0 || len(f.step.spent[0].Coins) > 0) {
 		var err error
@@ -348,10 +347,10 @@ func (c *conductor) connected(f *flight) error {
 		}
 	}
 	t.mu.Lock()
-	to := t.body(f.node)
-	to.undo = undo
-	to.flags |= flagValid
-	to.flags &^= flagPruned // the undo data is here again
+	t.ownBody(f.node).undo = undo
+	flags := t.flags(f.node)
+	*flags |= flagValid
+	*flags &^= flagPruned // the undo data is here again
 	t.touch(f.node)
 	t.mu.Unlock()
 

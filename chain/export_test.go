@@ -23,9 +23,9 @@ func CollideAll(c *Chain) {
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.oneKey = true
-	clear(t.index)
-	t.index[0] = 0
+	t.index.oneKey = true
+	t.index.resize(t.n)
+	t.index.put(&t.node(0).hash, 0)
 }
 
 // Sizes of what the tree keeps of a header, in bytes.
@@ -33,3 +33,17 @@ const (
 	NodeBytes = unsafe.Sizeof(node{})
 	BodyBytes = unsafe.Sizeof(body{})
 )
+
+// LimitHeaders sets how many headers the tree takes beside the validated chain.
+func LimitHeaders(c *Chain, side, ahead int) {
+	c.tree.mu.Lock()
+	defer c.tree.mu.Unlock()
+	c.tree.maxSide, c.tree.maxAhead = side, ahead
+}
+
+// Seals returns how many seals are in memory.
+func Seals(c *Chain) int {
+	c.tree.mu.RLock()
+	defer c.tree.mu.RUnlock()
+	return len(c.tree.seals)
+}

@@ -3,6 +3,7 @@ package chain
 import (
 	"context"
 	"fmt"
+	"math/big"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -22,11 +23,24 @@ func unknownParent(parent *chainhash.Hash) *consensus.RuleError {
 // new ones; last is the end of what is now known of them. A header whose parent
 // is unknown gives a *consensus.RuleError "unknown-parent" that blames nobody.
 //
-// On a network with MinChainWork nothing is added unless the valid part of hs
-// ends on a branch with that much work ("too-little-chainwork", which blames
-// nobody): the caller gathers headers until they claim enough. The headers are
-// durable with the next commit. It may be called at any time and by many.
+// Nothing is added unless the valid part of hs ends on a branch with at least
+// [Chain.LeastWork] ("too-little-chainwork", which blames nobody). Who has more to
+// come looks at all of it first and then calls AcceptProven. More headers than
+// the tree has room for beside the validated chain are refused too
+// ("too-many-headers", which blames nobody). The headers are durable with the next
+// commit. It may be called at any time and by many.
 func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last Tip, err error) {
+	return c.acceptHeaders(ctx, hs, work128{})
+}
+
+// AcceptProven is AcceptHeaders for part of a branch that the caller knows to end,
+// further up, with this much cumulative work: it has seen and checked the headers
+// up to there and makes sure that these are the same.
+func (c *Chain) AcceptProven(ctx context.Context, hs []consensus.Header, branch *big.Int) (added int, last Tip, err error) {
+	return c.acceptHeaders(ctx, hs, workOf(branch))
+}
+
+func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven work128) (added int, last Tip, err error) {
 	t := c.tree
 	end := noNode // the last header of hs that is in the tree
 	defer func() {
@@ -34,7 +48,6 @@ func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added
 			last = t.tip(end)
 		}
 	}()
-	gated := true // until the tree holds a header with enough work
 	for len(hs) > 0 {
 		if err := ctx.Err(); err != nil {
 			return added, last, err
@@ -43,9 +56,9 @@ func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added
 		hash := consensus.HeaderHash(&hs[0])
 		t.mu.RLock()
 		i, ok := t.find(&hash)
-		bad := ok && t.body(i).flags&flagBad != 0
+		bad := ok && t.has(i, flagBad)
 		parent, hasParent := t.find(&hs[0].PrevBlock)
-		badAbove := hasParent && t.body(parent).flags&flagBad != 0
+		badAbove := hasParent && t.has(parent, flagBad)
 		t.mu.RUnlock()
 		switch {
 		case bad:
@@ -64,21 +77,20 @@ func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added
 		}
 
 		n := min(len(hs), headerBatch)
-		if gated = gated && c.enoughWork(t.node(parent).work) != nil; gated {
+		g := c.headerGate()
+		if g.least.more(t.node(parent).work) && g.least.more(proven) {
 			n = len(hs) // all or nothing
 		}
 		good, works, err := c.checkHeaders(ctx, parent, hs[:n])
-		if gated {
-			sum := t.node(parent).work
-			for _, w := range works {
-				sum = sum.add(w)
+		sum := t.node(parent).work
+		for _, w := range works {
+			sum = sum.add(w)
+		}
+		if short := g.check(sum, proven, len(good)); short != nil {
+			if err == nil {
+				err = short
 			}
-			if short := c.enoughWork(sum); short != nil {
-				if err == nil {
-					err = short
-				}
-				return added, last, err
-			}
+			return added, last, err
 		}
 		if more, i := c.insertAll(parent, hs[:len(good)], good, works); i != noNode {
 			added += more
@@ -148,7 +160,7 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 	t.mu.RLock()
 	i, known := t.find(&hash)
 	parent, hasParent := t.find(&h.PrevBlock)
-	bad := hasParent && t.body(parent).flags&flagBad != 0
+	bad := hasParent && t.has(parent, flagBad)
 	t.mu.RUnlock()
 	switch {
 	case known:

@@ -171,8 +171,7 @@ func (c *Chain) settled(hash *chainhash.Hash) bool {
 	if !ok {
 		return false
 	}
-	b := t.body(i)
-	return b.block.Size > 0 || b.flags&flagBad != 0 || b.flags&flagPruned != 0 && c.active(i)
+	return t.body(i).block.Size > 0 || t.has(i, flagBad) || t.has(i, flagPruned) && c.active(i)
 }
 
 // run runs the scripts of a task.

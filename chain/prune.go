@@ -166,8 +166,11 @@ func (t *tree) fileTops() (blocks, undo map[uint32]int32) {
 // below the first that is kept, and says whether it did. What the index has of it
 // need not be written: the next load comes to the same end. The caller holds mu.
 func (t *tree) prune(i uint32, blocks, undo uint32) bool {
-	b := t.body(i)
-	did := false
+	had, did := t.body(i), false
+	if had.block.Size == 0 && had.undo.Size == 0 && !t.has(i, flagPruned) {
+		return false
+	}
+	b, flags := t.ownBody(i), t.flags(i)
 	if b.block.Size > 0 && b.block.File < blocks {
 		b.block, did = store.Pos{}, true
 	}
@@ -175,9 +178,9 @@ func (t *tree) prune(i uint32, blocks, undo uint32) bool {
 		b.undo, did = store.Pos{}, true
 	}
 	if did {
-		b.flags |= flagPruned
+		*flags |= flagPruned
 	}
-	if b.flags&flagPruned != 0 {
+	if *flags&flagPruned != 0 {
 		t.prunedTop = max(t.prunedTop, t.node(i).height)
 	}
 	return did
@@ -204,7 +207,7 @@ func (t *tree) prunedAbove(i, below uint32) bool {
 	defer t.mu.RUnlock()
 	least := t.node(below).height
 	for t.prunedTop > least && t.node(i).height > least {
-		if t.body(i).flags&flagPruned != 0 {
+		if t.has(i, flagPruned) {
 			return true
 		}
 		i = t.node(i).parent
@@ -215,8 +218,8 @@ func (t *tree) prunedAbove(i, below uint32) bool {
 // undefer lets i and what builds on it be tried again. The caller holds mu.
 func (t *tree) undefer(i uint32) {
 	for j := i; j < t.n; j++ {
-		if b := t.body(j); b.flags&flagDeferred != 0 && t.descends(j, i) {
-			b.flags &^= flagDeferred
+		if t.has(j, flagDeferred) && t.descends(j, i) {
+			*t.flags(j) &^= flagDeferred
 		}
 	}
 }

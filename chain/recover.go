@@ -53,58 +53,24 @@ func (c *Chain) load() error {
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := c.store.Headers(c.loadHeader); err != nil {
+	if err := c.loadHeaders(); err != nil {
 		return err
 	}
 	at, ok := t.find(&tip.Hash)
 	if !ok || t.node(at).height != tip.Height {
 		return fmt.Errorf("the tip %v at height %d is not in the header tree", tip.Hash, tip.Height)
 	}
-	if t.body(at).flags&flagLinked == 0 {
+	if !t.has(at, flagLinked) {
 		return fmt.Errorf("blocks below the tip %v at height %d are missing", tip.Hash, tip.Height)
 	}
 	t.reconsider(at)
 	for hash := range c.denied { // noted, and then the commit did not come
-		if i, ok := t.find(&hash); ok && t.body(i).flags&flagInvalid == 0 {
+		if i, ok := t.find(&hash); ok && !t.has(i, flagInvalid) {
 			t.condemn(i, flagInvalid, at)
 		}
 	}
 	c.tip, c.heads = newNotice(at), newNotice(t.bestHeader)
 	c.lowest.Store(t.lowest(at))
-	return nil
-}
-
-// loadHeader adds a stored node. They come in ascending height.
-func (c *Chain) loadHeader(hash chainhash.Hash, r store.HeaderRecord) error {
-	h, err := consensus.DecodeHeader(c.o.Params, r.Raw)
-	if err != nil {
-		return fmt.Errorf("stored header %v: %w", hash, err)
-	}
-	t := c.tree
-	parent := noNode
-	switch {
-	case t.n == 0 && (hash != c.o.Params.GenesisHash || r.Height != 0):
-		return fmt.Errorf("the first stored header is %v at height %d, not genesis %v", hash, r.Height, c.o.Params.GenesisHash)
-	case t.n > 0:
-		p, ok := t.find(&h.PrevBlock)
-		if !ok || t.node(p).height+1 != r.Height {
-			return fmt.Errorf("stored header %v at height %d: its parent is not", hash, r.Height)
-		}
-		parent = p
-	}
-	i := t.add(&h, hash, parent, workOf(c.o.Engine.Work(&h)))
-	b := t.body(i)
-	b.flags |= r.Status & storedFlags
-	b.block, b.undo, b.txs = r.Block, r.Undo, r.Txs
-	t.prune(i, c.keptBlocks, c.keptUndo)
-	if b.block.Size == 0 && b.flags&flagPruned == 0 {
-		return nil
-	}
-	if parent != noNode && t.body(parent).flags&flagLinked == 0 {
-		t.pending[parent] = append(t.pending[parent], i)
-	} else {
-		b.flags |= flagLinked
-	}
 	return nil
 }
 
@@ -124,10 +90,12 @@ func (c *Chain) create() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.add(&g.Header, g.Hash, noNode, workOf(c.o.Engine.Work(&g.Header)))
-	t.body(i).flags |= flagValid
+	*t.flags(i) |= flagValid
 	t.setBlock(i, p, uint32(len(g.Txs)))
 	b := c.store.NewBatch()
-	b.PutHeader(g.Hash, t.record(i))
+	r := t.record(i)
+	r.Raw = g.Raw[:consensus.HeaderBytes+c.o.Params.SealBytes]
+	b.PutHeader(g.Hash, r)
 	b.SetTip(store.Tip{Hash: g.Hash})
 	if c.reindex = c.store.Rebuilding(); c.reindex {
 		c.gapStarts = reindexing
@@ -137,7 +105,8 @@ func (c *Chain) create() error {
 		return fmt.Errorf("storing genesis: %w", err)
 	}
 	t.dirty = nil
-	t.body(i).flags &^= flagDirty
+	delete(t.seals, i)
+	*t.flags(i) &^= flagDirty
 	c.tip, c.heads = newNotice(i), newNotice(i)
 	return nil
 }

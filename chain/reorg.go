@@ -154,7 +154,7 @@ func (c *conductor) accused(i uint32) (root uint32) {
 	defer t.mu.RUnlock()
 	root = i
 	for up := i; up != noNode; up = t.node(up).parent {
-		if t.body(up).flags&(flagBad|flagDeferred) != 0 {
+		if t.has(up, flagBad|flagDeferred) {
 			root = up
 		}
 	}
@@ -166,8 +166,8 @@ func (c *conductor) absolve(root uint32) {
 	t := c.tree
 	t.mu.Lock()
 	for j := root; j < t.n; j++ {
-		if b := t.body(j); b.flags&(flagBad|flagDeferred) != 0 && t.descends(j, root) {
-			b.flags &^= flagBad | flagDeferred
+		if t.has(j, flagBad|flagDeferred) && t.descends(j, root) {
+			*t.flags(j) &^= flagBad | flagDeferred
 			t.touch(j)
 		}
 	}
@@ -182,7 +182,7 @@ func (c *conductor) bad(i uint32) bool {
 	t := c.tree
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.body(i).flags&flagBad != 0
+	return t.has(i, flagBad)
 }
 
 // reject takes back the first block in flight, whose scripts failed, and all
@@ -253,12 +253,12 @@ func (c *conductor) disconnect() error {
 	i := c.applied
 	nd := t.node(i)
 	t.mu.RLock()
-	at := *t.body(i)
+	at, pruned := t.body(i), t.has(i, flagPruned)
 	t.mu.RUnlock()
 	fail := func(err error) error {
 		return fmt.Errorf("disconnecting block %v at height %d: %w", nd.hash, nd.height, err)
 	}
-	if at.flags&flagPruned != 0 {
+	if pruned {
 		return fail(ErrPruned)
 	}
 	raw, err := c.store.ReadBlock(at.block)

@@ -2,8 +2,8 @@ package chain
 
 import (
 	"encoding/binary"
-	"math/bits"
-	"math/rand/v2"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,6 +25,7 @@ const (
 	flagDeferred                   // failed to connect through nobody's fault: not tried again before a restart
 	flagDirty                      // differs from what is stored
 	flagPruned                     // bytes or undo data were here and were removed: stored too
+	flagParent                     // a node builds on it
 
 	storedFlags = flagValid | flagInvalid | flagDoomed | flagPruned
 	flagBad     = flagInvalid | flagDoomed
@@ -35,7 +36,7 @@ const noNode = ^uint32(0)
 
 // A node is one header of the tree: 112 bytes, immutable once added, so that
 // whoever knows its index reads it without a lock. There are no pointers in it
-// for the garbage collector to follow.
+// for the garbage collector to follow. Its seal is on disk; see sealOf.
 type node struct {
 	hash, merkle chainhash.Hash
 	work         work128 // cumulative
@@ -47,20 +48,20 @@ type node struct {
 	votes        consensus.Votes // of the branch that ends here
 }
 
-// A body is what is known of a node's block; guarded by tree.mu.
+// A body is what is known of a node's block: 28 bytes, guarded by tree.mu.
 type body struct {
 	block, undo store.Pos
 	txs         uint32
-	flags       uint8
 }
 
 const chunkNodes = 1 << 12
 
-// A chunk holds nodes that never move, so that readers need no lock.
+// A chunk holds nodes that never move, so that readers need no lock. The flags
+// stand by themselves: whoever looks through all of them reads a byte a node.
 type chunk struct {
 	nodes  [chunkNodes]node
-	bodies [chunkNodes]body
-	seals  []byte // chunkNodes × sealBytes
+	flags  [chunkNodes]uint8 // guarded by tree.mu
+	bodies *[chunkNodes]body // guarded by tree.mu; nil until one of the blocks is known
 }
 
 // A tree is the header tree. Nodes are numbered in the order in which they were
@@ -73,15 +74,12 @@ type chunk struct {
 type tree struct {
 	params    *consensus.Params
 	sealBytes int
-	salt      uint64 // so that nobody can choose colliding keys
-	oneKey    bool   // tests: every key collides
 	dir       atomic.Pointer[[]*chunk]
 
 	mu      sync.RWMutex
 	n       uint32
-	index   map[uint64]uint32   // by salted hash prefix
-	more    map[uint64][]uint32 // further nodes with the same key
-	leaves  map[uint32]struct{}
+	index   hashIndex
+	seals   map[uint32][]byte   // of the nodes that no commit has written yet, on networks with seals
 	pending map[uint32][]uint32 // nodes with bytes whose parent (the key) is not linked
 	dirty   []uint32            // nodes to write at the next commit
 	// bestLinked is the node with most work, first linked first, whose branch is
@@ -91,6 +89,8 @@ type tree struct {
 	bestHeader uint32
 	// prunedTop is the greatest height of a pruned node; -1 if there is none.
 	prunedTop int32
+	// maxSide and maxAhead are the gate's limits; constant but in tests.
+	maxSide, maxAhead int
 	// strays are blocks found on disk by a reindex whose parents' headers are not
 	// known: damage lies between. They are taken up when sync brings the header.
 	strays map[chainhash.Hash]tailBlock
@@ -100,26 +100,17 @@ func newTree(p *consensus.Params) *tree {
 	t := &tree{
 		params:     p,
 		sealBytes:  p.SealBytes,
-		salt:       rand.Uint64() | 1,
-		index:      make(map[uint64]uint32),
-		more:       make(map[uint64][]uint32),
-		leaves:     make(map[uint32]struct{}),
+		index:      newHashIndex(),
+		seals:      make(map[uint32][]byte),
 		pending:    make(map[uint32][]uint32),
 		bestLinked: noNode,
 		bestHeader: noNode,
 		prunedTop:  -1,
+		maxSide:    maxSideHeaders,
+		maxAhead:   maxAheadHeaders,
 	}
 	t.dir.Store(new([]*chunk))
 	return t
-}
-
-// key maps a hash to 64 bits through a secret multiplier.
-func (t *tree) key(h *chainhash.Hash) uint64 {
-	if t.oneKey {
-		return 0
-	}
-	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(h[:8])^t.salt, t.salt)
-	return hi ^ lo ^ binary.LittleEndian.Uint64(h[8:16])
 }
 
 // node returns the node at index i; i must be known to exist. No lock needed.
@@ -127,35 +118,42 @@ func (t *tree) node(i uint32) *node {
 	return &(*t.dir.Load())[i/chunkNodes].nodes[i%chunkNodes]
 }
 
-// body returns the body at index i. The caller holds mu.
-func (t *tree) body(i uint32) *body {
-	return &(*t.dir.Load())[i/chunkNodes].bodies[i%chunkNodes]
+// flags returns where the flags of i are. The caller holds mu.
+func (t *tree) flags(i uint32) *uint8 {
+	return &(*t.dir.Load())[i/chunkNodes].flags[i%chunkNodes]
 }
 
-func (t *tree) seal(i uint32) []byte {
-	if t.sealBytes == 0 {
-		return nil
+// has says whether i has one of the flags. The caller holds mu.
+func (t *tree) has(i uint32, flags uint8) bool { return *t.flags(i)&flags != 0 }
+
+// body returns a copy of the body at index i. The caller holds mu.
+func (t *tree) body(i uint32) body {
+	if c := (*t.dir.Load())[i/chunkNodes]; c.bodies != nil {
+		return c.bodies[i%chunkNodes]
 	}
-	at := int(i%chunkNodes) * t.sealBytes
-	return (*t.dir.Load())[i/chunkNodes].seals[at : at+t.sealBytes : at+t.sealBytes]
+	return body{}
+}
+
+// ownBody returns where the body of i is, to be changed. The caller holds mu.
+func (t *tree) ownBody(i uint32) *body {
+	c := (*t.dir.Load())[i/chunkNodes]
+	if c.bodies == nil {
+		c.bodies = new([chunkNodes]body)
+	}
+	return &c.bodies[i%chunkNodes]
 }
 
 // find returns the index of a hash. The caller holds mu.
 func (t *tree) find(h *chainhash.Hash) (uint32, bool) {
-	k := t.key(h)
-	i, ok := t.index[k]
-	if !ok {
-		return noNode, false
-	}
-	if t.node(i).hash == *h {
-		return i, true
-	}
-	for _, i := range t.more[k] {
+	for slot := t.index.slot(h); ; slot++ {
+		i := t.index.at(slot)
+		if i == noNode {
+			return noNode, false
+		}
 		if t.node(i).hash == *h {
 			return i, true
 		}
 	}
-	return noNode, false
 }
 
 // lookup is find for those who do not hold mu.
@@ -166,15 +164,38 @@ func (t *tree) lookup(h *chainhash.Hash) (uint32, bool) {
 }
 
 // add appends a node and returns its index. The caller holds mu, has found that
-// hash is not there and that parent (noNode for genesis) is.
+// hash is not there and that parent (noNode for genesis) is. work is the header's own.
 func (t *tree) add(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) uint32 {
+	i := t.place(h, hash, parent, work)
+	if t.sealBytes > 0 {
+		t.seals[i] = slices.Clone(h.Seal)
+	}
+	t.enter(i)
+	if t.bestHeader == noNode || !t.has(i, flagBad) && t.node(i).work.more(t.node(t.bestHeader).work) {
+		t.bestHeader = i
+	}
+	return i
+}
+
+// load adds a stored node, which the index does not know yet, and returns its
+// index. The caller holds mu.
+func (t *tree) load(r *loadedHeader, parent uint32) uint32 {
+	i := t.place(&r.header, r.hash, parent, r.work)
+	*t.flags(i) |= r.Status & storedFlags
+	if r.Block.Size > 0 || r.Undo.Size > 0 || r.Txs > 0 {
+		*t.ownBody(i) = body{r.Block, r.Undo, r.Txs}
+	}
+	return i
+}
+
+// place appends a node below its parent and returns its index. The caller holds mu.
+func (t *tree) place(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) uint32 {
 	i := t.n
-	dir := *t.dir.Load()
-	if int(i/chunkNodes) == len(dir) {
-		c := &chunk{seals: make([]byte, chunkNodes*t.sealBytes)}
-		dir = append(slices.Clone(dir), c)
+	if dir := *t.dir.Load(); int(i/chunkNodes) == len(dir) {
+		dir = append(slices.Clone(dir), new(chunk))
 		t.dir.Store(&dir)
 	}
+	t.n++
 	nd := t.node(i)
 	*nd = node{
 		hash:    hash,
@@ -187,36 +208,37 @@ func (t *tree) add(h *consensus.Header, hash chainhash.Hash, parent uint32, work
 		parent:  parent,
 		skip:    noNode,
 	}
-	copy(t.seal(i), h.Seal)
-	if parent != noNode {
-		p := t.node(parent)
-		nd.height = p.height + 1
-		nd.work = p.work.add(work)
-		nd.skip = t.skipOf(parent)
-		nd.votes = t.params.NextVotes(p.votes, past{t, i})
-		if t.body(parent).flags&flagBad != 0 {
-			t.body(i).flags |= flagDoomed
-		}
-		delete(t.leaves, parent)
+	if parent == noNode {
+		return i
 	}
-	t.leaves[i] = struct{}{}
-	t.n++
-	k := t.key(&hash)
-	if _, taken := t.index[k]; taken {
-		t.more[k] = append(t.more[k], i)
-	} else {
-		t.index[k] = i
+	p := t.node(parent)
+	nd.height = p.height + 1
+	nd.work = p.work.add(work)
+	nd.skip = t.skipOf(parent)
+	nd.votes = t.params.NextVotes(p.votes, past{t, i})
+	if t.has(parent, flagBad) {
+		*t.flags(i) |= flagDoomed
 	}
-	if t.body(i).flags&flagBad == 0 && (t.bestHeader == noNode || nd.work.more(t.node(t.bestHeader).work)) {
-		t.bestHeader = i
-	}
+	*t.flags(parent) |= flagParent
 	return i
+}
+
+// enter puts the newest node into the index. The caller holds mu.
+func (t *tree) enter(i uint32) {
+	if t.index.full(t.n) {
+		t.index.resize(t.n)
+		for j := range t.n {
+			t.index.put(&t.node(j).hash, j)
+		}
+		return
+	}
+	t.index.put(&t.node(i).hash, i)
 }
 
 // touch notes that a node must be written at the next commit. The caller holds mu.
 func (t *tree) touch(i uint32) {
-	if b := t.body(i); b.flags&flagDirty == 0 {
-		b.flags |= flagDirty
+	if f := t.flags(i); *f&flagDirty == 0 {
+		*f |= flagDirty
 		t.dirty = append(t.dirty, i)
 	}
 }
@@ -224,15 +246,15 @@ func (t *tree) touch(i uint32) {
 // setBlock notes where a node's bytes are and links what became whole by it.
 // The caller holds mu. It returns whether i is linked.
 func (t *tree) setBlock(i uint32, p store.Pos, txs uint32) bool {
-	b := t.body(i)
+	b := t.ownBody(i)
 	b.block, b.txs = p, txs
-	b.flags &^= flagPruned
+	*t.flags(i) &^= flagPruned
 	t.touch(i)
 	parent := t.node(i).parent
-	if parent != noNode && t.body(parent).flags&flagDeferred != 0 {
-		b.flags |= flagDeferred
+	if parent != noNode && t.has(parent, flagDeferred) {
+		*t.flags(i) |= flagDeferred
 	}
-	if parent != noNode && t.body(parent).flags&flagLinked == 0 {
+	if parent != noNode && !t.has(parent, flagLinked) {
 		t.pending[parent] = append(t.pending[parent], i)
 		return false
 	}
@@ -246,7 +268,7 @@ func (t *tree) link(i uint32) {
 	todo := []uint32{i}
 	for len(todo) > 0 {
 		i, todo = todo[0], todo[1:]
-		t.body(i).flags |= flagLinked
+		*t.flags(i) |= flagLinked
 		t.consider(i)
 		if waiting, ok := t.pending[i]; ok {
 			todo = append(todo, waiting...)
@@ -257,8 +279,7 @@ func (t *tree) link(i uint32) {
 
 // consider makes i the best linked node if it has more work. The caller holds mu.
 func (t *tree) consider(i uint32) {
-	b := t.body(i)
-	if b.flags&flagLinked == 0 || b.flags&(flagBad|flagDeferred) != 0 {
+	if f := *t.flags(i); f&flagLinked == 0 || f&(flagBad|flagDeferred) != 0 {
 		return
 	}
 	if t.bestLinked == noNode || t.node(i).work.more(t.node(t.bestLinked).work) {
@@ -270,15 +291,15 @@ func (t *tree) consider(i uint32) {
 // looks for the best nodes anew, favouring prefer in a tie. The caller holds mu.
 // It walks the tree from i on.
 func (t *tree) condemn(i uint32, flag uint8, prefer uint32) {
-	t.body(i).flags |= flag
+	*t.flags(i) |= flag
 	t.touch(i)
 	inherit := flagDoomed
 	if flag == flagDeferred {
 		inherit = flagDeferred
 	}
 	for j := i + 1; j < t.n; j++ {
-		if p := t.node(j).parent; t.body(p).flags&(flag|inherit) != 0 && t.body(j).flags&inherit == 0 && t.descends(j, i) {
-			t.body(j).flags |= inherit
+		if p := t.node(j).parent; t.has(p, flag|inherit) && !t.has(j, inherit) && t.descends(j, i) {
+			*t.flags(j) |= inherit
 			t.touch(j)
 		}
 	}
@@ -291,7 +312,7 @@ func (t *tree) reconsider(prefer uint32) {
 	t.bestLinked, t.bestHeader = noNode, noNode
 	look := func(i uint32) {
 		t.consider(i)
-		if t.body(i).flags&flagBad == 0 && (t.bestHeader == noNode || t.node(i).work.more(t.node(t.bestHeader).work)) {
+		if !t.has(i, flagBad) && (t.bestHeader == noNode || t.node(i).work.more(t.node(t.bestHeader).work)) {
 			t.bestHeader = i
 		}
 	}
@@ -355,7 +376,7 @@ func (t *tree) fork(a, b uint32) uint32 {
 	return a
 }
 
-// header rebuilds the header of i. No lock needed.
+// header rebuilds the header of i, but for its seal. No lock needed.
 func (t *tree) header(i uint32) consensus.Header {
 	nd := t.node(i)
 	var h consensus.Header
@@ -364,11 +385,10 @@ func (t *tree) header(i uint32) consensus.Header {
 	if nd.parent != noNode {
 		h.PrevBlock = t.node(nd.parent).hash
 	}
-	h.Seal = t.seal(i)
 	return h
 }
 
-// appendRaw appends header ‖ seal of i to dst. No lock needed.
+// appendRaw appends the header of i without its seal to dst. No lock needed.
 func (t *tree) appendRaw(dst []byte, i uint32) []byte {
 	nd := t.node(i)
 	var prev chainhash.Hash
@@ -380,21 +400,51 @@ func (t *tree) appendRaw(dst []byte, i uint32) []byte {
 	dst = append(dst, nd.merkle[:]...)
 	dst = binary.LittleEndian.AppendUint32(dst, nd.time)
 	dst = binary.LittleEndian.AppendUint32(dst, nd.bits)
-	dst = binary.LittleEndian.AppendUint32(dst, nd.nonce)
-	return append(dst, t.seal(i)...)
+	return binary.LittleEndian.AppendUint32(dst, nd.nonce)
 }
 
-// record is what the store keeps of i. The caller holds mu.
+// record is what the store keeps of i, but for the header. The caller holds mu.
 func (t *tree) record(i uint32) store.HeaderRecord {
 	b := t.body(i)
 	return store.HeaderRecord{
 		Height: t.node(i).height,
-		Raw:    t.appendRaw(make([]byte, 0, consensus.HeaderBytes+t.sealBytes), i),
-		Status: b.flags & storedFlags,
+		Status: *t.flags(i) & storedFlags,
 		Txs:    b.txs,
 		Block:  b.block,
 		Undo:   b.undo,
 	}
+}
+
+// appendHeader appends header ‖ seal of i to dst. It reads from disk on networks
+// with seals, unless the header is new; the caller holds no lock.
+func (c *Chain) appendHeader(dst []byte, i uint32) ([]byte, error) {
+	dst = c.tree.appendRaw(dst, i)
+	seal, err := c.sealOf(i)
+	return append(dst, seal...), err
+}
+
+// sealOf returns the seal of i, which must not be changed. It reads from disk
+// unless the header is new; the caller holds no lock.
+func (c *Chain) sealOf(i uint32) ([]byte, error) {
+	t := c.tree
+	if t.sealBytes == 0 {
+		return nil, nil
+	}
+	t.mu.RLock()
+	seal, fresh := t.seals[i]
+	t.mu.RUnlock()
+	if fresh {
+		return seal, nil
+	}
+	nd := t.node(i)
+	r, ok, err := c.store.Header(nd.height, nd.hash)
+	if err == nil && (!ok || len(r.Raw) != consensus.HeaderBytes+t.sealBytes) {
+		err = errors.New("the index does not have it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("seal of block %v at height %d: %w", nd.hash, nd.height, err)
+	}
+	return r.Raw[consensus.HeaderBytes:], nil
 }
 
 // tip describes i. No lock needed.

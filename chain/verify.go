@@ -233,7 +233,7 @@ func (v *verifier) block(i uint32, at store.Pos, raw []byte) error {
 	if len(b.Txs) != int(body.txs) {
 		return fmt.Errorf("the index says %d transactions, there are %d", body.txs, len(b.Txs))
 	}
-	if body.flags&flagValid == 0 {
+	if !t.has(i, flagValid) {
 		return nil // kept, but not believed
 	}
 	if nd.height > 0 {
@@ -356,7 +356,7 @@ func (v *verifier) undo(ctx context.Context) error {
 	}
 	v.lost(want, func(i uint32) store.Pos { return t.body(i).undo }, undoFile, "undo data")
 	for i := v.tip; t.node(i).height > 0; i = t.node(i).parent {
-		if f, b := &v.facts[i], t.body(i); f.inputs > 0 && b.undo.Size == 0 && b.flags&flagPruned == 0 {
+		if f, b := &v.facts[i], t.body(i); f.inputs > 0 && b.undo.Size == 0 && !t.has(i, flagPruned) {
 			v.faultf("index", -1, "%s has no undo data", v.name(i))
 		}
 	}
@@ -429,7 +429,7 @@ func (v *verifier) reconnect(ctx context.Context) error {
 	con := &conductor{Chain: v.c}
 	var back []uint32
 	for i := v.tip; int32(len(back)) < want && t.node(i).height > 0; i = t.node(i).parent {
-		if t.body(i).flags&flagPruned != 0 || t.body(i).block.Size == 0 {
+		if t.has(i, flagPruned) || t.body(i).block.Size == 0 {
 			break
 		}
 		if v.c.coins.bytes > v.o.MaxBytes {

@@ -36,6 +36,27 @@ func (w work128) add(x work128) work128 {
 	return work128{hi, lo}
 }
 
+// sub is w - x, no less than none.
+func (w work128) sub(x work128) work128 {
+	lo, borrow := bits.Sub64(w.lo, x.lo, 0)
+	hi, under := bits.Sub64(w.hi, x.hi, borrow)
+	if under != 0 {
+		return work128{}
+	}
+	return work128{hi, lo}
+}
+
+// times is w · n, saturating.
+func (w work128) times(n uint64) work128 {
+	over, hi := bits.Mul64(w.hi, n)
+	carry, lo := bits.Mul64(w.lo, n)
+	hi, c := bits.Add64(hi, carry, 0)
+	if over != 0 || c != 0 {
+		return maxWork
+	}
+	return work128{hi, lo}
+}
+
 func (w work128) more(x work128) bool {
 	return w.hi > x.hi || (w.hi == x.hi && w.lo > x.lo)
 }

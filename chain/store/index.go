@@ -208,7 +208,27 @@ func (x *index) get(op string, key []byte) ([]byte, bool, error) {
 // each calls f with every key of a prefix, in order. Key and value are valid
 // only during the call.
 func (x *index) each(op string, prefix byte, f func(key, value []byte) error) error {
+	return x.between(op, []byte{prefix}, []byte{prefix + 1}, f)
+}
+
+// last returns a copy of the last key of a prefix; false if there is none.
+func (x *index) last(op string, prefix byte) (key []byte, ok bool, err error) {
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
+	if err != nil {
+		return nil, false, x.wrap(op, err)
+	}
+	if ok = it.Last(); ok {
+		key = bytes.Clone(it.Key())
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return nil, false, x.wrap(op, err)
+	}
+	return key, ok, nil
+}
+
+// between calls f with every key from low to before high, as each does.
+func (x *index) between(op string, low, high []byte, f func(key, value []byte) error) error {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
 	if err != nil {
 		return x.wrap(op, err)
 	}

@@ -514,6 +514,62 @@ func (s *Store) Headers(f func(chainhash.Hash, HeaderRecord) error) error {
 	})
 }
 
+// HeaderRange is Headers for n heights from a height on, without copies: the
+// record is f's only during the call.
+func (s *Store) HeaderRange(from, n int32, f func(chainhash.Hash, HeaderRecord) error) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.users.Done()
+	low := headerKey(from, chainhash.Hash{})
+	high := []byte{prefixHeader + 1}
+	if from <= math.MaxInt32-n {
+		high = headerKey(from+n, chainhash.Hash{})
+	}
+	return s.index.between("read headers", low, high, func(k, v []byte) error {
+		height, hash, ok := parseHeaderKey(k)
+		if !ok {
+			return s.index.malformed(k, errors.New("malformed header key"))
+		}
+		r, err := decodeHeaderRecord(height, v)
+		if err != nil {
+			return s.index.malformed(k, err)
+		}
+		return f(hash, r)
+	})
+}
+
+// HighestHeader returns the greatest height of a stored node; false if there is none.
+func (s *Store) HighestHeader() (height int32, ok bool, err error) {
+	if err := s.enter(); err != nil {
+		return 0, false, err
+	}
+	defer s.users.Done()
+	k, ok, err := s.index.last("read the highest header", prefixHeader)
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	if height, _, ok = parseHeaderKey(k); !ok {
+		return 0, false, s.index.malformed(k, errors.New("malformed header key"))
+	}
+	return height, true, nil
+}
+
+// Header returns the node with this hash at this height; false if there is none.
+// The record is the caller's.
+func (s *Store) Header(height int32, hash chainhash.Hash) (HeaderRecord, bool, error) {
+	key := headerKey(height, hash)
+	v, ok, err := s.get("read header", key)
+	if err != nil || !ok {
+		return HeaderRecord{}, false, err
+	}
+	r, err := decodeHeaderRecord(height, v)
+	if err != nil {
+		return HeaderRecord{}, false, s.index.malformed(key, err)
+	}
+	return r, true, nil
+}
+
 // each is index.each; it ends with ErrClosed when Close is called meanwhile.
 func (s *Store) each(op string, prefix byte, f func(k, v []byte) error) error {
 	if err := s.enter(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,12 @@ func (m *model) check(s *store.Store) error {
 			return fmt.Errorf("height %d after %d", r.Height, last)
 		}
 		last = r.Height
+		if again, ok, err := s.Header(r.Height, hash); err != nil || !ok || !reflect.DeepEqual(again, r) {
+			return fmt.Errorf("header %v by itself is %+v, %v, %w", hash, again, ok, err)
+		}
+		if _, ok, err := s.Header(r.Height+1, hash); err != nil || ok {
+			return fmt.Errorf("header %v is at two heights, %w", hash, err)
+		}
 		if raw, err := s.ReadBlock(r.Block); err != nil || !bytes.Equal(raw, m.blocks[hash]) {
 			return fmt.Errorf("block at height %d: %w, equal %v", r.Height, err, bytes.Equal(raw, m.blocks[hash]))
 		}
@@ -179,6 +186,26 @@ func (m *model) check(s *store.Store) error {
 	}
 	if seen != len(m.headers) {
 		return fmt.Errorf("%d headers, should be %d", seen, len(m.headers))
+	}
+	if top, ok, err := s.HighestHeader(); err != nil || ok != (seen > 0) || ok && top != last {
+		return fmt.Errorf("the highest header is at %d, %v, %w, should be %d", top, ok, err, last)
+	}
+	const span = 40
+	for from, before := int32(0), 0; before < seen; from += span {
+		got := 0
+		err := s.HeaderRange(from, span, func(hash chainhash.Hash, r store.HeaderRecord) error {
+			if want := m.headers[hash]; r.Height < from || r.Height >= from+span || r.Height != want.Height || !bytes.Equal(r.Raw, want.Raw) {
+				return fmt.Errorf("header %v of the range from %d is %+v", hash, from, r)
+			}
+			got++
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if before += got; from > last {
+			return fmt.Errorf("%d headers in ranges, should be %d", before, seen)
+		}
 	}
 	var ops []wire.OutPoint
 	err = s.Coins(func(op wire.OutPoint, c consensus.Coin) error {

@@ -8,6 +8,7 @@ package pow
 import (
 	"fmt"
 	"math/big"
+	"sync/atomic"
 	"time"
 
 	"github.com/btcsuite/btcd/blockchain"
@@ -35,10 +36,17 @@ var (
 	_ consensus.Sealer = (*Sealer)(nil)
 )
 
-// An Engine decides what work proves. It is immutable and safe for concurrent use.
+// An Engine decides what work proves. It is safe for concurrent use.
 type Engine struct {
 	p        *consensus.Params
 	interval int32 // blocks between retargets with Retarget2016
+	// last is the latest result of Work: bits rarely change from header to header.
+	last atomic.Pointer[bitsWork]
+}
+
+type bitsWork struct {
+	bits uint32
+	work *big.Int
 }
 
 // New returns the engine of a proof-of-work network. It keeps p.
@@ -153,7 +161,14 @@ func (e *Engine) checkVersion(height, version int32) error {
 func (e *Engine) CheckBlock(consensus.Past, consensus.Coins, *consensus.Block) error { return nil }
 
 // Work is 2^256 / (target + 1); zero for bits that are no target.
-func (e *Engine) Work(h *consensus.Header) *big.Int { return blockchain.CalcWork(h.Bits) }
+func (e *Engine) Work(h *consensus.Header) *big.Int {
+	last := e.last.Load()
+	if last == nil || last.bits != h.Bits {
+		last = &bitsWork{h.Bits, blockchain.CalcWork(h.Bits)}
+		e.last.Store(last)
+	}
+	return new(big.Int).Set(last.work)
+}
 
 // NextBits returns the bits that a child of past with timestamp t must have. Only
 // the rule for late blocks (MinDiffReduction) looks at t.
