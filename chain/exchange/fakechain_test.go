@@ -387,12 +387,12 @@ func (c *fakeChain) BlockSize(hash chainhash.Hash) int {
 
 func (c *fakeChain) ReadBlocks(buf []byte, hashes []chainhash.Hash) (blocks [][]byte, err error) {
 	for i, h := range hashes {
-		raw, missing := c.Block(h)
-		if missing != nil && i == 0 {
-			return nil, missing
-		}
-		if missing != nil || len(raw)+recordFrame > len(buf) {
+		if size := c.BlockSize(h); i > 0 && (size == 0 || size+recordFrame > len(buf)) {
 			break
+		}
+		raw, err := c.Block(h)
+		if err != nil || len(raw)+recordFrame > len(buf) {
+			return nil, err
 		}
 		n := copy(buf, raw)
 		blocks = append(blocks, buf[:n:n])

@@ -64,6 +64,7 @@ type liar struct {
 	reply func(s network.Stream, r wireFields) error
 	// delay is the round trip that it pretends: pongs and replies wait for it.
 	delay time.Duration
+	rate  int // bytes a second of blocks that its link carries; 0: all
 	asked *asked
 }
 
@@ -242,6 +243,7 @@ func (l *liar) sendBlocks(s io.Writer, r wireFields, book *askedBook) error {
 			heights, status = nil, 1
 		}
 	}
+	ready := time.Now()
 	for i, h := range heights {
 		if h < 1 || h > len(l.branch.raws) {
 			status = 1
@@ -266,6 +268,12 @@ func (l *liar) sendBlocks(s io.Writer, r wireFields, book *askedBook) error {
 		}
 		room -= n
 		book.sent(id, n)
+		if l.rate > 0 {
+			ready = ready.Add(time.Duration(n) * time.Second / time.Duration(l.rate))
+			if ahead := time.Until(ready); ahead > 5*time.Millisecond {
+				wait(l.t.Context(), ahead)
+			}
+		}
 		if _, err := s.Write(append(frameMsg(id, n), raw...)); err != nil {
 			return err
 		}
