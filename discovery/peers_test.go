@@ -143,9 +143,11 @@ func TestPeersAreLearntByExchange(t *testing.T) {
 	hub.SetStreamHandler(peersProtocol, func(s network.Stream) {
 		defer s.Close()
 		_, _ = s.Write(discovery.EncodeRecords([][]byte{
-			good, good[:len(good)-1], // cut
-			signed(t, other, key, "/ip4/127.0.0.1/tcp/2"), // not its own
-			signed(t, id, key), // no address
+			good,
+			// Cut; of another peer; without an address; at no address.
+			good[:len(good)-1],
+			signed(t, other, key, "/ip4/127.0.0.1/tcp/2"),
+			signed(t, id, key),
 			signed(t, hub.ID(), hub.Peerstore().PrivKey(hub.ID()), "/ip4/0.0.0.0/tcp/2"),
 			[]byte("garbage"),
 		}))
