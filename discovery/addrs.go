@@ -159,3 +159,15 @@ func checkStatic(a ma.Multiaddr) error {
 	}
 	return nil
 }
+
+// IPGroup names the IP group of an address: the /16 of IPv4 and the /32 of IPv6, about
+// what one operator controls; "" if it has no IP.
+func IPGroup(a ma.Multiaddr) string { return groupOf(a) }
+
+// Dialable returns the addresses that a peer of a public or a private network may be dialled at, at most
+// 8, without /p2p: none that is unspecified, multicast, relayed, a name or over 512 bytes, and on a
+// public network only public ones.
+func Dialable(addrs []ma.Multiaddr, private bool) []ma.Multiaddr {
+	keep, _ := usable(addrs, private)
+	return keep
+}

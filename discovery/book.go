@@ -9,6 +9,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"dunlin/discovery/internal/lines"
 )
 
 // Source says who first named a peer.
@@ -198,15 +200,15 @@ func encodePeers(namespace string, salt []byte, peers []savedPeer) ([][]byte, er
 	if err != nil {
 		return nil, err
 	}
-	lines := [][]byte{head}
+	texts := [][]byte{head}
 	for _, p := range peers {
 		l, err := json.Marshal(p)
 		if err != nil {
 			return nil, err
 		}
-		lines = append(lines, l)
+		texts = append(texts, l)
 	}
-	return lines, nil
+	return texts, nil
 }
 
 // errOtherNetwork says that a file belongs to another chain.
@@ -215,11 +217,11 @@ var errOtherNetwork = errors.New("the file belongs to another network")
 // loadPeers reads at most limit peers and the salt from the file at path, skips what is
 // damaged and counts it.
 func loadPeers(path, namespace string, limit int) (peers []savedPeer, salt []byte, damaged int, err error) {
-	lines, damaged, err := readLines(path)
+	texts, damaged, err := lines.Read(path)
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	for _, l := range lines {
+	for _, l := range texts {
 		var h savedHeader
 		if json.Unmarshal(l, &h) == nil && h.Format != 0 {
 			if h.Format != savedFormat || h.Namespace != namespace {

@@ -47,6 +47,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/multiformats/go-multibase"
+
+	"dunlin/discovery/internal/lines"
 )
 
 // Limits of what an operator may configure or add.
@@ -691,7 +693,7 @@ func (d *Discovery) load(now time.Time) error {
 		}
 		if damaged > 0 {
 			attrs := []any{slog.String("file", path), slog.Int("lines_lost", damaged), slog.Int("lines_kept", len(peers))}
-			if err := keepDamaged(path); err != nil {
+			if err := lines.KeepDamaged(path); err != nil {
 				attrs = append(attrs, slog.Any("copy_error", err))
 			}
 			d.log.Warn("saved peers are damaged; going on with the rest", attrs...)
@@ -867,9 +869,9 @@ func (d *Discovery) write(file string, peers []savedPeer) error {
 	if file == bookFile {
 		salt = d.book.salt // constant
 	}
-	lines, err := encodePeers(d.opts.Namespace, salt, peers)
+	texts, err := encodePeers(d.opts.Namespace, salt, peers)
 	if err != nil {
 		return err
 	}
-	return writeLines(filepath.Join(d.opts.Dir, file), lines)
+	return lines.Write(filepath.Join(d.opts.Dir, file), texts)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"dunlin/discovery/internal/lines"
 )
 
 // What the tests, which are outside the package, reach inside for.
@@ -24,7 +26,7 @@ const (
 	MaxTests           = maxTests
 	MaxNewAttempts     = maxNewAttempts
 	MaxAvoided         = maxAvoided
-	MaxFileBytes       = maxFileBytes
+	MaxFileBytes       = lines.MaxFileBytes
 	ProviderStaleAfter = providerStaleAfter
 )
 
@@ -33,8 +35,8 @@ var (
 	NewProviderStore = newProviderStore
 	RendezvousKey    = rendezvousKey
 	ProviderKey      = providerKey
-	ReadLines        = readLines
-	WriteLines       = writeLines
+	ReadLines        = lines.Read
+	WriteLines       = lines.Write
 	GroupOf          = groupOf
 )
 

@@ -37,7 +37,9 @@ var mayImport = map[string][]string{
 	"chain/relay":                {"chain/consensus"},
 	"chain/ibd":                  {},
 	"chain/exchange":             {"chain", "chain/consensus", "chain/ibd"},
-	"discovery":                  {},
+	"discovery":                  {"discovery/internal/lines"},
+	"discovery/internal/lines":   {},
+	"discovery/seeder":           {"discovery", "discovery/internal/lines"},
 	"gossip":                     {},
 	"internal/logs":              {},
 	"internal/host":              {},
@@ -55,7 +57,7 @@ var libraries = []string{"discovery", "gossip", "chain"}
 
 // mayUseLibp2p lists the packages that may depend, directly or not, on libp2p.
 var mayUseLibp2p = []string{
-	"discovery", "gossip", "chain/exchange",
+	"discovery", "discovery/seeder", "gossip", "chain/exchange",
 	"internal/host", "internal/logs", "internal/node", "internal/testnet", "cmd/dunlin",
 }
 
@@ -63,7 +65,7 @@ var mayUseLibp2p = []string{
 // goroutine table of ARCHITECTURE.md says who waits for each.
 var mayStartGoroutines = []string{
 	"chain", "chain/store", "chain/consensus/pow", "chain/consensus/enginetest", "chain/exchange", "chain/mempool", "chain/mining",
-	"discovery", "gossip",
+	"discovery", "discovery/seeder", "gossip",
 	"internal/api", "internal/host", "internal/node", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
 }
 

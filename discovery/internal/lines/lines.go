@@ -1,4 +1,6 @@
-package discovery
+// Package lines keeps small files of JSON lines that survive damage: each line is a JSON text, a
+// space and the CRC32C of the text in eight hex digits. A damaged line costs itself only.
+package lines
 
 import (
 	"bytes"
@@ -12,20 +14,18 @@ import (
 	"strconv"
 )
 
-// The files of this package are lines of JSON, each followed by a space and the
-// CRC32C of the JSON in eight hex digits. The first line names format and
-// namespace. A damaged line costs itself only.
+// Limits of a file and of a line, its checksum included.
 const (
-	maxFileBytes = 8 << 20
-	maxLineBytes = 8 << 10
+	MaxFileBytes = 8 << 20
+	MaxLineBytes = 8 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// readLines returns the intact lines of the file at path and the number of
+// Read returns the intact lines of the file at path and the number of
 // damaged ones. A file that does not exist has no lines. Of a file longer than
-// maxFileBytes only the first part is read; the rest counts as one damaged line.
-func readLines(path string) (lines [][]byte, damaged int, err error) {
+// MaxFileBytes only the first part is read; the rest counts as one damaged line.
+func Read(path string) (lines [][]byte, damaged int, err error) {
 	f, err := os.Open(path) //nolint:gosec // The path is the operator's directory and a constant name.
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
@@ -34,12 +34,12 @@ func readLines(path string) (lines [][]byte, damaged int, err error) {
 		return nil, 0, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 	if err != nil {
 		return nil, 0, fmt.Errorf("read %s: %w", path, err)
 	}
-	if len(data) > maxFileBytes {
-		data, damaged = data[:maxFileBytes], 1
+	if len(data) > MaxFileBytes {
+		data, damaged = data[:MaxFileBytes], 1
 	}
 	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
 		if len(line) == 0 {
@@ -57,19 +57,19 @@ func readLines(path string) (lines [][]byte, damaged int, err error) {
 
 func checkLine(line []byte) (text []byte, ok bool) {
 	i := len(line) - 9
-	if i < 1 || len(line) > maxLineBytes || line[i] != ' ' {
+	if i < 1 || len(line) > MaxLineBytes || line[i] != ' ' {
 		return nil, false
 	}
 	sum, err := strconv.ParseUint(string(line[i+1:]), 16, 32)
 	return line[:i], err == nil && uint32(sum) == crc32.Checksum(line[:i], castagnoli)
 }
 
-// writeLines replaces the file at path by lines: written beside it, synced and
+// Write replaces the file at path by lines: written beside it, synced and
 // renamed, so that a crash leaves either the old file or the new one.
-func writeLines(path string, lines [][]byte) error {
+func Write(path string, lines [][]byte) error {
 	var buf bytes.Buffer
 	for _, l := range lines {
-		if len(l)+9 > maxLineBytes {
+		if len(l)+9 > MaxLineBytes {
 			continue
 		}
 		fmt.Fprintf(&buf, "%s %08x\n", l, crc32.Checksum(l, castagnoli))
@@ -102,9 +102,9 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// keepDamaged leaves a copy of a damaged file for the operator to look at. It
+// KeepDamaged leaves a copy of a damaged file for the operator to look at. It
 // replaces the copy of an earlier damage.
-func keepDamaged(path string) error {
+func KeepDamaged(path string) error {
 	err := os.Remove(path + ".damaged")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
