@@ -13,9 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/record"
+	ma "github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -119,7 +122,7 @@ func (d *Discovery) exchangeLoop(ctx context.Context) {
 	}()
 
 	slots := make(chan struct{}, maxAsks)
-	ask := func(id peer.ID) bool {
+	start := func(id peer.ID) bool {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -140,11 +143,11 @@ func (d *Discovery) exchangeLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case id := <-d.px.toAsk:
-			if !ask(id) {
+			if !start(id) {
 				return
 			}
 		case <-ticker.C:
-			if id, ok := d.someOutbound(); ok && !ask(id) {
+			if id, ok := d.someOutbound(); ok && !start(id) {
 				return
 			}
 		}
@@ -167,64 +170,84 @@ func (d *Discovery) someOutbound() (peer.ID, bool) {
 
 // askPeers asks one peer whom it knows and learns what it says.
 func (d *Discovery) askPeers(ctx context.Context, id peer.ID) error {
-	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "peer exchange"), askTimeout)
-	defer cancel()
-	s, err := d.host.NewStream(ctx, id, d.peersID)
+	records, from, err := ask(ctx, d.host, d.peersID, id)
 	if err != nil {
 		return err
+	}
+	infos, bad := openRecords(records)
+	// Each record is signed by the peer that it is of, so a teller can choose whom to name, but not send us to
+	// addresses that are not theirs. What one IP group tells has its own places in the book.
+	told := groupOf(from)
+	if d.opts.Private {
+		told = ""
+	}
+	fresh := false
+	for _, ai := range infos {
+		fresh = d.learn(ai, SourcePeers, told) || fresh
+	}
+	d.mu.Lock()
+	d.px.bad += bad
+	d.mu.Unlock()
+	if fresh {
+		d.poke()
+	}
+	return nil
+}
+
+// AskPeers asks a connected peer of the network whom it knows (<namespace>/peers/1), for programs
+// that are no [Discovery], such as crawlers. It needs no Run, does not dial, and blocks for 10 s at most. The answer has
+// at most 64 peers, each of which signed its addresses itself; they may be unspecified or private, see
+// [Dialable].
+func AskPeers(ctx context.Context, h host.Host, namespace string, id peer.ID) ([]peer.AddrInfo, error) {
+	records, _, err := ask(ctx, h, protocol.ID(namespace+"/peers/1"), id)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for peers: %w", id, err)
+	}
+	infos, _ := openRecords(records)
+	return infos, nil
+}
+
+// ask returns the records that a peer tells, unverified, and its address.
+func ask(ctx context.Context, h host.Host, proto protocol.ID, id peer.ID) (records [][]byte, from ma.Multiaddr, err error) {
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "peer exchange"), askTimeout)
+	defer cancel()
+	s, err := h.NewStream(ctx, id, proto)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer s.Reset()
 	deadline, _ := ctx.Deadline()
 	if err := s.SetDeadline(deadline); err != nil {
-		return err
+		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	ask := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), maxRecords)
-	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(ask))), ask...)); err != nil {
-		return err
+	body := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), maxRecords)
+	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(body))), body...)); err != nil {
+		return nil, nil, err
 	}
 	if err := s.CloseWrite(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	reply, err := readMessage(s, maxReplyBytes)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	records, err := decodeRecords(reply)
-	if err != nil {
-		return err
-	}
-	d.learnRecords(s.Conn(), records)
-	return nil
+	records, err = decodeRecords(reply)
+	return records, s.Conn().RemoteMultiaddr(), err
 }
 
-// learnRecords notes the peers of a reply. Each record is signed by the peer that it is of, so a
-// teller can choose whom to name, but not send us to addresses that are not theirs.
-func (d *Discovery) learnRecords(from network.Conn, records [][]byte) {
-	told := groupOf(from.RemoteMultiaddr())
-	if d.opts.Private {
-		told = ""
-	}
-	fresh, bad := 0, uint64(0)
+// openRecords verifies records and counts those that are no good.
+func openRecords(records [][]byte) (infos []peer.AddrInfo, bad uint64) {
 	for _, b := range records {
 		ai, err := openRecord(b)
 		if err != nil {
 			bad++
 			continue
 		}
-		if d.learn(ai, SourcePeers, told) {
-			fresh++
-		}
+		infos = append(infos, ai)
 	}
-	if bad > 0 {
-		d.mu.Lock()
-		d.px.bad += bad
-		d.mu.Unlock()
-	}
-	if fresh > 0 {
-		d.poke()
-	}
+	return infos, bad
 }
 
 // openRecord verifies a signed peer record (libp2p RFC 0003).

@@ -97,7 +97,7 @@ Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node ans
 	})
 	root.AddCommand(
 		newStart(g), newInit(g), newStatus(g), newID(g), newPeers(g), newChain(g), newMiner(g),
-		newNetwork(g), newConfig(g), newTestnet(), newVersion(g), newHealthcheck(g), newTx(g), newLog(g),
+		newNetwork(g), newConfig(g), newTestnet(), newSeeder(g), newVersion(g), newHealthcheck(g), newTx(g), newLog(g),
 	)
 	return root
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +28,8 @@ const (
 	maxUDPBytes = dns.MinMsgSize
 	ttl         = 60 // seconds
 
-	sampleFor    = 10 * time.Second // everybody gets the same answer for so long
+	sampleFor    = 10 * time.Second // everybody gets the same answer for so long,
+	smallFor     = time.Second      // and while there are few nodes, for so long
 	sampleSize   = 25               // TXT records; those of A and AAAA likewise
 	maxPerGroup  = 2                // of one IP group, on public networks
 	maxTXTString = 255
@@ -52,7 +54,11 @@ type sample struct {
 func (s *Seeder) sampleNow(now time.Time) sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now.Sub(s.sample.at) < sampleFor && s.sample.goodness > 0 {
+	keep := sampleFor
+	if s.sample.goodness < sampleSize {
+		keep = smallFor
+	}
+	if now.Sub(s.sample.at) < keep {
 		return s.sample
 	}
 	good := s.goodLocked(now)
@@ -93,12 +99,9 @@ func (p *sample) addIP(a ma.Multiaddr) {
 	if !ok || len(*list) >= sampleSize {
 		return
 	}
-	for _, have := range *list {
-		if have == addr {
-			return
-		}
+	if !slices.Contains(*list, addr) {
+		*list = append(*list, addr)
 	}
-	*list = append(*list, addr)
 }
 
 // serve starts the DNS servers; they end with ctx. fail hears of one that ends before.

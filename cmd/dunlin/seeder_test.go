@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// A seeder that is told of one node finds the others; a fresh daemon that has nothing but the seed's name joins,
+// as fast when two more seeds are dead.
+func TestE2ESeeder(t *testing.T) {
+	first := startDaemon(t, "first", "--network", "regtest")
+	second := startDaemon(t, "second", "--network", "regtest", "--bootstrap", first.addr())
+	third := startDaemon(t, "third", "--network", "regtest", "--bootstrap", second.addr())
+	tip := first.mine(5)
+	third.reaches(tip.Hash, 20*time.Second)
+
+	home := t.TempDir()
+	zoneFile := filepath.Join(home, "zone")
+	log := &logBuffer{}
+	cmd := exec.Command("dunlin", "seeder", "--home", filepath.Join(home, "seeder"), "--network", "regtest", "--log-color", "never",
+		"--zone", "seed.example.org", "--ns", "ns1.example.org", "--dns-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
+		"--interval", "1s", "--zone-file", zoneFile, "--bootstrap", first.addr())
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the seeder ended with %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log of the seeder:\n%s", log)
+		}
+	})
+	var server string
+	eventually(t, 20*time.Second, "the seeder answers DNS", func() error {
+		m := regexp.MustCompile(`answering DNS.* addr=(\S+)`).FindStringSubmatch(log.String())
+		if m == nil {
+			return errors.New("no line about it")
+		}
+		server = m[1]
+		return nil
+	})
+	ask := func(name string, kind uint16) []dns.RR {
+		q := new(dns.Msg)
+		q.SetQuestion(name, kind)
+		m, _, err := (&dns.Client{Net: "tcp", Timeout: 5 * time.Second}).Exchange(q, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Answer
+	}
+	start := time.Now()
+	eventually(t, 20*time.Second, "the seed tells of all three", func() error {
+		if got := ask("_dnsaddr.seed.example.org.", dns.TypeTXT); len(got) != 3 {
+			return fmt.Errorf("records %v", got)
+		}
+		return nil
+	})
+	t.Logf("all three are told %s after the seeder answered", time.Since(start).Round(time.Millisecond))
+	for _, d := range []*daemon{first, second, third} {
+		if !strings.Contains(fmt.Sprint(ask("_dnsaddr.seed.example.org.", dns.TypeTXT)), "/p2p/"+d.info.PeerID) {
+			t.Errorf("%s is not told", d.name)
+		}
+	}
+	if got := ask("seed.example.org.", dns.TypeA); len(got) != 1 { // all three are on one address
+		t.Errorf("A records %v", got)
+	}
+
+	joined := startDaemon(t, "joined", "--network", "regtest", "--dns-seed", "seed.example.org", "--dns-server", server)
+	joined.reaches(tip.Hash, 20*time.Second)
+
+	// Nobody listens there: a port that was just free.
+	dead, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close() // open and silent
+	start = time.Now()
+	other := startDaemon(t, "other", "--network", "regtest", "--dns-seed", "dead1.invalid", "--dns-seed", "seed.example.org", "--dns-seed", "dead2.invalid",
+		"--dns-server", dead.LocalAddr().String(), "--dns-server", server)
+	other.reaches(tip.Hash, 20*time.Second)
+	t.Logf("with two of three seeds dead it joined and synced %s after it was started", time.Since(start).Round(time.Millisecond))
+
+	// A node that goes away is told no more.
+	second.stop()
+	eventually(t, 30*time.Second, "the node that stopped is no longer told", func() error {
+		if got := fmt.Sprint(ask("_dnsaddr.seed.example.org.", dns.TypeTXT)); strings.Contains(got, second.info.PeerID) {
+			return errors.New(got)
+		}
+		return nil
+	})
+	zone, err := os.ReadFile(zoneFile)
+	if err != nil || !strings.Contains(string(zone), "seed.example.org.\t60\tIN\tSOA\tns1.example.org.") {
+		t.Errorf("zone file %q, error %v", zone, err)
+	}
+}
