@@ -3,8 +3,8 @@ package chain
 import (
 	"bytes"
 	"fmt"
-	"math"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -196,10 +196,10 @@ func (c *conductor) applyCoins(parent past, f *flight) error {
 			if err != nil {
 				return err
 			}
-			if fee > math.MaxInt64-fees {
+			// Cannot overflow: both are at most all the money.
+			if fees += fee; fees > btcutil.MaxSatoshi {
 				return ruleError("bad-txns-accumulated-fee-outofrange", consensus.BlameBlock, fmt.Sprintf("at transaction %v", tx.Hash()))
 			}
-			fees += fee
 		}
 		cost, err := consensus.SigOpCost(msg, coins, f.flags)
 		if err != nil {
@@ -280,8 +280,18 @@ func badParent(parent *chainhash.Hash) *consensus.RuleError {
 	return ruleError("bad-prevblk", consensus.BlameBlock, fmt.Sprintf("parent %v is invalid", parent))
 }
 
-// checkHeader is step 5 for a header whose parent is known and good.
+// checkHeader is step 5 for a new header whose parent is known and good.
 func (c *Chain) checkHeader(parent consensus.Past, h *consensus.Header) error {
+	if height := parent.Height() + 1; height <= c.tree.checkpoint.Load() {
+		// The branch to the checkpoint is known, so this is another one, which can
+		// never be the chain: it cannot pass that height. (Unless somebody else has
+		// just brought the same header.)
+		hash := consensus.HeaderHash(h)
+		if _, known := c.tree.lookup(&hash); !known {
+			return ruleError("bad-fork-prior-to-checkpoint", consensus.BlameBlock,
+				fmt.Sprintf("%v forks off at height %d, before the checkpoint at %d", hash, height, c.tree.checkpoint.Load()))
+		}
+	}
 	return c.o.Engine.CheckHeader(parent, h, c.o.Now())
 }
 

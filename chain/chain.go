@@ -426,7 +426,7 @@ func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 	})
 }
 
-// Reconsider forgets that a block, its ancestors and all that builds on them were
+// Reconsider forgets that a block, its ancestors and all that builds on it were
 // found or declared invalid. What really breaks a rule is found to do so again when
 // its turn comes. ErrNotFound if its header is unknown.
 func (c *Chain) Reconsider(ctx context.Context, hash chainhash.Hash) error {
@@ -435,11 +435,10 @@ func (c *Chain) Reconsider(ctx context.Context, hash chainhash.Hash) error {
 		if !ok {
 			return fmt.Errorf("reconsider %v: %w", hash, ErrNotFound), nil
 		}
-		root := c.accused(i)
-		if err := c.pardon(root); err != nil {
+		if err := c.pardon(i); err != nil {
 			return fmt.Errorf("reconsider %v: %w", hash, err), nil
 		}
-		c.absolve(root)
+		c.absolve(i)
 		return nil, nil
 	})
 }

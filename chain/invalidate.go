@@ -35,13 +35,14 @@ func (c *conductor) deny(hash chainhash.Hash) error {
 	return c.putDenied(denied)
 }
 
-// pardon takes root and all that builds on it off the list, durably.
-func (c *conductor) pardon(root uint32) error {
+// pardon takes a block, its ancestors and all that builds on it off the list,
+// durably.
+func (c *conductor) pardon(node uint32) error {
 	t := c.tree
 	denied := maps.Clone(c.denied)
 	maps.DeleteFunc(denied, func(hash chainhash.Hash, _ struct{}) bool {
 		i, ok := t.lookup(&hash)
-		return ok && t.descends(i, root)
+		return ok && t.sameBranch(i, node)
 	})
 	return c.putDenied(denied)
 }

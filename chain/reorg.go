@@ -147,29 +147,30 @@ func (c *conductor) mark(i uint32, flag uint8) {
 	c.armFlush()
 }
 
-// accused returns the oldest ancestor of i that has a mark, or i if none has.
-func (c *conductor) accused(i uint32) (root uint32) {
+// absolve takes the marks back from i, its ancestors and all that builds on i. What
+// builds on a pardoned ancestor beside i keeps the marks of its own, as in Bitcoin
+// Core, and only those.
+func (c *conductor) absolve(i uint32) {
 	t := c.tree
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	root = i
+	t.mu.Lock()
+	root := i
 	for up := i; up != noNode; up = t.node(up).parent {
 		if t.has(up, flagBad|flagDeferred) {
 			root = up
 		}
 	}
-	return root
-}
-
-// absolve takes marks back from root and from all that builds on it.
-func (c *conductor) absolve(root uint32) {
-	t := c.tree
-	t.mu.Lock()
 	for j := root; j < t.n; j++ {
-		if t.has(j, flagBad|flagDeferred) && t.descends(j, root) {
-			*t.flags(j) &^= flagBad | flagDeferred
-			t.touch(j)
+		if !t.has(j, flagBad|flagDeferred) || !t.descends(j, root) {
+			continue
 		}
+		f := t.flags(j)
+		*f &^= flagDoomed | flagDeferred
+		if t.sameBranch(i, j) {
+			*f &^= flagInvalid
+		} else if t.has(t.node(j).parent, flagBad) {
+			*f |= flagDoomed
+		}
+		t.touch(j)
 	}
 	t.reconsider(c.tip.get())
 	c.heads.set(t.bestHeader)

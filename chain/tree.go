@@ -75,6 +75,8 @@ type tree struct {
 	params    *consensus.Params
 	sealBytes int
 	dir       atomic.Pointer[[]*chunk]
+	// checkpoint is the greatest height of a checkpoint in the tree; 0: none.
+	checkpoint atomic.Int32
 
 	mu      sync.RWMutex
 	n       uint32
@@ -220,6 +222,9 @@ func (t *tree) place(h *consensus.Header, hash chainhash.Hash, parent uint32, wo
 		*t.flags(i) |= flagDoomed
 	}
 	*t.flags(parent) |= flagParent
+	if _, ok := t.params.Checkpoints[nd.height]; ok && nd.height > t.checkpoint.Load() {
+		t.checkpoint.Store(nd.height) // the engine lets only the right one in
+	}
 	return i
 }
 
@@ -360,6 +365,10 @@ func (t *tree) ancestor(i uint32, height int32) uint32 {
 func (t *tree) descends(i, anc uint32) bool {
 	return t.ancestor(i, t.node(anc).height) == anc
 }
+
+// sameBranch says whether one of i and j is an ancestor of the other, or both are
+// the same. No lock needed.
+func (t *tree) sameBranch(i, j uint32) bool { return t.descends(i, j) || t.descends(j, i) }
 
 // fork returns the last common node of two branches. No lock needed.
 func (t *tree) fork(a, b uint32) uint32 {

@@ -123,6 +123,9 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	coinbase.AddTxIn(in)
 	t.Txs = append(t.Txs, coinbase)
 	for _, e := range choose(p, o.Entries, height, cutoff) {
+		if t.Fees+e.Fee > maxMoney { // a rule, on networks that mint as much
+			break
+		}
 		t.Fees += e.Fee
 		t.Txs = append(t.Txs, e.Tx)
 	}

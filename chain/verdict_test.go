@@ -1,0 +1,189 @@
+package chain_test
+
+import (
+	"bytes"
+	"math"
+	"testing"
+
+	"github.com/btcsuite/btcd/address/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
+)
+
+// Once a checkpoint is known nothing may fork off before it: it could not get past
+// that height, but until then it might have more work.
+func TestForkBelowCheckpoint(t *testing.T) {
+	b, blocks := grown(7)
+	known := b.MineN(blocks[2], 3) // 3 to 5
+	late := b.Mine(blocks[1])
+	after := b.Mine(blocks[5])
+	h := open(t, func(o *chain.Options) {
+		o.Params.Checkpoints = map[int32]chainhash.Hash{5: blocks[5].Hash}
+	})
+	ctx := t.Context()
+	if _, _, err := h.AcceptHeaders(ctx, headersOf(blocks[1:5])); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := h.AcceptHeaders(ctx, headersOf(known)) // nobody knows better yet
+	checkRule(t, err, "checkpoint-mismatch")
+	if n != 2 {
+		t.Errorf("%d headers up to the checkpoint, want 2", n)
+	}
+	if _, _, err := h.AcceptHeaders(ctx, headersOf(blocks[5:])); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, _, err = h.AcceptHeaders(ctx, headersOf([]*consensus.Block{late}))
+		checkRule(t, err, "bad-fork-prior-to-checkpoint")
+		_, _, err = h.CheckHeader(&late.Header)
+		checkRule(t, err, "bad-fork-prior-to-checkpoint")
+		h.wantRule(late, "bad-fork-prior-to-checkpoint")
+		if _, ok := h.Status(late.Hash); ok {
+			t.Error("the fork was kept")
+		}
+		for _, good := range [][]*consensus.Block{blocks[1:], known[:2], {after}} { // what is known stays
+			if _, _, err := h.AcceptHeaders(ctx, headersOf(good)); err != nil {
+				t.Error(err)
+			}
+		}
+		h.reopen()
+	}
+	h.connectAll(blocks[1:])
+	h.want(known[0], chain.SideChain)
+	h.wantTip(blocks[7])
+	h.wantCoins(b, blocks[7])
+}
+
+// A hundred thousand real headers through the tree: the work is the known one.
+func TestMainnetHeaders(t *testing.T) {
+	raw := enginetest.Data(t, "headers/mainnet-headers-0-99999.bin.zst")
+	h := open(t, func(o *chain.Options) { o.Params = consensus.Bitcoin() })
+	var hs []consensus.Header
+	for raw = raw[consensus.HeaderBytes:]; len(raw) > 0; raw = raw[consensus.HeaderBytes:] {
+		header, err := consensus.DecodeHeader(h.o.Params, raw[:consensus.HeaderBytes])
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs = append(hs, header)
+	}
+	check := func() {
+		t.Helper()
+		if best, _ := h.BestHeader(); best.Height != 99_999 || best.Work.Text(16) != "64492eaf00f2520" {
+			t.Errorf("height %d, work %x", best.Height, best.Work)
+		}
+	}
+	if n, _, err := h.AcceptHeaders(t.Context(), hs); n != 99_999 || err != nil {
+		t.Fatalf("%d headers: %v", n, err)
+	}
+	check()
+	h.reopen()
+	check()
+}
+
+// Fees of a block are money too: no more than there can ever be.
+func TestFeesOutOfRange(t *testing.T) {
+	p := consensus.Regtest()
+	p.BaseSubsidy, p.SubsidyHalvingInterval = 21e14, math.MaxInt32
+	b := enginetest.NewBuilder(p)
+	blocks := b.MineN(b.Genesis(), 102)
+	h := open(t, func(o *chain.Options) { o.Params = p })
+	h.connectAll(blocks)
+	tip := blocks[101]
+	one := int64(1)
+	all := []*wire.MsgTx{enginetest.Spend(blocks[0], 0, 21e14), enginetest.Spend(blocks[1], 0, 1)}
+	h.wantRule(b.MineTemplate(tip, enginetest.Template{Txs: all, Value: &one}), "bad-txns-accumulated-fee-outofrange")
+	all[1] = enginetest.Spend(blocks[1], 0, 0)
+	h.want(b.MineTemplate(tip, enginetest.Template{Txs: all, Value: &one}), chain.Connected)
+}
+
+// The cost of signature operations is counted over the whole block, behind hashes
+// too: in P2SH four times what it is in a witness. 80,000 is the most.
+func TestSigOpCostOfABlock(t *testing.T) {
+	// n operations of 20 keys each that are counted and never run.
+	counted := func(op byte, n int) []byte {
+		return append(append([]byte{txscript.OP_0, txscript.OP_IF}, bytes.Repeat([]byte{op}, n)...), txscript.OP_ENDIF, txscript.OP_TRUE)
+	}
+	many, few, one := counted(txscript.OP_CHECKMULTISIG, 199), counted(txscript.OP_CHECKMULTISIG, 5), counted(txscript.OP_CHECKSIG, 1)
+	p2wsh := func(script []byte) []byte { return append([]byte{txscript.OP_0, 32}, chainhash.HashB(script)...) }
+	p2sh := append(append([]byte{txscript.OP_HASH160, 20}, address.Hash160(few)...), txscript.OP_EQUAL)
+	b, blocks := grown(101)
+	locks := [][]byte{p2sh, p2wsh(one)}
+	for range 20 {
+		locks = append(locks, p2wsh(many))
+	}
+	fund := enginetest.Spend(blocks[1], 0, 0, locks...)
+	tip := b.Mine(blocks[101], fund)
+	spend := func(lock int) *wire.MsgTx {
+		tx := wire.NewMsgTx(2)
+		tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{Hash: fund.TxHash(), Index: uint32(lock)}, nil, nil))
+		tx.AddTxOut(wire.NewTxOut(fund.TxOut[lock].Value, enginetest.OpTrue()))
+		switch lock {
+		case 0:
+			tx.TxIn[0].SignatureScript = append([]byte{byte(len(few))}, few...)
+		case 1:
+			tx.TxIn[0].Witness = wire.TxWitness{one}
+		default:
+			tx.TxIn[0].Witness = wire.TxWitness{many}
+		}
+		return tx
+	}
+	var full []*wire.MsgTx // 20 of 3,980 and one of 4·100
+	for lock := range locks {
+		if lock != 1 {
+			full = append(full, spend(lock))
+		}
+	}
+	h := open(t, nil)
+	h.connectAll(append(blocks[1:], tip))
+	h.wantRule(b.Mine(tip, append(full, spend(1))...), "bad-blk-sigops")
+	h.want(b.Mine(tip, full...), chain.Connected)
+}
+
+// Reconsidering a block pardons it, its ancestors and what builds on it. Another
+// block that was invalidated by itself stays so, and so does what builds on that.
+func TestReconsiderIsAsCore(t *testing.T) {
+	b, blocks := grown(10)
+	side := b.MineN(blocks[6], 6) // 7 to 12: the longest
+	h := open(t, nil)
+	h.connectAll(blocks[1:])
+	for _, x := range side {
+		h.submit(x.Raw)
+	}
+	h.wantTip(side[5])
+	ctx := t.Context()
+	for _, x := range []*consensus.Block{side[2], blocks[4]} {
+		if err := h.Invalidate(ctx, x.Hash); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.wantTip(blocks[3])
+	if err := h.Reconsider(ctx, blocks[9].Hash); err != nil {
+		t.Fatal(err)
+	}
+	invalid := func() {
+		t.Helper()
+		for i, x := range side {
+			if s, _ := h.Status(x.Hash); s.Invalid != (i >= 2) {
+				t.Errorf("side block %d: invalid %t", i, s.Invalid)
+			}
+		}
+	}
+	for range 2 {
+		h.wantTip(blocks[10])
+		invalid()
+		h.wantRule(side[2], "duplicate-invalid")
+		h.wantRule(side[3], "bad-prevblk")
+		h.reopen()
+	}
+	// What it was marked for is taken back from below too.
+	if err := h.Reconsider(ctx, side[5].Hash); err != nil {
+		t.Fatal(err)
+	}
+	h.wantTip(side[5])
+	h.wantCoins(b, side[5])
+}
