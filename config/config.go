@@ -112,7 +112,7 @@ type Mining struct {
 
 // Mempool bounds the unconfirmed transactions.
 type Mempool struct {
-	MaxMB       int           // MiB
+	MaxMB       int           // MB
 	ExpireAfter time.Duration // unconfirmed for longer: dropped
 	MinRelayFee int           // satoshi for 1000 virtual bytes
 	MaxOrphans  int           // transactions whose inputs are unknown
@@ -159,7 +159,7 @@ func Default(n *Network) *Config {
 			Window:             16384,
 		},
 		Mining:  Mining{Threads: 1},
-		Mempool: Mempool{MaxMB: 64, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100, Persist: true},
+		Mempool: Mempool{MaxMB: 300, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100, Persist: true},
 		Chain:   n,
 		origins: map[string]string{},
 	}

@@ -105,7 +105,7 @@ func (c *Config) fields() []field {
 			"Text in the coinbase of own blocks.").flagged("coinbase-text"),
 		num("mining.threads", &c.Mining.Threads, 1, 256, "threads", "Threads that search for a proof of work."),
 
-		num("mempool.max_mb", &c.Mempool.MaxMB, 1, 1<<16, "MiB", "Memory for unconfirmed transactions; the worst paid go first."),
+		num("mempool.max_mb", &c.Mempool.MaxMB, 1, 1<<16, "MB", "Memory for unconfirmed transactions; the worst paid go first."),
 		dur("mempool.expire_after", &c.Mempool.ExpireAfter, time.Minute, 365*24*time.Hour, "Time after which an unconfirmed transaction is dropped."),
 		num("mempool.min_relay_fee", &c.Mempool.MinRelayFee, 0, 100_000_000, "satoshi for 1000 virtual bytes", "Least fee rate that is accepted and relayed."),
 		num("mempool.max_orphans", &c.Mempool.MaxOrphans, 0, 10_000, "transactions", "Transactions kept whose inputs are unknown."),

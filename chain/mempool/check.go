@@ -20,7 +20,8 @@ import (
 
 // Policy limits on one transaction, those of Bitcoin Core (policy/policy.h).
 const (
-	maxTxVersion    = 3
+	maxTxVersion    = 3      // with BIP431's rules
+	dustFeeRate     = 3000   // satoshi per 1000 virtual bytes (DUST_RELAY_TX_FEE)
 	minStrippedSize = 65     // 64 bytes could be a pair of hashes of the merkle tree
 	maxTxSigOpsCost = 16_000 // MAX_STANDARD_TX_SIGOPS_COST
 	maxP2SHSigOps   = 15
@@ -174,6 +175,9 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []*candidate, err e
 		return nil, p.missing(c, tip, lost, now)
 	}
 	fee, err := consensus.CheckTxInputs(p.strict, past, tx, coins)
+	if rule, ok := errors.AsType[*consensus.RuleError](err); ok && bip54Rules[rule.Rule] && !p.params.BIP54 {
+		return nil, refuse(rule.Rule, "%s", rule.Detail) // not a rule of this network, yet
+	}
 	if err != nil {
 		return nil, loose(err)
 	}
@@ -188,8 +192,9 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []*candidate, err e
 	if err := checkInputsStandard(tx, coins); err != nil {
 		return nil, err
 	}
-	if need := feeFor(minRate, vsize(c.weight)); fee < need && !c.returned {
-		return nil, refuse("min-relay-fee-not-met", "fee %d satoshi, at least %d for %d virtual bytes", fee, need, vsize(c.weight))
+	size := vsize(feeWeight(c.weight, sigOps))
+	if need := feeFor(minRate, size); fee < need && !c.returned {
+		return nil, refuse("min-relay-fee-not-met", "fee %d satoshi, at least %d for %d virtual bytes", fee, need, size)
 	}
 	e := &entry{
 		Entry: Entry{
@@ -321,7 +326,7 @@ func (p *Pool) checkPolicy(c *candidate, past consensus.Past) error {
 	if !blockchain.IsFinalizedTransaction(btcutil.NewTx(c.tx), height, median) {
 		return refuse("non-final", "lock time %d, the next block is %d, the median time %d", c.tx.LockTime, height, median.Unix())
 	}
-	err := btcpool.CheckTransactionStandard(btcutil.NewTx(c.tx), height, median, btcutil.Amount(p.o.MinFeeRate), maxTxVersion)
+	err := btcpool.CheckTransactionStandard(btcutil.NewTx(c.tx), height, median, dustFeeRate/3, maxTxVersion)
 	if err != nil {
 		return refuse("non-standard", "%v", err)
 	}
@@ -339,6 +344,9 @@ func (p *Pool) checkPolicy(c *candidate, past consensus.Past) error {
 // bare scripts can be made to hash megabytes for every signature.
 func checkInputsStandard(tx *wire.MsgTx, coins []consensus.Coin) error {
 	for i := range coins {
+		if !witnessStandard(tx.TxIn[i], coins[i].Script) {
+			return refuse("bad-witness-nonstandard", "input %d: more, or larger, witness items than are relayed", i)
+		}
 		switch script := coins[i].Script; txscript.GetScriptClass(script) {
 		case txscript.NonStandardTy:
 			return refuse("bad-txns-nonstandard-inputs", "input %d spends a script of no standard form", i)
@@ -385,6 +393,10 @@ var provable = map[string]bool{
 	"bad-txns-legacy-sigops":              true, // BIP54
 	"mandatory-script-verify-flag-failed": true,
 }
+
+// bip54Rules are those that CheckTxInputs adds for BIP54. They are policy where it
+// is not in force: what is relayed should be good when it is.
+var bip54Rules = map[string]bool{"bad-txns-size": true, "bad-txns-legacy-sigops": true}
 
 // loose turns a fault of a block's transaction into one of a loose one.
 func loose(err error) error {

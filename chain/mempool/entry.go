@@ -48,13 +48,13 @@ type sum struct {
 
 func (s *sum) add(e *entry) {
 	s.fee += e.Fee
-	s.weight += int64(e.Weight)
+	s.weight += e.FeeWeight()
 	s.count++
 }
 
 func (s *sum) sub(e *entry) {
 	s.fee -= e.Fee
-	s.weight -= int64(e.Weight)
+	s.weight -= e.FeeWeight()
 	s.count--
 }
 
@@ -107,10 +107,10 @@ func (e *entry) public() Entry {
 // score is the better of the entry's own fee rate and that of its family: what
 // keeping it is worth.
 func (e *entry) score() (fee, weight int64) {
-	if CompareFeeRates(e.family.fee, e.family.weight, e.Fee, int64(e.Weight)) > 0 {
+	if CompareFeeRates(e.family.fee, e.family.weight, e.Fee, e.FeeWeight()) > 0 {
 		return e.family.fee, e.family.weight
 	}
-	return e.Fee, int64(e.Weight)
+	return e.Fee, e.FeeWeight()
 }
 
 // ancestors returns the entries that e builds on, without it, or nil and false

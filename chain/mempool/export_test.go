@@ -46,6 +46,8 @@ func (f *Fates) Len() (lost, other, byID int) { return len(f.b.lost), len(f.b.ot
 var (
 	FeeFor   = feeFor
 	MemoryOf = memoryOf
+
+	WitnessStandard = witnessStandard
 )
 
 // ReadFile does what Run does first.

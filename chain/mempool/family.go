@@ -43,14 +43,20 @@ func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
 	var op wire.OutPoint // of the first
 	for _, in := range e.Tx.TxIn {
 		if r := p.spent[in.PreviousOutPoint]; r != nil {
-			if CompareFeeRates(e.Fee, int64(e.Weight), r.Fee, int64(r.Weight)) <= 0 {
-				return nil, p.conflict(in.PreviousOutPoint, "insufficient-fee", "fee rate not above that of %s, which spends the same output", r.ID)
+			if CompareFeeRates(e.Fee, e.FeeWeight(), r.Fee, r.FeeWeight()) <= 0 {
+				return nil, conflict(in.PreviousOutPoint, r.ID, "insufficient-fee", "fee rate not above that of %s, which spends the same output", r.ID)
 			}
 			if len(rivals) == 0 {
 				op = in.PreviousOutPoint
 			}
 			rivals = append(rivals, r)
 		}
+	}
+	if s := sibling(e, rivals); s != nil {
+		if CompareFeeRates(e.Fee, e.FeeWeight(), s.Fee, s.FeeWeight()) <= 0 {
+			return nil, refuse("truc-violation", "fee rate not above that of %s, the one child that their parent may have", s.ID)
+		}
+		rivals = append(rivals, s)
 	}
 	if len(rivals) == 0 {
 		return nil, nil
@@ -60,7 +66,7 @@ func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
 	theirs := make(map[*entry]struct{}) // unconfirmed parents
 	for _, r := range rivals {
 		if !r.descendants(out, maxReplaced) {
-			return nil, p.conflict(op, "too-many-replacements", "would evict more than %d entries, %s and others", maxReplaced, first)
+			return nil, conflict(op, first, "too-many-replacements", "would evict more than %d entries, %s and others", maxReplaced, first)
 		}
 		for _, parent := range r.parents {
 			theirs[parent] = struct{}{}
@@ -70,15 +76,15 @@ func (p *Pool) conflicts(e *entry) (map[*entry]struct{}, error) {
 	for r := range out {
 		fees += r.Fee
 	}
-	if need := fees + feeFor(p.increment(), vsize(int64(e.Weight))); e.Fee < need {
-		return nil, p.conflict(op, "insufficient-fee", "fee %d satoshi, at least %d to replace %s and %d that build on it", e.Fee, need, first, len(out)-1)
+	if need := fees + feeFor(p.increment(), vsize(e.FeeWeight())); e.Fee < need {
+		return nil, conflict(op, first, "insufficient-fee", "fee %d satoshi, at least %d to replace %s and %d that build on it", e.Fee, need, first, len(out)-1)
 	}
 	for _, parent := range e.parents {
 		if _, ok := out[parent]; ok {
-			return nil, p.conflict(op, "bad-txns-spends-conflicting-tx", "spends %s, which it would replace with %s", parent.ID, first)
+			return nil, conflict(op, first, "bad-txns-spends-conflicting-tx", "spends %s, which it would replace with %s", parent.ID, first)
 		}
 		if _, ok := theirs[parent]; !ok {
-			return nil, p.conflict(op, "replacement-adds-unconfirmed", "spends unconfirmed %s, which %s, that it would replace, does not", parent.ID, first)
+			return nil, conflict(op, first, "replacement-adds-unconfirmed", "spends unconfirmed %s, which %s, that it would replace, does not", parent.ID, first)
 		}
 	}
 	return out, nil
@@ -90,12 +96,15 @@ func (p *Pool) checkFamily(e *entry, replaced map[*entry]struct{}) error {
 	if !ok {
 		return refuse("too-long-mempool-chain", "more than %d unconfirmed ancestors", maxAncestors-1)
 	}
-	above := int64(e.Weight)
+	above := e.FeeWeight()
 	for _, a := range ancestors {
-		above += int64(a.Weight)
+		above += a.FeeWeight()
 	}
 	if above > maxFamilyWeight && len(ancestors) > 0 {
 		return refuse("too-long-mempool-chain", "weight %d with unconfirmed ancestors, at most %d", above, maxFamilyWeight)
+	}
+	if err := checkTRUC(e, ancestors, replaced); err != nil {
+		return err
 	}
 	for _, a := range ancestors {
 		family := a.family
@@ -130,6 +139,9 @@ func (p *Pool) replace(e *entry, replaced map[*entry]struct{}, now time.Time) {
 		if r := p.spent[in.PreviousOutPoint]; r != nil {
 			direct = append(direct, r)
 		}
+	}
+	if s := sibling(e, direct); s != nil {
+		direct = append(direct, s)
 	}
 	for _, r := range p.removeAll(replaced) {
 		fate := Fate{ID: r.ID, Cause: Replaced, By: e.ID}

@@ -162,7 +162,7 @@ func (p *Pool) bury(f Fate, now time.Time) Fate {
 // output. It wraps the *consensus.RuleError that says which rule is broken.
 type ConflictError struct {
 	Fault  *consensus.RuleError
-	Output wire.OutPoint
+	Output wire.OutPoint  // zero if it is another child of the same parent (BIP431)
 	By     chainhash.Hash // the other transaction
 	// Block, at Height, has the other transaction; zero if it is in the pool.
 	Block  chainhash.Hash
@@ -175,15 +175,10 @@ func (e *ConflictError) Error() string { return e.Fault.Error() }
 // Unwrap returns the broken rule.
 func (e *ConflictError) Unwrap() error { return e.Fault }
 
-// conflict makes a ConflictError for an output that an entry spends. Callers hold
-// mu.
-func (p *Pool) conflict(op wire.OutPoint, rule, format string, args ...any) error {
-	e := &ConflictError{
+// conflict makes a ConflictError for an output that an entry spends.
+func conflict(op wire.OutPoint, by chainhash.Hash, rule, format string, args ...any) error {
+	return &ConflictError{
 		Fault:  &consensus.RuleError{Rule: rule, Blame: consensus.BlameNobody, Detail: fmt.Sprintf(format, args...)},
-		Output: op,
+		Output: op, By: by,
 	}
-	if r := p.spent[op]; r != nil {
-		e.By = r.ID
-	}
-	return e
 }

@@ -26,7 +26,11 @@ func (p *Pool) keep(ctx context.Context) {
 	select {
 	case <-p.o.Chain.Ready():
 	case <-ctx.Done():
-		return // the file stays as it is
+		select {
+		case <-p.o.Chain.Ready(): // with no file to read there is time to write one
+		default:
+			return // the file stays as it is
+		}
 	}
 	if err := p.readFile(ctx); err != nil {
 		if ctx.Err() == nil {

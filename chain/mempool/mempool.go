@@ -94,6 +94,18 @@ type Entry struct {
 	seq uint64 // order of acceptance: parents come before children
 }
 
+// sigOpWeight is the weight that a unit of signature operation cost counts as
+// where fees are concerned, as in Bitcoin Core (DEFAULT_BYTES_PER_SIGOP, whose 20
+// virtual bytes are for a whole operation, 4 units). Without it a few cheap
+// transactions could use up a block's signature operations.
+const sigOpWeight = 20
+
+// FeeWeight is the weight that fee rates go by: Weight, or more if there are many
+// signature operations.
+func (e *Entry) FeeWeight() int64 { return feeWeight(int64(e.Weight), e.SigOpCost) }
+
+func feeWeight(weight int64, sigOpCost int) int64 { return max(weight, sigOpWeight*int64(sigOpCost)) }
+
 // A place is a block that the pool can be on top of.
 type place struct {
 	hash   chainhash.Hash
@@ -106,8 +118,8 @@ type Pool struct {
 	o      Options
 	log    *slog.Logger
 	params *consensus.Params
-	// strict are params with relative locks in force: an entry must still be
-	// good when the soft fork activates.
+	// strict are params with relative locks and BIP54's rules on transactions in
+	// force: an entry must still be good when the soft fork activates.
 	strict *consensus.Params
 
 	mu      sync.RWMutex // guards what follows; held for map work only
@@ -179,7 +191,7 @@ func New(o Options) (*Pool, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	strict := *o.Chain.Params()
-	strict.CSVHeight = 0
+	strict.CSVHeight, strict.BIP54 = 0, true
 	tip, _ := o.Chain.Tip()
 	return &Pool{
 		o: o, log: o.Logger, params: o.Chain.Params(), strict: &strict,

@@ -20,6 +20,7 @@ type pack struct {
 	children  []*pack // those that build on it, at any distance
 	fee       int64   // with the ancestors that are not in yet
 	weight    int64
+	feeWeight int64 // what the fee is compared with
 	sigOps    int64
 	in, out   bool // taken; can never be taken
 	at        int  // in the heap; -1 if not
@@ -35,7 +36,7 @@ func (a *pack) inherit(b *pack) {
 // better orders packs by fee rate, then by age.
 func (a *pack) better(b *pack) bool {
 	return cmp.Or(
-		mempool.CompareFeeRates(b.fee, b.weight, a.fee, a.weight),
+		mempool.CompareFeeRates(b.fee, b.feeWeight, a.fee, a.feeWeight),
 		cmp.Compare(a.index, b.index)) < 0
 }
 
@@ -110,6 +111,7 @@ func choose(p *consensus.Params, entries []mempool.Entry, height int32, cutoff i
 			for _, d := range a.children {
 				d.fee -= a.entry.Fee
 				d.weight -= int64(a.entry.Weight)
+				d.feeWeight -= a.entry.FeeWeight()
 				d.sigOps -= int64(a.entry.SigOpCost)
 				switch {
 				case d.in || d.out:
@@ -137,7 +139,7 @@ func makePacks(entries []mempool.Entry, height int32, cutoff int64) []*pack {
 		k := &all[i]
 		*k = pack{
 			entry: e, index: i, at: -1,
-			fee: e.Fee, weight: int64(e.Weight), sigOps: int64(e.SigOpCost),
+			fee: e.Fee, weight: int64(e.Weight), feeWeight: e.FeeWeight(), sigOps: int64(e.SigOpCost),
 			out: !consensus.IsFinal(e.Tx, height, cutoff),
 		}
 		list[i] = k
@@ -162,6 +164,7 @@ func makePacks(entries []mempool.Entry, height int32, cutoff int64) []*pack {
 			a.children = append(a.children, k)
 			k.fee += a.entry.Fee
 			k.weight += int64(a.entry.Weight)
+			k.feeWeight += a.entry.FeeWeight()
 			k.sigOps += int64(a.entry.SigOpCost)
 		}
 	}

@@ -153,10 +153,10 @@ func TestLockUntilHeight(t *testing.T) {
 
 	tx := spend(until, notFinal)
 	w.refused(spend(0, notFinal), scriptFault, scriptFault)
-	w.refused(spend(until-1, notFinal), nonStandard, tooEarly)
+	w.refused(spend(until-1, notFinal), notFinalYet, tooEarly)
 	w.refused(spend(until, wire.MaxTxInSequenceNum), scriptFault, scriptFault)
 	w.mineTo(until - 1)
-	w.refused(tx, nonStandard, tooEarly) // the next block is the one it is locked until
+	w.refused(tx, notFinalYet, tooEarly) // the next block is the one it is locked until
 	w.refused(spend(until-1, notFinal), scriptFault, scriptFault)
 	w.mine(1)
 	w.accepted(tx)
@@ -175,7 +175,7 @@ func TestLockUntilTime(t *testing.T) {
 	tx.TxIn[0].Witness = wire.TxWitness{alice.signWitness(tx, coin, redeem), redeem}
 
 	for !w.medianTime().After(until) {
-		w.refused(tx, nonStandard, tooEarly)
+		w.refused(tx, notFinalYet, tooEarly)
 		w.mine(1)
 	}
 	w.accepted(tx)
@@ -259,7 +259,7 @@ func TestHashLock(t *testing.T) {
 	w.refused(byTime(bob, taken, 0), scriptFault, scriptFault)
 	w.accepted(bySecret(bob, taken, secret))
 
-	w.refused(byTime(alice, returned, until), nonStandard, tooEarly)
+	w.refused(byTime(alice, returned, until), notFinalYet, tooEarly)
 	w.refused(byTime(alice, returned, 0), scriptFault, scriptFault)
 	w.mineTo(until)
 	w.refused(byTime(bob, returned, until), scriptFault, scriptFault) // not his branch
@@ -349,12 +349,12 @@ func TestTaprootScript(t *testing.T) {
 	w.accepted(byKey)
 }
 
-// What the examples are refused for. The mempool says non-standard of what cannot
+// What the examples are refused for. The mempool says non-final of what cannot
 // be in the next block by its own lock time.
 const (
 	scriptFault = "mandatory-script-verify-flag-failed"
 	tooEarly    = "bad-txns-nonfinal"
-	nonStandard = "non-standard"
+	notFinalYet = "non-final"
 )
 
 // A num is a number in a script; other constants are opcodes.

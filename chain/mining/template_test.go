@@ -198,7 +198,7 @@ func TestChoose(t *testing.T) {
 		{"not final, nor what builds on it", []mempool.Entry{locked, entry(5, 1e6, 100, 0, locked), c}, "c"},
 		{"exactly full", []mempool.Entry{entry(0, 9, room-10, 0), entry(1, 1, 10, 0)}, "ba"},
 		{"one too heavy, a smaller one fits", []mempool.Entry{entry(0, 10*int64(room), room+1, 0), entry(1, 1, 100, 0)}, "b"},
-		{"signature operations", []mempool.Entry{entry(0, 500, 100, ops), entry(1, 400, 100, 1), entry(2, 1, 100, 0)}, "ac"},
+		{"signature operations", []mempool.Entry{entry(0, 100_000_000, 100, ops), entry(1, 400, 100, 1), entry(2, 1, 100, 0)}, "ac"},
 		{"a package that does not fit, its parent does", []mempool.Entry{entry(0, 500, room-50, 0), entry(1, 100_000_000, 100, 0, entry(0, 0, 0, 0)), entry(2, 1, 10, 0)}, "ca"},
 		{"fees beyond all money", []mempool.Entry{rich, entry(1, btcutil.MaxSatoshi, 399_999, 0)}, "b"},
 	} {

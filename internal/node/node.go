@@ -145,7 +145,7 @@ func (n *Node) openLedger() error {
 	}
 	o := mempool.Options{
 		Chain:      n.chain,
-		MaxBytes:   int64(n.c.Mempool.MaxMB) << 20,
+		MaxBytes:   int64(n.c.Mempool.MaxMB) * 1_000_000,
 		MinFeeRate: int64(cmp.Or(n.c.Mempool.MinRelayFee, -1)), // 0 here is none
 		Expiry:     n.c.Mempool.ExpireAfter,
 		MaxOrphans: cmp.Or(n.c.Mempool.MaxOrphans, -1),
