@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/klauspost/compress/zstd"
@@ -23,13 +24,17 @@ import (
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
 const (
-	frameHead = 8 // magic and length
-	// maxZstdWindow bounds what a compressed file can make its reader allocate.
+	// maxZstdWindow bounds what a compressed file can make its reader allocate: the
+	// largest window that the zstd command takes without being told to.
 	maxZstdWindow = 128 << 20
 	// importBatch is how many blocks are read before their headers go ahead of
 	// them, so that the workers know every block's past.
 	importBatch      = 128
 	importBatchBytes = 4 << 20
+	// Blocks that come before their parents wait: by their place in a file that can be
+	// read there again, else in memory.
+	maxHeldBlocks = 1 << 20
+	maxHeldBytes  = 64 << 20
 )
 
 // ImportProgress says how far an Import got.
@@ -38,8 +43,12 @@ type ImportProgress struct {
 	Blocks  int   // read from the file
 	Added   int   // of them were new and are on disk and valid
 	Known   int   // of them were there before
+	Held    int   // of them wait for their parents, which have not come yet
 	Height  int32 // highest height that a block of the file has in the chain; -1 if none
-	Padding int64 // zero bytes skipped between or after blocks
+	Padding int64 // zero bytes passed over between or after blocks
+	Garbage int64 // other bytes passed over that are no block
+	// GarbageAt is the offset of the first of those, -1 if there is none.
+	GarbageAt int64
 }
 
 // ErrTruncated says that an imported file ends in the middle of a block. What
@@ -47,39 +56,60 @@ type ImportProgress struct {
 var ErrTruncated = errors.New("file ends in the middle of a block")
 
 // Import submits every block of r, a file of the bootstrap.dat form, plain or
-// zstd. Genesis may be there or not, and blocks that are known already do no
-// harm. progress, if not nil, is called after every few blocks, by the caller's
-// goroutine. If r is an io.Seeker, a plain file's headers are read first where
-// Options.AssumeValid needs them.
+// zstd. Genesis may be there or not, blocks that are known already do no
+// harm, blocks may come before their parents, and what lies between blocks and is none
+// is passed over. progress, if not nil, is called after every few blocks, by the
+// caller's goroutine. If r is an io.Seeker, a plain file's headers are read first where
+// Options.AssumeValid needs them; if it is an io.ReaderAt too, a plain file may hold a
+// million blocks before their parents, else 64 MiB of them.
 //
 // It stops at the first fault of the file or of a block and says at which offset
 // and, if it is a block's, at which height; everything before it is kept, and
 // everything that was accepted is durable when Import returns, unless ctx ended or
 // our own trouble is the error.
 func (c *Chain) Import(ctx context.Context, r io.Reader, progress func(ImportProgress)) (ImportProgress, error) {
-	im := importer{c: c, progress: progress, p: ImportProgress{Height: -1}}
+	im := importer{c: c, progress: progress, p: ImportProgress{Height: -1, GarbageAt: -1}, held: make(map[chainhash.Hash][]heldFrame)}
 	if rs, ok := r.(io.ReadSeeker); ok {
 		if err := im.headersAhead(ctx, rs); err != nil {
 			return im.p, fmt.Errorf("import: %w", err)
 		}
+		if start, err := rs.Seek(0, io.SeekCurrent); err == nil {
+			im.again, _ = r.(io.ReaderAt)
+			im.start = start
+		}
 	}
-	// Blocks larger than the buffer are read past it.
-	br := bufio.NewReaderSize(r, 64<<10)
-	if start, err := br.Peek(len(zstdMagic)); err == nil && bytes.Equal(start, zstdMagic) {
-		zr, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1))
+	start := make([]byte, len(zstdMagic))
+	n, err := io.ReadFull(r, start)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return im.p, fmt.Errorf("import: reading: %w", err)
+	}
+	if err == nil {
+		r = io.MultiReader(bytes.NewReader(start), r)
+	} else {
+		r = bytes.NewReader(start[:n])
+	}
+	if bytes.Equal(start[:n], zstdMagic) {
+		// It unpacks as the blocks are asked for, a window at a time: a bomb takes time,
+		// not memory.
+		zr, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			return im.p, fmt.Errorf("import: %w", err)
 		}
 		defer zr.Close()
-		br = bufio.NewReaderSize(zr, 64<<10)
+		r, im.again = zr, nil
 	}
-	err := im.run(ctx, br)
+	im.f = newFrameReader(c.o.Params, r)
+	err = im.run(ctx)
 	if settled := im.settle(ctx, 0); err == nil || asRule(settled) != nil {
 		err = settled // a refused block comes before the fault that ended the reading
+	}
+	if err == nil {
+		err = im.unfinished()
 	}
 	if saved := c.Flush(ctx); err == nil {
 		err = saved
 	}
+	im.report()
 	if err != nil {
 		err = fmt.Errorf("import: %w", err)
 	}
@@ -89,22 +119,29 @@ func (c *Chain) Import(ctx context.Context, r io.Reader, progress func(ImportPro
 // An importer is one Import under way.
 type importer struct {
 	c        *Chain
+	f        *frameReader
+	again    io.ReaderAt // the file, if a block can be read again; else nil
+	start    int64       // of the file in it
 	progress func(ImportProgress)
 	p        ImportProgress
 	batch    []frame
 	bytes    int
 	open     []openTicket // submitted, oldest first
-}
 
-// A frame is a block of the file.
-type frame struct {
-	offset int64
-	raw    []byte
+	held      map[chainhash.Hash][]heldFrame // by the parent that they wait for
+	heldBytes int
 }
 
 type openTicket struct {
 	*Ticket
 	offset int64
+}
+
+// A heldFrame is a block whose parent has not come yet.
+type heldFrame struct {
+	frame // raw is nil where it can be read again
+	size  int
+	hash  chainhash.Hash
 }
 
 // headersAhead reads the headers of a plain file before its blocks if there is a
@@ -157,9 +194,9 @@ func (im *importer) headersAhead(ctx context.Context, r io.ReadSeeker) error {
 }
 
 // run reads to the end of the file.
-func (im *importer) run(ctx context.Context, r *bufio.Reader) error {
+func (im *importer) run(ctx context.Context) error {
 	for {
-		f, err := im.next(r)
+		f, err := im.f.next()
 		if err == nil {
 			im.batch = append(im.batch, f)
 			im.bytes += len(f.raw)
@@ -167,7 +204,9 @@ func (im *importer) run(ctx context.Context, r *bufio.Reader) error {
 				continue
 			}
 		}
-		if sent := im.submit(ctx); sent != nil {
+		batch := im.batch
+		im.batch, im.bytes = nil, 0
+		if sent := im.submit(ctx, batch); sent != nil {
 			return sent
 		}
 		if errors.Is(err, io.EOF) {
@@ -179,82 +218,134 @@ func (im *importer) run(ctx context.Context, r *bufio.Reader) error {
 	}
 }
 
-// next reads one block, skipping zero padding; io.EOF at a clean end.
-func (im *importer) next(r *bufio.Reader) (frame, error) {
+// submit sends what was read, and then what waited for it: the headers first, then the
+// blocks.
+func (im *importer) submit(ctx context.Context, batch []frame) error {
 	p := im.c.o.Params
-	var head [frameHead]byte
-	for {
-		b, err := r.ReadByte()
-		if errors.Is(err, io.EOF) {
-			return frame{}, io.EOF
-		} else if err != nil {
-			return frame{}, fmt.Errorf("reading at offset %d: %w", im.p.Offset, err)
+	var ready []heldFrame // whose parents have come
+	for len(batch) > 0 {
+		headers := make([]consensus.Header, len(batch))
+		hashes := make([]chainhash.Hash, len(batch))
+		for k := range batch {
+			h, err := consensus.DecodeHeader(p, batch[k].raw[:consensus.HeaderBytes+p.SealBytes])
+			if err != nil {
+				return fmt.Errorf("offset %d: %w", batch[k].offset, err)
+			}
+			headers[k], hashes[k] = h, consensus.HeaderHash(&h)
 		}
-		if head[0] = b; b != 0 {
-			break
+		// Only a help for the workers: what is wrong with a header is said of its block.
+		for from := 0; from < len(headers); {
+			to := from + 1
+			for to < len(headers) && headers[to].PrevBlock == hashes[to-1] {
+				to++
+			}
+			if hashes[from] == p.GenesisHash {
+				from++
+			}
+			if _, _, err := im.c.AcceptHeaders(ctx, headers[from:to]); err != nil && asRule(err) == nil {
+				return err
+			}
+			from = to
 		}
-		im.p.Offset++
-		im.p.Padding++
+		for k, f := range batch {
+			switch {
+			case im.known(&hashes[k]):
+			case !im.known(&headers[k].PrevBlock):
+				if err := im.hold(f, headers[k].PrevBlock, hashes[k]); err != nil {
+					return err
+				}
+				continue
+			default: // its parent came behind it
+				if _, _, err := im.c.AcceptHeaders(ctx, headers[k:k+1]); err != nil && asRule(err) == nil {
+					return err
+				}
+			}
+			t, err := im.c.Submit(ctx, f.raw, Source{Kind: FromImport})
+			if err != nil {
+				return fmt.Errorf("offset %d: %w", f.offset, err)
+			}
+			im.open = append(im.open, openTicket{t, f.offset})
+			ready = append(ready, im.held[hashes[k]]...)
+			delete(im.held, hashes[k])
+		}
+		if err := im.settle(ctx, im.c.o.MaxQueueBlocks); err != nil {
+			return err
+		}
+		var err error
+		if batch, ready, err = im.fetch(ready); err != nil {
+			return err
+		}
 	}
-	start := im.p.Offset
-	if n, err := io.ReadFull(r, head[1:]); err != nil {
-		return frame{}, im.cut(err, start, int64(n)+1, frameHead, nil)
-	}
-	if magic := binary.LittleEndian.Uint32(head[:]); magic != p.Magic {
-		return frame{}, fmt.Errorf("offset %d: magic %08x, blocks of %s start with %08x", start, magic, p.Name, p.Magic)
-	}
-	size := int64(binary.LittleEndian.Uint32(head[4:]))
-	if least, most := int64(consensus.HeaderBytes+p.SealBytes+1), int64(p.MaxBlockBytes()); size < least || size > most {
-		return frame{}, fmt.Errorf("offset %d: a block of %d bytes, not in %d…%d", start, size, least, most)
-	}
-	raw := make([]byte, size)
-	if n, err := io.ReadFull(r, raw); err != nil {
-		return frame{}, im.cut(err, start, frameHead+int64(n), frameHead+size, raw[:n])
-	}
-	im.p.Offset += frameHead + size
-	im.p.Blocks++
-	return frame{start, raw}, nil
+	return nil
 }
 
-// cut describes a file that ends inside a block.
-func (im *importer) cut(err error, start, got, want int64, raw []byte) error {
-	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("reading at offset %d: %w", start+got, err)
-	}
-	name := fmt.Sprintf("number %d of the file", im.p.Blocks+1)
-	if len(raw) >= consensus.HeaderBytes {
-		name = chainhash.DoubleHashH(raw[:consensus.HeaderBytes]).String()
-	}
-	return fmt.Errorf("%w: offset %d, block %s, %d of %d bytes are there", ErrTruncated, start, name, got, want)
+func (im *importer) known(hash *chainhash.Hash) bool {
+	_, ok := im.c.tree.lookup(hash)
+	return ok
 }
 
-// submit sends what was read: the headers first, then the blocks.
-func (im *importer) submit(ctx context.Context) error {
+// hold keeps a block until its parent comes.
+func (im *importer) hold(f frame, parent, hash chainhash.Hash) error {
+	if slices.ContainsFunc(im.held[parent], func(h heldFrame) bool { return h.hash == hash }) {
+		return nil // there twice
+	}
+	h := heldFrame{frame: f, size: len(f.raw), hash: hash}
+	if im.again != nil {
+		h.raw = nil
+	} else if im.heldBytes+h.size > maxHeldBytes {
+		return fmt.Errorf("offset %d: block %v: over %d MiB of blocks wait for their parents: unpack the file and import that", f.offset, hash, maxHeldBytes>>20)
+	}
+	if im.p.Held >= maxHeldBlocks {
+		return fmt.Errorf("offset %d: block %v: over %d blocks wait for their parents", f.offset, hash, maxHeldBlocks)
+	}
+	im.held[parent] = append(im.held[parent], h)
+	im.heldBytes += len(h.raw)
+	im.p.Held++
+	return nil
+}
+
+// fetch returns as many of the blocks that waited as make a batch, and the rest.
+func (im *importer) fetch(ready []heldFrame) (batch []frame, rest []heldFrame, err error) {
+	for size := 0; len(ready) > 0 && len(batch) < importBatch && size < importBatchBytes; ready = ready[1:] {
+		h := ready[0]
+		im.p.Held--
+		im.heldBytes -= len(h.raw)
+		if h.raw == nil {
+			h.raw = make([]byte, h.size)
+			if _, err := im.again.ReadAt(h.raw, im.start+h.offset+frameHead); err != nil {
+				return nil, nil, fmt.Errorf("reading block %v at offset %d again: %w", h.hash, h.offset, err)
+			}
+		}
+		batch = append(batch, h.frame)
+		size += h.size
+	}
+	return batch, ready, nil
+}
+
+// unfinished is what is wrong with a file whose every block was taken or held.
+func (im *importer) unfinished() error {
 	p := im.c.o.Params
-	headers := make([]consensus.Header, 0, len(im.batch))
-	for _, f := range im.batch {
-		h, err := consensus.DecodeHeader(p, f.raw[:consensus.HeaderBytes+p.SealBytes])
-		if err != nil {
-			break
-		}
-		if hash := consensus.HeaderHash(&h); hash != p.GenesisHash {
-			headers = append(headers, h)
+	if im.f.blocks == 0 && im.f.garbage > 0 {
+		return fmt.Errorf("offset %d: magic %08x, blocks of %s start with %08x: no block in the file",
+			im.f.firstGarbage, binary.LittleEndian.Uint32(im.f.starts[:]), p.Name, p.Magic)
+	}
+	var first heldFrame
+	var parent chainhash.Hash
+	for hash, held := range im.held {
+		for _, h := range held {
+			if first.size == 0 || h.offset < first.offset {
+				first, parent = h, hash
+			}
 		}
 	}
-	// Only a help for the workers: what is wrong with a header is said of its block.
-	if _, _, err := im.c.AcceptHeaders(ctx, headers); err != nil && asRule(err) == nil {
-		return err
+	if first.size == 0 {
+		return nil
 	}
-	for _, f := range im.batch {
-		t, err := im.c.Submit(ctx, f.raw, Source{Kind: FromImport})
-		if err != nil {
-			return fmt.Errorf("offset %d: %w", f.offset, err)
-		}
-		im.open = append(im.open, openTicket{t, f.offset})
+	more := ""
+	if im.p.Held > 1 {
+		more = fmt.Sprintf("; %d more blocks wait like it", im.p.Held-1)
 	}
-	clear(im.batch)
-	im.batch, im.bytes = im.batch[:0], 0
-	return im.settle(ctx, im.c.o.MaxQueueBlocks)
+	return fmt.Errorf("offset %d: block %v: its parent is unknown (%v)%s", first.offset, first.hash, parent, more)
 }
 
 // settle waits until no more than most tickets are open.
@@ -289,6 +380,8 @@ func (im *importer) settle(ctx context.Context, most int) error {
 }
 
 func (im *importer) report() {
+	im.p.Offset, im.p.Blocks = im.f.offset, im.f.blocks
+	im.p.Padding, im.p.Garbage, im.p.GarbageAt = im.f.padding, im.f.garbage, im.f.firstGarbage
 	if im.progress != nil {
 		im.progress(im.p)
 	}

@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"errors"
+	"io"
 	"time"
 	"unsafe"
 
@@ -46,4 +48,20 @@ func Seals(c *Chain) int {
 	c.tree.mu.RLock()
 	defer c.tree.mu.RUnlock()
 	return len(c.tree.seals)
+}
+
+// ReadFrames reads every block of a file and says how far it came and what it passed
+// over.
+func ReadFrames(p *consensus.Params, r io.Reader) (blocks [][]byte, offset, padding, garbage int64, err error) {
+	f := newFrameReader(p, r)
+	for {
+		b, err := f.next()
+		if errors.Is(err, io.EOF) {
+			err = nil
+		} else if err == nil {
+			blocks = append(blocks, b.raw)
+			continue
+		}
+		return blocks, f.offset, f.padding, f.garbage, err
+	}
 }

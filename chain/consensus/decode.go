@@ -283,6 +283,59 @@ func fillTx(tx *wire.MsgTx, b []byte, off int, l *txLayout, s *slabs) {
 	}
 }
 
+// A blockLayout is what scanBlock measures.
+type blockLayout struct {
+	first            int // offset of the first transaction
+	txs              int
+	ins, outs, items int // of all transactions; items of their witnesses
+	stripped         int // bytes without witnesses and seal
+	cost             int // upper bound of what decoding the transactions allocates
+}
+
+// scanBlock checks the encoding of a block and measures it. It allocates nothing.
+func scanBlock(p *Params, raw []byte) (l blockLayout, err *RuleError) {
+	if len(raw) > p.MaxBlockBytes() {
+		return l, badSender("bad-blk-length", "%d bytes, at most %d", len(raw), p.MaxBlockBytes())
+	}
+	head := HeaderBytes + p.SealBytes
+	if len(raw) < head {
+		return l, errShort("header")
+	}
+	n, first, err := readCount(raw, head, "transaction count")
+	if err != nil {
+		return l, err
+	}
+	if n == 0 || n > uint64((len(raw)-first)/minTxBytes) {
+		return l, badSender("bad-blk-length", "%d transactions in %d bytes", n, len(raw)-first)
+	}
+	l.first, l.txs, l.stripped = first, int(n), first-p.SealBytes
+	off := first
+	for i := range l.txs {
+		tx, err := scanTx(raw, off)
+		if err != nil {
+			err.Detail = fmt.Sprintf("transaction %d: %s", i, err.Detail)
+			return l, err
+		}
+		off += tx.size
+		l.stripped += tx.stripped
+		l.ins, l.outs, l.items = l.ins+tx.ins, l.outs+tx.outs, l.items+tx.witItems
+		l.cost += tx.cost()
+	}
+	if off != len(raw) {
+		return l, badSender("bad-encoding", "%d trailing bytes", len(raw)-off)
+	}
+	return l, nil
+}
+
+// CheckEncoding says whether raw is an encoding of a block, whatever is in it. It
+// allocates nothing but its error, which is as DecodeBlock's.
+func CheckEncoding(p *Params, raw []byte) error {
+	if _, err := scanBlock(p, raw); err != nil {
+		return err
+	}
+	return nil
+}
+
 // DecodeBlock decodes raw (header ‖ seal ‖ transactions), which it keeps. It
 // scans counts against the bytes that remain before anything is allocated; what
 // it allocates is at most 8 times the input plus 64 KiB unless the header commits
@@ -290,39 +343,13 @@ func fillTx(tx *wire.MsgTx, b []byte, off int, l *txLayout, s *slabs) {
 // be asked for concurrently. Faults are *RuleError with BlameSender; trailing
 // bytes are a fault, and so are more than [Params.MaxBlockBytes].
 func DecodeBlock(p *Params, raw []byte) (*Block, error) {
-	if len(raw) > p.MaxBlockBytes() {
-		return nil, badSender("bad-blk-length", "%d bytes, at most %d", len(raw), p.MaxBlockBytes())
-	}
-	head := HeaderBytes + p.SealBytes
-	if len(raw) < head {
-		return nil, errShort("header")
-	}
-	n, first, rerr := readCount(raw, head, "transaction count")
+	l, rerr := scanBlock(p, raw)
 	if rerr != nil {
 		return nil, rerr
 	}
-	if n == 0 || n > uint64((len(raw)-first)/minTxBytes) {
-		return nil, badSender("bad-blk-length", "%d transactions in %d bytes", n, len(raw)-first)
-	}
-	var ins, outs, items, cost int
-	stripped := first - p.SealBytes
-	off := first
-	for i := range n {
-		l, err := scanTx(raw, off)
-		if err != nil {
-			err.Detail = fmt.Sprintf("transaction %d: %s", i, err.Detail)
-			return nil, err
-		}
-		off += l.size
-		stripped += l.stripped
-		ins, outs, items = ins+l.ins, outs+l.outs, items+l.witItems
-		cost += l.cost()
-	}
-	if off != len(raw) {
-		return nil, badSender("bad-encoding", "%d trailing bytes", len(raw)-off)
-	}
-	if cost > allocFactor*len(raw)+allocSlack {
-		if err := proveBody(p, raw, first, int(n)); err != nil {
+	head, first, n := HeaderBytes+p.SealBytes, l.first, l.txs
+	if l.cost > allocFactor*len(raw)+allocSlack {
+		if err := proveBody(p, raw, first, n); err != nil {
 			return nil, err
 		}
 	}
@@ -330,17 +357,17 @@ func DecodeBlock(p *Params, raw []byte) (*Block, error) {
 	b := &Block{
 		Raw:          raw,
 		Hash:         chainhash.DoubleHashH(raw[:HeaderBytes]),
-		StrippedSize: stripped,
-		Weight:       3*stripped + len(raw) - p.SealBytes,
+		StrippedSize: l.stripped,
+		Weight:       3*l.stripped + len(raw) - p.SealBytes,
 	}
 	readHeader(&b.Header.BlockHeader, raw)
 	if p.SealBytes > 0 {
 		b.Header.Seal = raw[HeaderBytes:head:head]
 	}
-	s := newSlabs(ins, outs, items)
+	s := newSlabs(l.ins, l.outs, l.items)
 	txs := make([]wire.MsgTx, n)
 	msg := wire.MsgBlock{Header: b.Header.BlockHeader, Transactions: make([]*wire.MsgTx, n)}
-	off = first
+	off := first
 	var large []int // with a witness
 	for i := range txs {
 		l, _ := scanTx(raw, off)

@@ -142,14 +142,14 @@ func newChainTips(g *global) *cobra.Command {
 }
 
 // withChain runs f on the chain of a stopped home.
-func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Chain) error) error {
+func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Chain, *slog.Logger) error) error {
 	return g.withOpened(cmd, node.OpenChain, f)
 }
 
 // opener opens the chain in the home of a config.
 type opener func(*config.Config, *slog.Logger) (*chain.Chain, error)
 
-func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Context, *chain.Chain) error) (err error) {
+func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Context, *chain.Chain, *slog.Logger) error) (err error) {
 	c, err := g.load(cmd.Flags())
 	if err != nil {
 		return err
@@ -182,13 +182,13 @@ func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Cont
 		}
 		err = errors.Join(err, ch.Close())
 	}()
-	if e, ended := awaitReplay(ctx, ch, ran, newProgress(cmd.ErrOrStderr(), "reading blocks:")); ended {
+	if e, ended := awaitReplay(ctx, ch, ran, newProgress(cmd.ErrOrStderr(), log, "reading blocks")); ended {
 		ran <- nil
 		return e
 	} else if e != nil {
 		return e
 	}
-	return f(ctx, ch)
+	return f(ctx, ch, log)
 }
 
 // awaitReplay waits until ch is ready; ended says that Run ended before, with err.
@@ -218,7 +218,8 @@ func newChainImport(g *global) *cobra.Command {
 		Use:   "import FILE",
 		Short: "Read blocks from a bootstrap.dat file, plain or zstd, into a stopped home",
 		Long: `import checks every block by the network's rules and keeps what is valid. Blocks that are there already are passed over,
-so an import that was interrupted goes on where it was. FILE - is standard input.`,
+so an import that was interrupted goes on where it was. Blocks may come in any order; what lies between them and is none is passed over and told.
+FILE - is standard input.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			in := cmd.InOrStdin()
@@ -234,10 +235,10 @@ so an import that was interrupted goes on where it was. FILE - is standard input
 				}
 				in = f
 			}
-			return g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) error {
+			return g.withChain(cmd, func(ctx context.Context, ch *chain.Chain, log *slog.Logger) error {
 				start := time.Now()
 				counted := &countingReader{r: in}
-				show := newProgress(cmd.ErrOrStderr(), "import")
+				show := newProgress(cmd.ErrOrStderr(), log, "import")
 				p, err := ch.Import(ctx, counted, func(p chain.ImportProgress) {
 					show.update(func() string {
 						done := ""
@@ -248,16 +249,20 @@ so an import that was interrupted goes on where it was. FILE - is standard input
 					})
 				})
 				show.end()
+				if p.Garbage > 0 {
+					log.Warn("the file holds bytes that are no block, they were passed over", "bytes", p.Garbage, "first_offset", p.GarbageAt)
+				}
 				tip, _ := ch.Tip()
 				took := time.Since(start)
 				v := struct {
 					Blocks  int     `json:"blocks"`
 					Added   int     `json:"added"`
 					Known   int     `json:"known"`
+					Garbage int64   `json:"garbage_bytes"`
 					Height  int32   `json:"height"`
 					TipHash string  `json:"tip_hash"`
 					TookS   float64 `json:"took_s"`
-				}{p.Blocks, p.Added, p.Known, tip.Height, tip.Hash.String(), took.Seconds()}
+				}{p.Blocks, p.Added, p.Known, p.Garbage, tip.Height, tip.Hash.String(), took.Seconds()}
 				if perr := g.print(cmd, v, func(w io.Writer) {
 					fmt.Fprintf(w, "read %d blocks (%d new, %d known) in %s; tip %d %s\n", v.Blocks, v.Added, v.Known, took.Round(time.Millisecond), v.Height, v.TipHash)
 				}); perr != nil {
@@ -289,7 +294,7 @@ func newChainExport(g *global) *cobra.Command {
 				return usage(fmt.Errorf("--to %d: must not be below --from %d", to, from))
 			}
 			var last int32
-			err := g.withChain(cmd, func(ctx context.Context, ch *chain.Chain) (err error) {
+			err := g.withChain(cmd, func(ctx context.Context, ch *chain.Chain, _ *slog.Logger) (err error) {
 				out := cmd.OutOrStdout()
 				if a[0] != "-" {
 					f, openErr := os.OpenFile(a[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -379,28 +384,56 @@ func (c *countingReader) Seek(offset int64, whence int) (int64, error) {
 	return at, err
 }
 
-// progress redraws one line on a terminal and is silent elsewhere.
-type progress struct {
-	w    io.Writer
-	what string
-	tty  bool
-	last time.Time
+// ReadAt lets an import read a block of a file again. A pipe cannot.
+func (c *countingReader) ReadAt(p []byte, off int64) (int, error) {
+	r, ok := c.r.(io.ReaderAt)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return r.ReadAt(p, off)
 }
 
-func newProgress(w io.Writer, what string) *progress {
-	return &progress{w: w, what: what, tty: isTerminal(w)}
+// How often a progress is shown: drawn on a terminal, or written to the log.
+const (
+	redrawEvery = 100 * time.Millisecond
+	logEvery    = 5 * time.Second
+)
+
+// progress redraws one line on a terminal; elsewhere it logs one every 5 s.
+type progress struct {
+	w     io.Writer
+	log   *slog.Logger
+	what  string // static: the log's message
+	tty   bool
+	now   func() time.Time
+	last  time.Time
+	drawn bool
+}
+
+func newProgress(w io.Writer, log *slog.Logger, what string) *progress {
+	return &progress{w: w, log: log, what: what, tty: isTerminal(w), now: time.Now, last: time.Now()}
 }
 
 func (p *progress) update(text func() string) {
-	if !p.tty || time.Since(p.last) < 100*time.Millisecond {
+	every := logEvery
+	if p.tty {
+		every = redrawEvery
+	}
+	now := p.now()
+	if now.Sub(p.last) < every {
 		return
 	}
-	p.last = time.Now()
-	fmt.Fprintf(p.w, "\r\x1b[K%s %s", p.what, text())
+	p.last = now
+	if !p.tty {
+		p.log.Info(p.what, "progress", text())
+		return
+	}
+	p.drawn = true
+	fmt.Fprintf(p.w, "\r\x1b[K%s: %s", p.what, text())
 }
 
 func (p *progress) end() {
-	if p.tty && !p.last.IsZero() {
+	if p.drawn {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
 }

@@ -103,7 +103,7 @@ It changes nothing. Each fault is named with its file and place; exit code 1 say
 				return err
 			}
 			began := time.Now()
-			show := newProgress(cmd.ErrOrStderr(), "verify")
+			show := newProgress(cmd.ErrOrStderr(), log, "verify")
 			r, err := ch.Verify(cmd.Context(), chain.VerifyOptions{
 				Depth: depth, MaxBytes: int64(memory) << 20,
 				Progress: func(p chain.VerifyProgress) { show.update(func() string { return verifyStage(p) }) },
@@ -210,7 +210,7 @@ cut off, it goes on when it is run again or the node is started. A pruned home c
 				}
 				return node.ReindexChain(c, log, restart)
 			}
-			return g.withOpened(cmd, open, func(_ context.Context, ch *chain.Chain) error {
+			return g.withOpened(cmd, open, func(_ context.Context, ch *chain.Chain, _ *slog.Logger) error {
 				tip, _ := ch.Tip()
 				v := struct {
 					Height  int32   `json:"height"`
@@ -251,7 +251,7 @@ reorganisation below them, or be reindexed. storage.prune_mb does the same all t
 				}
 				return node.OpenChain(c, log)
 			}
-			return g.withOpened(cmd, open, func(ctx context.Context, ch *chain.Chain) error {
+			return g.withOpened(cmd, open, func(ctx context.Context, ch *chain.Chain, _ *slog.Logger) error {
 				r, err := ch.Prune(ctx, int64(keep)<<20)
 				if err != nil {
 					return err
