@@ -44,7 +44,13 @@ func FuzzUndo(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x7f}, 1<<30)
 	f.Add([]byte{1, 3, 5, 0xff, 0x7f, 0x51}, 1)
 	f.Fuzz(func(t *testing.T, raw []byte, want int) {
-		coins, err := chain.DecodeUndo(raw, want)
+		var coins []consensus.Coin
+		var err error
+		got := memory(t, func() { coins, err = chain.DecodeUndo(raw, want) })
+		// The block is there already, with an input of 41 bytes or more for each coin.
+		if limit := uint64(8*(len(raw)+41*len(coins)) + 64<<10); got > limit {
+			t.Fatalf("%d bytes took %d of memory, at most %d", len(raw), got, limit)
+		}
 		if err != nil {
 			return
 		}

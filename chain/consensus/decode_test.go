@@ -244,6 +244,15 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
+// inBounds runs f on n bytes of input and checks that it allocates no more than 8 times
+// the input and 64 KiB.
+func inBounds(t testing.TB, n int, f func()) {
+	t.Helper()
+	if got, most := allocated(f), uint64(8*n+64<<10); got > most {
+		t.Fatalf("%d bytes took %d of memory, at most %d", n, got, most)
+	}
+}
+
 func header80() []byte { return make([]byte, consensus.HeaderBytes) }
 
 // txOf builds an encoding from its parts.
@@ -428,7 +437,9 @@ func FuzzDecodeHeader(f *testing.F) {
 	networks := []*consensus.Params{consensus.Regtest(), sealed()}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, p := range networks {
-			h, err := consensus.DecodeHeader(p, raw)
+			var h consensus.Header
+			var err error
+			inBounds(t, len(raw), func() { h, err = consensus.DecodeHeader(p, raw) })
 			if (err == nil) != (len(raw) == consensus.HeaderBytes+p.SealBytes) {
 				t.Fatalf("%d bytes: %v", len(raw), err)
 			}
@@ -444,7 +455,9 @@ func FuzzDecodeTx(f *testing.F) {
 	f.Add(emptyWitness(3))
 	f.Add(join("01000000", "feffffff01"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		tx, err := consensus.DecodeTx(raw)
+		var tx *wire.MsgTx
+		var err error
+		inBounds(t, len(raw), func() { tx, err = consensus.DecodeTx(raw) })
 		var oracle wire.MsgTx
 		r := bytes.NewReader(raw)
 		oracleOK := len(raw) < 1<<16 && oracle.Deserialize(r) == nil && r.Len() == 0
@@ -476,7 +489,12 @@ func FuzzDecodeBlock(f *testing.F) {
 	f.Add(p.GenesisBlock().Raw)
 	f.Add(join(header80(), "feffffff00"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		b, err := consensus.DecodeBlock(p, raw)
+		var b *consensus.Block
+		var err error
+		inBounds(t, len(raw), func() { b, err = consensus.DecodeBlock(p, raw) })
+		if scanned := consensus.CheckEncoding(p, raw); (scanned != nil) && err == nil || rule(scanned) != "" && rule(scanned) != rule(err) {
+			t.Fatalf("scanned: %v, decoded: %v", scanned, err)
+		}
 		if err != nil {
 			if blame(err) != consensus.BlameSender {
 				t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -249,6 +250,19 @@ func TestHelloIDs(t *testing.T) {
 	}
 }
 
+// inBounds runs f on n bytes of input and checks what it allocates: at most 8 times the
+// input and 64 KiB.
+func inBounds(t testing.TB, n int, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(8*n+64<<10); got > most {
+		t.Fatalf("%d bytes took %d of memory, at most %d", n, got, most)
+	}
+}
+
 // fuzz checks that a decoder neither panics nor blames anybody else than the
 // sender, and that what it accepts survives a round trip.
 func fuzz[T any](f *testing.F, decode func([]byte) (T, error), encode func(*T) []byte) {
@@ -257,7 +271,9 @@ func fuzz[T any](f *testing.F, decode func([]byte) (T, error), encode func(*T) [
 		f.Add(v.msg)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := decode(b)
+		var m T
+		var err error
+		inBounds(t, len(b), func() { m, err = decode(b) })
 		if err != nil {
 			if !errors.Is(err, errProtocol) {
 				t.Fatalf("%v does not blame", err)
@@ -320,7 +336,9 @@ func FuzzTxsReply(f *testing.F) {
 func FuzzReadMessage(f *testing.F) {
 	f.Add([]byte{3, 'a', 'b', 'c'})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := readMessage(bufio.NewReader(bytes.NewReader(b)), nil, 64)
+		var m []byte
+		var err error
+		inBounds(t, len(b), func() { m, err = readMessage(bufio.NewReader(bytes.NewReader(b)), nil, 64) })
 		if err == nil && (len(m) > 64 || len(m) >= len(b)) {
 			t.Fatalf("%d bytes of %d", len(m), len(b))
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -371,6 +372,19 @@ func TestTxVerdicts(t *testing.T) {
 	}
 }
 
+// inBounds runs f on n bytes of input and checks what it allocates: at most 8 times the
+// input and 64 KiB.
+func inBounds(t testing.TB, n int, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(8*n+64<<10); got > most {
+		t.Fatalf("%d bytes took %d of memory, at most %d", n, got, most)
+	}
+}
+
 // FuzzBlockMessage: nothing crashes, and what is accepted is a block that hangs
 // together, byte for byte what came.
 func FuzzBlockMessage(f *testing.F) {
@@ -382,7 +396,9 @@ func FuzzBlockMessage(f *testing.F) {
 	f.Add([]byte{1, 2, 3})
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		v := w.judge().Check("peer", msg)
+		judge := w.judge()
+		var v relay.Verdict
+		inBounds(t, len(msg), func() { v = judge.Check("peer", msg) })
 		switch v.Result {
 		case relay.Accept:
 			if v.Reason != "" || v.Err != nil || v.Orphan || !bytes.Equal(v.Raw, msg[1:]) {
@@ -416,7 +432,9 @@ func FuzzTxMessage(f *testing.F) {
 	f.Add(encode(f, tx))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		v, tx := relay.CheckTx(pool(nil), msg)
+		var v relay.Verdict
+		var tx *wire.MsgTx
+		inBounds(t, len(msg), func() { v, tx = relay.CheckTx(pool(nil), msg) })
 		if (tx != nil) != (v.Result == relay.Accept) || (v.Reason == "") != (v.Result == relay.Accept) {
 			t.Fatalf("%+v", v)
 		}

@@ -15,6 +15,8 @@ var (
 	ParseHeaderKey     = parseHeaderKey
 	PutCoinKey         = putCoinKey
 	HeaderKey          = headerKey
+	EncodeInvalidated  = encodeInvalidated
+	DecodeInvalidated  = decodeInvalidated
 )
 
 // EncodeCoin is appendCoin with its size.
@@ -51,3 +53,9 @@ func (s *Series) Read(p Pos) ([]byte, error) { return s.s.read(p) }
 
 // Close closes the files.
 func (s *Series) Close() error { return s.s.close() }
+
+// RecodeWritten decodes write positions and encodes them again.
+func RecodeWritten(v []byte) ([]byte, bool) {
+	w, err := decodeWritten(v)
+	return appendWritten(nil, w), err == nil
+}

@@ -3,9 +3,12 @@ package store_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
+	"runtime"
 	"testing"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -21,6 +24,19 @@ func frame(payload []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
 }
 
+// inBounds runs f on n bytes of input and checks what it allocates: at most 8 times the
+// input and 64 KiB.
+func inBounds(t testing.TB, n int, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(8*n+64<<10); got > most {
+		t.Fatalf("%d bytes took %d of memory, at most %d", n, got, most)
+	}
+}
+
 // FuzzCoin: whatever decodes encodes to the same bytes, and nothing panics.
 func FuzzCoin(f *testing.F) {
 	b, _ := store.EncodeCoin(consensus.Coin{Value: 50e8, Script: []byte{0x51}, Height: 14131, Coinbase: true})
@@ -29,7 +45,9 @@ func FuzzCoin(f *testing.F) {
 	f.Add([]byte{0x80, 0x00, 0x00}) // a uvarint that is not minimal
 	f.Add(bytes.Repeat([]byte{0xff}, 20))
 	f.Fuzz(func(t *testing.T, v []byte) {
-		c, err := store.DecodeCoin(v)
+		var c consensus.Coin
+		var err error
+		inBounds(t, len(v), func() { c, err = store.DecodeCoin(v) })
 		if err != nil {
 			return
 		}
@@ -51,12 +69,19 @@ func FuzzHeaderRecord(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, 37))
 	f.Fuzz(func(t *testing.T, v []byte) {
-		if r, err := store.DecodeHeaderRecord(5, v); err == nil {
+		var r store.HeaderRecord
+		var tip store.Tip
+		var err, tipErr error
+		inBounds(t, len(v), func() {
+			r, err = store.DecodeHeaderRecord(5, v)
+			tip, tipErr = store.DecodeTip(v)
+		})
+		if err == nil {
 			if again := store.EncodeHeaderRecord(r); !bytes.Equal(again, v) {
 				t.Fatalf("%x decodes to %+v, which encodes to %x", v, r, again)
 			}
 		}
-		if tip, err := store.DecodeTip(v); err == nil && tip.Height < 0 {
+		if tipErr == nil && tip.Height < 0 {
 			t.Fatalf("tip %+v", tip)
 		}
 		if op, ok := store.ParseCoinKey(v); ok {
@@ -115,6 +140,11 @@ func FuzzBlockFile(f *testing.F) {
 			}
 			return nil
 		}
+		inBounds(t, len(b), func() {
+			if err := s.Scan(func(store.Pos, []byte) error { return nil }, func(*store.DamageError) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+		})
 		if err := s.Scan(seen, damaged); err != nil {
 			t.Fatal(err)
 		}
@@ -127,6 +157,27 @@ func FuzzBlockFile(f *testing.F) {
 		}
 		if got := contents(t, fs, "blocks/00000.blk"); !bytes.Equal(got, b) {
 			t.Fatal("recovery changed the file")
+		}
+	})
+}
+
+// FuzzWritten: as FuzzCoin, for the write positions and the list of invalidated blocks.
+func FuzzWritten(f *testing.F) {
+	f.Add(make([]byte, 24))
+	f.Add(store.EncodeInvalidated(nil))
+	f.Add(store.EncodeInvalidated([]chainhash.Hash{{1}, {2, 3}}))
+	f.Fuzz(func(t *testing.T, v []byte) {
+		var again []byte
+		var ok bool
+		inBounds(t, len(v), func() { again, ok = store.RecodeWritten(v) })
+		if ok && !bytes.Equal(again, v) {
+			t.Fatalf("%x became %x", v, again)
+		}
+		var hashes []chainhash.Hash
+		var err error
+		inBounds(t, len(v), func() { hashes, err = store.DecodeInvalidated(v) })
+		if err == nil && !bytes.Equal(store.EncodeInvalidated(hashes), v) {
+			t.Fatalf("%q became %q", v, store.EncodeInvalidated(hashes))
 		}
 	})
 }
@@ -148,6 +199,44 @@ func TestCoinVector(t *testing.T) {
 	if want := append([]byte{5, 0xc8, 0x01, 0x9d, 0x02, 1, 8, 0}, make([]byte, 80)...); !bytes.Equal(rec, want) {
 		t.Errorf("header record is %x, should be %x", rec, want)
 	}
+}
+
+// TestScanOfDecoys: a block full of what looks like the start of a record, each claiming
+// all that follows, costs neither time nor memory when a scan looks for the next record
+// behind damage, and does not hide it.
+func TestScanOfDecoys(t *testing.T) {
+	const decoys = 20_000
+	payload := make([]byte, 0, decoys*8)
+	end := len(frame(make([]byte, decoys*8))) + 900_000
+	for i := range decoys {
+		payload = binary.LittleEndian.AppendUint32(payload, testMagic)
+		payload = binary.LittleEndian.AppendUint32(payload, uint32(end-8-8*i-12-i%7))
+	}
+	file := frame(payload)
+	file[9] ^= 1 // damage
+	wanted := []byte("what is looked for")
+	file = append(file, frame(wanted)...)
+	file = append(file, frame(make([]byte, 950_000))...)
+	fs := vfs.NewMem()
+	must(t, fs.MkdirAll("blocks", 0o700))
+	w, err := fs.Create("blocks/00000.blk", vfs.WriteCategoryUnspecified)
+	must(t, err)
+	_, err = w.Write(file)
+	must(t, errors.Join(err, w.Close()))
+	s := store.Blocks(fs, testMagic, 1<<21)
+	found := 0
+	inBounds(t, len(file), func() {
+		must(t, s.Scan(func(_ store.Pos, raw []byte) error {
+			if bytes.Equal(raw, wanted) {
+				found++
+			}
+			return nil
+		}, func(*store.DamageError) error { return nil }))
+	})
+	if found != 1 {
+		t.Error("the record behind the decoys was not found")
+	}
+	must(t, s.Close())
 }
 
 func TestBlockFileVector(t *testing.T) {

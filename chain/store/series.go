@@ -474,32 +474,77 @@ func (s *series) scanFile(file uint32, end int64, known bool, f func(Pos, []byte
 	return nil
 }
 
+// What resync may spend on what only looks like a record. A block's scripts may hold
+// any number of magics and lengths, so each of them must not cost a read of all that
+// follows: past resyncFull times the file, only short records are looked for.
+const (
+	resyncFull  = 16
+	resyncShort = 64 << 10
+)
+
 // resync returns where the next whole record starts at or after off, or limit.
 func (s *series) resync(r io.ReaderAt, file uint32, off, limit int64) (int64, error) {
 	magic := binary.LittleEndian.AppendUint32(nil, s.magic)
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(256<<10, limit))
+	scratch := make([]byte, len(buf))
+	budget := resyncFull * limit
 	for off < limit {
 		window := buf[:min(int64(len(buf)), limit-off)]
 		if _, err := r.ReadAt(window, off); err != nil {
 			return 0, fmt.Errorf("read %s/%s at byte %d: %w", s.name, s.fileName(file), off, err)
 		}
-		i := bytes.Index(window, magic)
-		if i < 0 {
-			// A magic may straddle the windows.
-			off += int64(max(1, len(window)-len(magic)+1))
-			continue
+		for at := 0; ; {
+			i := bytes.Index(window[at:], magic)
+			if i < 0 {
+				// A magic may straddle the windows.
+				off += int64(max(1, len(window)-len(magic)+1))
+				break
+			}
+			at += i
+			most := int64(s.maxRecord)
+			if budget <= 0 {
+				most = min(most, resyncShort)
+			}
+			spent, whole, err := s.wholeAt(r, off+int64(at), limit, most, scratch)
+			if err != nil {
+				return 0, fmt.Errorf("read %s/%s at byte %d: %w", s.name, s.fileName(file), off+int64(at), err)
+			}
+			if whole {
+				return off + int64(at), nil
+			}
+			budget -= spent
+			at++
 		}
-		off += int64(i)
-		_, err := s.recordAt(r, file, off, limit)
-		if err == nil {
-			return off, nil
-		}
-		if _, ok := errors.AsType[*DamageError](err); !ok {
-			return 0, err
-		}
-		off++
 	}
 	return limit, nil
+}
+
+// wholeAt says whether a record of at most so many bytes starts at off, behind whose
+// magic it is asked, and how many bytes it read to find out. It allocates nothing.
+func (s *series) wholeAt(r io.ReaderAt, off, limit, most int64, scratch []byte) (spent int64, whole bool, err error) {
+	if limit-off < frameBytes {
+		return 0, false, nil
+	}
+	if _, err := r.ReadAt(scratch[:recordHead], off); err != nil {
+		return 0, false, err
+	}
+	length := int64(binary.LittleEndian.Uint32(scratch[4:]))
+	if length == 0 || length > most || off+frameBytes+length > limit {
+		return recordHead, false, nil
+	}
+	var crc uint32
+	for at, end := off+recordHead, off+recordHead+length; at < end; {
+		b := scratch[:min(int64(len(scratch)), end-at)]
+		if _, err := r.ReadAt(b, at); err != nil {
+			return 0, false, err
+		}
+		crc = crc32.Update(crc, castagnoli, b)
+		at += int64(len(b))
+	}
+	if _, err := r.ReadAt(scratch[:recordTail], off+recordHead+length); err != nil {
+		return 0, false, err
+	}
+	return length, crc == binary.LittleEndian.Uint32(scratch), nil
 }
 
 // close closes every file. It syncs nothing.
