@@ -112,7 +112,7 @@ func (f *frameReader) block(size int, expected bool) (b frame, ok bool, err erro
 	}
 	raw := w[frameHead : frameHead+size]
 	if !expected && consensus.CheckEncoding(f.p, raw) != nil {
-		return b, false, nil
+		return b, false, nil //nolint:nilerr // no block
 	}
 	b = frame{f.offset, bytes.Clone(raw)}
 	f.skip(frameHead + size)

@@ -403,7 +403,7 @@ const (
 type progress struct {
 	w     io.Writer
 	log   *slog.Logger
-	what  string // static: the log's message
+	what  string
 	tty   bool
 	now   func() time.Time
 	last  time.Time
@@ -425,7 +425,7 @@ func (p *progress) update(text func() string) {
 	}
 	p.last = now
 	if !p.tty {
-		p.log.Info(p.what, "progress", text())
+		p.log.Info("progress", "of", p.what, "at", text())
 		return
 	}
 	p.drawn = true

@@ -28,7 +28,7 @@ func TestProgress(t *testing.T) {
 		update()
 	}
 	p.end()
-	if n := strings.Count(logged.String(), "level=INFO msg=import progress=41%\n"); n != 2 || asked != 2 || drawn.Len() > 0 {
+	if n := strings.Count(logged.String(), "level=INFO msg=progress of=import at=41%\n"); n != 2 || asked != 2 || drawn.Len() > 0 {
 		t.Errorf("%d lines, %q", n, drawn.String())
 	}
 
