@@ -230,7 +230,7 @@ func newPeers(g *global) *cobra.Command {
 		})
 	}
 	cmd := &cobra.Command{
-		Use: "peers", Short: "List the connected peers; add one", RunE: list,
+		Use: "peers", Short: "List the connected peers; add, ban", RunE: list,
 		Args: func(cmd *cobra.Command, a []string) error {
 			if len(a) > 0 {
 				return usage(fmt.Errorf("unknown command %q: see %s --help", a[0], cmd.CommandPath()))
@@ -255,7 +255,69 @@ func newPeers(g *global) *cobra.Command {
 				})
 			},
 		},
+		newBan(g),
+		&cobra.Command{
+			Use: "unban PEER_ID|IP|CIDR", Short: "Lift a ban", Args: args(cobra.ExactArgs(1)),
+			RunE: func(cmd *cobra.Command, a []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				if err := c.Unban(cmd.Context(), a[0]); err != nil {
+					return unreachable(err)
+				}
+				return g.print(cmd, api.Accepted{Status: "lifted"}, func(w io.Writer) { fmt.Fprintln(w, "lifted") })
+			},
+		},
+		&cobra.Command{
+			Use: "bans", Short: "List the bans in force", Args: args(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				bans, err := c.Bans(cmd.Context())
+				if err != nil {
+					return unreachable(err)
+				}
+				return g.print(cmd, bans, func(w io.Writer) {
+					t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+					fmt.Fprintln(t, "TARGET\tSINCE\tUNTIL\tREASON")
+					for _, b := range bans {
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", b.Target, b.Since.Format(time.DateTime), b.Until.Format(time.DateTime), b.Reason)
+					}
+					t.Flush()
+				})
+			},
+		},
 	)
+	return cmd
+}
+
+func newBan(g *global) *cobra.Command {
+	var how time.Duration
+	var reason string
+	cmd := &cobra.Command{
+		Use: "ban PEER_ID|IP|CIDR", Short: "Keep a peer or addresses away, both ways, over restarts",
+		Example: "  dunlin peers ban 203.0.113.0/24 --for 72h --reason 'floods us'",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if how < time.Second {
+				return usage(fmt.Errorf("--for %s: at least 1s", how))
+			}
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			b, err := c.Ban(cmd.Context(), a[0], how, reason)
+			if err != nil {
+				return unreachable(err)
+			}
+			return g.print(cmd, b, func(w io.Writer) { fmt.Fprintf(w, "%s is banned until %s\n", b.Target, b.Until.Format(time.DateTime)) })
+		},
+	}
+	cmd.Flags().DurationVar(&how, "for", 24*time.Hour, "how long")
+	cmd.Flags().StringVar(&reason, "reason", "", "for people; at most 200 bytes are kept")
 	return cmd
 }
 

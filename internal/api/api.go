@@ -52,6 +52,11 @@ type Node interface {
 	// AddPeer keeps a multiaddr that ends in a peer id, over restarts, and dials
 	// it in the background. Adding one twice is no error.
 	AddPeer(addr string) error
+	// Bans lists the bans in force; Ban adds one (target: a peer id, an IP address or a CIDR) and ends the
+	// connections that it concerns; Unban lifts one, *Error 404 if there is none.
+	Bans() []Ban
+	Ban(target string, how time.Duration, reason string) (Ban, error)
+	Unban(target string) error
 	// SubmitBlock hands a block in and waits for its verdict. *Error 4xx: refused.
 	SubmitBlock(ctx context.Context, raw []byte) (SubmittedBlock, error)
 	// Invalidate takes a block and all that builds on it out of the chain, over
@@ -161,6 +166,14 @@ type Peer struct {
 	BytesIn  int64     `json:"bytes_in"`
 	BytesOut int64     `json:"bytes_out"`
 	InFlight int       `json:"in_flight" doc:"Requests that wait for its answer"`
+}
+
+// A Ban keeps a peer or addresses away, both ways, over restarts.
+type Ban struct {
+	Target string    `json:"target" doc:"Peer id, IP address or CIDR"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
 }
 
 // A Block describes a block. Data and CoinbaseText are valid UTF-8.

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -262,6 +263,22 @@ func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
 // AddPeer has the node keep and dial a multiaddr.
 func (c *Client) AddPeer(ctx context.Context, addr string) error {
 	return c.Call(ctx, http.MethodPost, "/api/v1/peers", PeerRequest{Addr: addr}, nil)
+}
+
+// Bans lists the bans in force.
+func (c *Client) Bans(ctx context.Context) ([]Ban, error) {
+	a, err := get[BansAnswer](ctx, c, "/bans")
+	return a.Bans, err
+}
+
+// Ban keeps a peer id, an IP address or a CIDR away for a time.
+func (c *Client) Ban(ctx context.Context, target string, how time.Duration, reason string) (Ban, error) {
+	return send[Ban](ctx, c, http.MethodPost, "/bans", BanRequest{Target: target, ForS: how.Seconds(), Reason: reason})
+}
+
+// Unban lifts a ban.
+func (c *Client) Unban(ctx context.Context, target string) error {
+	return c.Call(ctx, http.MethodDelete, "/api/v1/bans?target="+url.QueryEscape(target), nil, nil)
 }
 
 // Head returns the block at the validated tip.

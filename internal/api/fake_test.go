@@ -22,6 +22,7 @@ const peerAddr = "/ip4/10.0.0.5/tcp/9333/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD15
 
 // fakeNode is a chain of numbered blocks.
 type fakeNode struct {
+	bans    []api.Ban
 	addrs   []string // told to peers; set before use
 	mu      sync.Mutex
 	branch  string   // letter in the hashes
@@ -109,6 +110,34 @@ func (n *fakeNode) Peers() []api.Peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.peers)
+}
+
+func (n *fakeNode) Bans() []api.Ban {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.bans)
+}
+
+func (n *fakeNode) Ban(target string, how time.Duration, reason string) (api.Ban, error) {
+	if target == "bad" {
+		return api.Ban{}, api.Errorf(422, "ban %q: no target", target)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b := api.Ban{Target: target, Reason: reason, Since: time.Unix(0, 0).UTC(), Until: time.Unix(0, 0).UTC().Add(how)}
+	n.bans = append(n.bans, b)
+	return b, nil
+}
+
+func (n *fakeNode) Unban(target string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := len(n.bans)
+	n.bans = slices.DeleteFunc(n.bans, func(b api.Ban) bool { return b.Target == target })
+	if len(n.bans) == before {
+		return api.Errorf(404, "%s: not banned", target)
+	}
+	return nil
 }
 
 func (n *fakeNode) Tip() (int32, string, <-chan struct{}) {

@@ -174,6 +174,11 @@ func TestV1(t *testing.T) {
 	r.want(r.do("POST", "/api/v1/chain/blocks", `{"hex":"`+strings.Repeat("00", 80)+`"}`), 200, `{"hash":"`+n.hash(1)+`","height":1,"outcome":"connected"}`)
 	r.want(r.do("POST", "/api/v1/tx", `{"hex":"01"}`), 200, `{"txid":"`+n.hash(9)+`"}`)
 	r.want(r.do("POST", "/api/v1/peers", `{"addr":"`+peerAddr+`"}`), 202, `{"status":"accepted"}`)
+	r.want(r.do("GET", "/api/v1/bans", ""), 200, `{"bans":[]}`)
+	ban := `{"target":"203.0.113.0/24","reason":"r","since":"1970-01-01T00:00:00Z","until":"1970-01-01T01:00:00Z"}`
+	r.want(r.do("POST", "/api/v1/bans", `{"target":"203.0.113.0/24","for_s":3600,"reason":"r"}`), 201, ban)
+	r.want(r.do("GET", "/api/v1/bans", ""), 200, `{"bans":[`+ban+`]}`)
+	r.want(r.do("DELETE", "/api/v1/bans?target=203.0.113.0%2F24", ""), 204, "")
 	r.want(r.do("POST", "/api/v1/miner/start", ""), 200, `{"running":true,"address":"addr","blocks":5,"reason":""}`)
 	r.want(r.do("GET", "/api/v1/miner", ""), 200, `{"running":true,"address":"addr","blocks":5,"reason":""}`)
 	r.want(r.do("POST", "/api/v1/miner/stop", ""), 200, `{"running":false,"address":"addr","blocks":5,"reason":""}`)
@@ -214,6 +219,10 @@ func TestV1Problems(t *testing.T) {
 		{"POST", "/api/v1/peers", `{"addr":"x"}`, 422, "is no multiaddr"},
 		{"POST", "/api/v1/peers", `{`, 400, ""},
 		{"POST", "/api/v1/peers", `{}`, 422, "validation failed"},
+		{"POST", "/api/v1/bans", `{"target":"bad"}`, 422, "no target"},
+		{"POST", "/api/v1/bans", `{"target":"x","for_s":0.5}`, 422, "validation failed"},
+		{"DELETE", "/api/v1/bans?target=x", "", 404, "not banned"},
+		{"DELETE", "/api/v1/bans", "", 422, "validation failed"},
 		{"PUT", "/api/v1/log/level", `{"level":"loud"}`, 422, "validation failed"},
 		{"POST", "/api/v1/peers", `{"addr":"` + strings.Repeat("x", 65<<10) + `"}`, 413, "limit 65536"},
 	} {

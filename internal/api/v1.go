@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -17,6 +18,16 @@ func answer[T any](v T) *body[T] { return &body[T]{Body: v} }
 
 // Bodies of requests and answers that are not types of their own.
 type (
+	// BansAnswer is what GET /api/v1/bans gives.
+	BansAnswer struct {
+		Bans []Ban `json:"bans"`
+	}
+	// BanRequest is the body of POST /api/v1/bans.
+	BanRequest struct {
+		Target string  `json:"target" maxLength:"128" doc:"Peer id, IP address or CIDR"`
+		ForS   float64 `json:"for_s,omitempty" minimum:"1" default:"86400" doc:"Seconds; a day if it is missing"`
+		Reason string  `json:"reason,omitempty" maxLength:"200"`
+	}
 	// PeersAnswer is what GET /api/v1/peers gives.
 	PeersAnswer struct {
 		Peers []Peer `json:"peers"`
@@ -111,6 +122,29 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 				return nil, s.problem("peers-add", err)
 			}
 			return answer(Accepted{Status: "accepted"}), nil
+		})
+
+	huma.Register(api, read("bans", "/bans", "Bans in force, those that end first first"),
+		func(context.Context, *nothing) (*body[BansAnswer], error) {
+			return answer(BansAnswer{Bans: orEmpty(s.theNode().Bans())}), nil
+		})
+	huma.Register(api, write("bans-add", http.MethodPost, "/bans", "Keep a peer or addresses away, both ways", http.StatusCreated),
+		func(_ context.Context, in *body[BanRequest]) (*body[Ban], error) {
+			b, err := s.theNode().Ban(in.Body.Target, time.Duration(in.Body.ForS*float64(time.Second)), in.Body.Reason)
+			if err != nil {
+				return nil, s.problem("bans-add", err)
+			}
+			return answer(b), nil
+		})
+	huma.Register(api, write("bans-lift", http.MethodDelete, "/bans", "Lift a ban", http.StatusNoContent),
+		func(_ context.Context, in *struct {
+			Target string `query:"target" required:"true" maxLength:"128" doc:"As it was banned"`
+		},
+		) (*struct{}, error) {
+			if err := s.theNode().Unban(in.Target); err != nil {
+				return nil, s.problem("bans-lift", err)
+			}
+			return nil, nil //nolint:nilnil // 204
 		})
 
 	huma.Register(api, read("chain-head", "/chain/head", "Block at the validated tip"),

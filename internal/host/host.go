@@ -76,6 +76,9 @@ type Options struct {
 	// ProtocolLimits bound protocols by id; libp2p's own have defaults.
 	ProtocolLimits map[protocol.ID]ProtocolLimit
 
+	// Bans keeps peers and addresses away, both ways; nil: nobody.
+	Bans *Bans
+
 	// Resolver resolves the names in dialled multiaddrs; default the system's.
 	Resolver network.MultiaddrDNSResolver
 
@@ -198,6 +201,9 @@ func New(o Options) (*Host, error) {
 		if o.NAT {
 			opts = append(opts, libp2p.NATPortMap())
 		}
+	}
+	if o.Bans != nil {
+		opts = append(opts, libp2p.ConnectionGater(o.Bans))
 	}
 	if o.Resolver != nil {
 		opts = append(opts, libp2p.MultiaddrResolver(o.Resolver))

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -19,6 +20,7 @@ import (
 	"dunlin/chain/exchange"
 	"dunlin/chain/mining"
 	"dunlin/internal/api"
+	"dunlin/internal/host"
 	"dunlin/internal/logs"
 )
 
@@ -280,6 +282,46 @@ func (f face) AddPeer(addr string) error {
 	if err := f.disc.AddPeer(*info, false); err != nil {
 		return api.Errorf(http.StatusUnprocessableEntity, "peer %q: %v", addr, err)
 	}
+	return nil
+}
+
+// Bans implements api.Node.
+func (f face) Bans() []api.Ban {
+	var out []api.Ban
+	for _, b := range f.bans.List() {
+		out = append(out, apiBan(b))
+	}
+	return out
+}
+
+func apiBan(b host.Ban) api.Ban {
+	return api.Ban{Target: b.Target, Reason: b.Reason, Since: b.Since, Until: b.Until}
+}
+
+// Ban implements api.Node.
+func (f face) Ban(target string, how time.Duration, reason string) (api.Ban, error) {
+	if target == f.host.ID().String() {
+		return api.Ban{}, api.Errorf(http.StatusUnprocessableEntity, "ban %s: this is the node itself", target)
+	}
+	b, err := f.bans.Add(target, how, reason)
+	if err != nil && b.Target == "" {
+		return api.Ban{}, api.Errorf(http.StatusUnprocessableEntity, "%v", err)
+	}
+	ended := f.host.Enforce(f.bans)
+	f.log.Info("banned", "target", b.Target, "until", b.Until, "reason", b.Reason, "connections_ended", ended)
+	return apiBan(b), err
+}
+
+// Unban implements api.Node.
+func (f face) Unban(target string) error {
+	err := f.bans.Remove(target)
+	switch {
+	case errors.Is(err, host.ErrNotBanned):
+		return api.Errorf(http.StatusNotFound, "%v", err)
+	case err != nil:
+		return api.Errorf(http.StatusUnprocessableEntity, "%v", err)
+	}
+	f.log.Info("ban lifted", "target", target)
 	return nil
 }
 

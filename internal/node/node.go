@@ -43,6 +43,7 @@ const (
 	keyFile = "identity.key"
 	// peersDir holds discovery's address book, anchors and added peers.
 	peersDir = "peers"
+	bansFile = "bans.json" // in peersDir
 	// avoidWrongNetwork and avoidMisbehaved are how long a peer is not dialled.
 	avoidWrongNetwork = time.Hour
 	avoidMisbehaved   = 24 * time.Hour
@@ -73,6 +74,7 @@ type Node struct {
 	host     *host.Host
 	exchange *exchange.Exchange
 	gossip   *gossip.Gossip
+	bans     *host.Bans
 	disc     *discovery.Discovery
 	api      *api.Server
 	blocks   *relay.Blocks
@@ -200,12 +202,16 @@ func (n *Node) openNetwork() error {
 	for _, id := range gossip.Protocols() { // one stream each way; a second while the first is replaced
 		limits[id] = host.ProtocolLimit{InPerPeer: 2, In: 2 * (n.c.P2P.MaxInbound + 2*n.c.P2P.MaxOutbound + 16)}
 	}
+	if n.bans, err = host.LoadBans(filepath.Join(n.c.Home, peersDir, bansFile)); err != nil {
+		return err
+	}
 	n.host, err = host.New(host.Options{
 		Key: key, Listen: listen, Announce: announce, Agent: n.agent,
 		Private: n.private, NAT: n.c.P2P.NAT,
 		MaxInbound:           n.c.P2P.MaxInbound,
 		MaxConns:             n.c.P2P.MaxInbound + 2*n.c.P2P.MaxOutbound + 16,
 		ProtocolLimits:       limits,
+		Bans:                 n.bans,
 		PrometheusRegisterer: n.metrics,
 		Logger:               n.log.With("subsystem", "host"),
 	})
