@@ -399,7 +399,7 @@ func Flags(fs *pflag.FlagSet) {
 		}
 	}
 	fs.Bool("debug", false, "short for --log-level debug")
-	fs.Uint16("port", 0, "short for --listen on this port, TCP and QUIC, every interface; --listen overrules it")
+	fs.Uint16("port", 0, "short for --listen on this port, TCP and QUIC, every interface; not together with --listen")
 }
 
 func addFlag(fs *pflag.FlagSet, f field) {

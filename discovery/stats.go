@@ -233,7 +233,7 @@ func (d *Discovery) noPeers(s Stats, alone time.Duration) {
 		}
 	}
 	d.mu.Unlock()
-	attrs := []any{slog.Float64("for_s", alone.Seconds())}
+	attrs := []any{slog.Int("for_s", int(alone.Seconds()))}
 	if len(names) > 0 {
 		attrs = append(attrs, slog.String("dns", strings.Join(names, "; ")))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/time/rate"
 )
 
@@ -242,7 +243,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 			linger(s, in)
 		}
 		if code == byeWrongNetwork {
-			x.otherNetwork(s.Conn().RemotePeer(), &theirs)
+			x.otherNetwork(s.Conn().RemotePeer(), s.Conn().RemoteMultiaddr(), &theirs)
 		}
 		return nil, false, err
 	}
@@ -292,7 +293,7 @@ func (x *Exchange) judge(s network.Stream, h *Hello) (byeCode, error) {
 }
 
 // otherNetwork tells of a peer of another network, at most once an hour in the log.
-func (x *Exchange) otherNetwork(id peer.ID, h *Hello) {
+func (x *Exchange) otherNetwork(id peer.ID, addr multiaddr.Multiaddr, h *Hello) {
 	now := x.o.Now()
 	x.mu.Lock()
 	at, told := x.foreign[id]
@@ -312,7 +313,7 @@ func (x *Exchange) otherNetwork(id peer.ID, h *Hello) {
 	x.mu.Unlock()
 	if tell {
 		if n, ok := x.said.allow(now); ok {
-			x.log.Warn("peer is of another network", "peer", id, "agent", h.Agent, "genesis", h.Genesis,
+			x.log.Warn("peer is of another network", "peer", id, "addr", addr, "agent", h.Agent, "genesis", h.Genesis,
 				"our_genesis", x.o.Chain.Params().GenesisHash, "suppressed", n)
 		}
 	}

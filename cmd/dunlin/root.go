@@ -130,6 +130,9 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 
 // load reads the settings with the flags that cmd was given.
 func (g *global) load(flags *pflag.FlagSet) (*config.Config, error) {
+	if flags.Changed("port") && flags.Changed("listen") {
+		return nil, usage(errors.New("--port and --listen: only one of them; --listen /ip4/0.0.0.0/tcp/N says the port too"))
+	}
 	c, err := config.Load(config.LoadOptions{Home: g.home, Flags: config.FromFlags(flags)})
 	if err != nil {
 		return nil, usage(err)

@@ -148,8 +148,8 @@ func (s *Server) authorised(r *http.Request, socket bool) bool {
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		local = ap.Addr().Unmap().IsLoopback()
 	}
-	if local && (s.o.Open || (isRead(r) && !socket)) {
-		return true
+	if local && (s.o.Open || isRead(r) && (!socket || !givesToken(r))) {
+		return true // over a socket so opened nothing can be written, see mayWrite
 	}
 	if socket {
 		if token := r.URL.Query().Get("token"); token != "" {
@@ -165,6 +165,15 @@ func (s *Server) authorised(r *http.Request, socket bool) bool {
 	}
 	return false
 }
+
+// givesToken says whether a request for a socket comes with any credentials.
+func givesToken(r *http.Request) bool {
+	return r.URL.Query().Get("token") != "" || r.Header.Get("Authorization") != ""
+}
+
+// mayWrite says whether a socket that the guard let through may do more than
+// read. Credentials that it came with have been checked.
+func (s *Server) mayWrite(r *http.Request) bool { return s.o.Open || givesToken(r) }
 
 // bodyLimit is in bytes: blocks and transactions travel as hex.
 func (s *Server) bodyLimit(r *http.Request) int64 {

@@ -80,6 +80,7 @@ func parseMessage(raw []byte) (op string, args map[string]json.RawMessage, answe
 type client struct {
 	queue  chan []byte
 	cancel context.CancelFunc // drops the connection
+	writes bool               // it may do more than read
 
 	mu     sync.Mutex // guards topics
 	topics topics     // that it wants to hear of
@@ -166,7 +167,7 @@ func (h *hub) push(t topics, message []byte) (dropped int) {
 func (s *Server) getSocket(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	c := &client{queue: make(chan []byte, queueMessages), cancel: cancel}
+	c := &client{queue: make(chan []byte, queueMessages), cancel: cancel, writes: s.mayWrite(r)}
 	if !s.hub.add(c) {
 		fail(w, r, http.StatusServiceUnavailable, "too many WebSocket clients, limit %d", s.hub.most)
 		return
@@ -255,6 +256,9 @@ func (s *Server) answerSocket(c *client, raw []byte) socketReply {
 	case "addrs":
 		return ok(map[string][]string{"addrs": orEmpty(s.theNode().Addrs())})
 	case "register":
+		if !c.writes {
+			return socketReply{401, fmt.Sprintf("Operation \"%s\" requires the token: connect to /ws?token=…", op), jsonNull}
+		}
 		return s.register(args["addr"])
 	case "subscribe":
 		var names []string

@@ -134,7 +134,8 @@ func TestSocketAccess(t *testing.T) {
 	}{
 		{"token", closed, "?token=" + closed.token, nil, 101},
 		{"header", closed, "", []string{"Authorization: Bearer " + closed.token}, 101},
-		{"none", closed, "", nil, 401},
+		{"none", closed, "", nil, 101},
+		{"wrong header", closed, "", []string{"Authorization: Bearer x"}, 401},
 		{"wrong", closed, "?token=x", nil, 401},
 		{"own page", closed, "?token=" + closed.token, []string{"Origin: http://" + closed.addr}, 101},
 		{"foreign page", closed, "?token=" + closed.token, []string{"Origin: https://evil.example.org"}, 403},
@@ -145,6 +146,15 @@ func TestSocketAccess(t *testing.T) {
 		if _, w := dialSocket(t, row.r, row.query, row.headers...); w == nil || w.StatusCode != row.want {
 			t.Errorf("%s: %v, want %d", row.name, w, row.want)
 		}
+	}
+	// Without the token a socket of this machine reads, as everywhere.
+	conn, _ := dialSocket(t, closed, "")
+	if got := ask(t, conn, `{"op":"peers"}`); !strings.HasPrefix(got, `{"status":200,`) {
+		t.Errorf("peers without the token: %s", got)
+	}
+	subscribe(t, conn)
+	if got := ask(t, conn, `{"op":"register","args":{"addr":"`+peerAddr+`"}}`); !strings.HasPrefix(got, `{"status":401,`) {
+		t.Errorf("register without the token: %s", got)
 	}
 	if got := closed.do("GET", "/ws?token="+closed.token, ""); got.status != http.StatusUpgradeRequired {
 		t.Errorf("plain GET: %d", got.status)
