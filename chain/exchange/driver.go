@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -80,22 +79,9 @@ type driver struct {
 	gained      time.Time                         // a block was validated or stored, or the target is new
 	bytesAt     time.Time                         // a byte of a block came
 
-	// The story.
-	received  atomic.Int64 // bytes of blocks
-	meter     rateMeter
-	state     State
-	since     time.Time // of state
-	moved     time.Time // something came or was validated
-	syncing   bool      // "sync started" was logged
-	behindAt  time.Time // when a synced node fell behind; zero if it has not
-	started   rateSample
-	lastTip   int32
-	lastBest  int32
-	lastBytes int64
-	lastLine  time.Time
-	stallLine time.Time
-	trouble   error
-	stalls    logLimit
+	received atomic.Int64 // bytes of blocks
+	trouble  error        // why the chain takes no blocks
+	story    *story
 
 	mu     sync.Mutex // guards status, held for a copy
 	status SyncStatus
@@ -139,9 +125,8 @@ func newDriver(x *Exchange, sched *ibd.Scheduler) *driver {
 		wished:   make(map[chainhash.Hash]time.Time),
 		withheld: make(map[chainhash.Hash]*withheldBlock),
 		pace:     rate.NewLimiter(4, 16),
-		state:    Starting,
+		story:    newStory(&x.o, x.log),
 		status:   SyncStatus{State: Starting},
-		stalls:   logLimit{limiter: rate.NewLimiter(0.5, 4)},
 	}
 }
 
@@ -174,7 +159,7 @@ func (d *driver) run(ctx context.Context) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	now := d.x.o.Now()
-	d.since, d.moved = now, now
+	d.story.begin(now)
 	chainReady := d.x.o.Chain.Ready()
 	var bestMoved, tipMoved <-chan struct{} // nil until the chain is ready
 	for {
@@ -266,7 +251,7 @@ func (d *driver) perform(ctx context.Context, a ibd.Action) ibd.Event {
 			d.x.tasks.Go(func() { d.x.blame(p.r.id, a.Reason) })
 		}
 	case ibd.Stalled:
-		d.logStalled(a)
+		d.late(a)
 	}
 	return nil
 }
@@ -351,7 +336,7 @@ func (d *driver) onBest(ctx context.Context) {
 	at := d.targetAt
 	// A header or two that no pull of ours brought come with their blocks: gossip, a
 	// miner or an operator is submitting them. Only if they do not connect soon are they fetched.
-	if d.pulls == 0 && d.state == Synced && best.Height-tip.Height <= firstFetchGap && best.Hash != tip.Hash {
+	if d.pulls == 0 && d.story.state == Synced && best.Height-tip.Height <= firstFetchGap && best.Hash != tip.Hash {
 		at = now.Add(d.x.o.TipGrace)
 	}
 	if !d.bestMoved || at.Before(d.targetAt) {
@@ -410,7 +395,7 @@ func (d *driver) onTip(ctx context.Context) {
 		d.connected, d.gained = h, d.x.o.Now()
 		d.step(ctx, ibd.Connected{Height: h})
 	}
-	if d.syncing && tip.Hash == d.best.Hash {
+	if d.story.syncing && tip.Hash == d.best.Hash {
 		d.tell(ctx, d.x.o.Now())
 	}
 }
@@ -584,7 +569,7 @@ func (d *driver) wants(p *peerSync, best *chain.Tip, now time.Time) bool {
 		return false
 	}
 	// A block that is being flooded overtakes nothing: give gossip its chance.
-	if !p.greeting && d.state == Synced && p.tip.Height-best.Height <= firstFetchGap && now.Sub(p.tipAt) < d.x.o.TipGrace {
+	if !p.greeting && d.story.state == Synced && p.tip.Height-best.Height <= firstFetchGap && now.Sub(p.tipAt) < d.x.o.TipGrace {
 		return false
 	}
 	return true
@@ -607,7 +592,8 @@ func (d *driver) startPull(ctx context.Context, p *peerSync, now time.Time) {
 
 func (d *driver) onPullProgress(e pullProgress) {
 	now := d.x.o.Now()
-	d.pullMoved, d.moved = now, now
+	d.pullMoved = now
+	d.story.progressed(now)
 	if p := d.peers[ibd.PeerID(e.from.id)]; p != nil && p.r == e.from && e.last != (chainhash.Hash{}) {
 		p.common = e.last
 	}
@@ -718,174 +704,36 @@ func (d *driver) sorted() []*peerSync {
 	return ps
 }
 
-// The story.
-
-// tell works out the state, publishes it and writes the log lines of a sync.
+// tell shows the story what there is to see and publishes the status.
 func (d *driver) tell(ctx context.Context, now time.Time) {
-	c := d.x.o.Chain
-	tip, _ := c.Tip()
-	best := d.goal()
-	received := d.received.Load()
-	if tip.Height != d.lastTip || best.Height != d.lastBest || received != d.lastBytes {
-		d.lastTip, d.lastBest, d.lastBytes = tip.Height, best.Height, received
-		d.moved = now
+	v := view{
+		ready: d.ready, best: d.goal(), connected: d.connected, received: d.received.Load(),
+		peers: len(d.peers), pulls: d.pulls, stats: d.sched.Stats(), trouble: d.trouble,
 	}
-	stats := d.sched.Stats()
-
+	v.tip, _ = d.x.o.Chain.Tip()
 	// The best peer whose claim is more than our headers and not in doubt.
 	var ahead *peerSync
-	target := best.Height
 	for _, p := range d.sorted() {
-		if p.tip.Work.Cmp(best.Work) > 0 && p.doubts == 0 && !d.lacks(p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
+		if p.tip.Work.Cmp(v.best.Work) > 0 && p.doubts == 0 && !d.lacks(p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
 			ahead = p
-			target = max(target, p.tip.Height)
 		}
 	}
-	height := max(tip.Height, d.connected)
-	here := rateSample{at: now, height: height, bytes: received}
-	d.meter.add(here)
-	s := SyncStatus{
-		Height: tip.Height, HeaderHeight: best.Height, Target: target, Percent: 100,
-		Peers: len(d.peers), Serving: stats.Serving,
-		InFlight: stats.Requests, InFlightLimit: stats.RequestLimit,
-		InFlightBytes: stats.PromisedBytes, BufferedBytes: stats.BufferedBytes, ByteLimit: stats.ByteLimit,
+	if ahead != nil {
+		v.ahead = &claim{peer: ahead.r.id.String(), height: ahead.tip.Height, attempt: 1 + ahead.failures}
 	}
-	if target > 0 {
-		s.Percent = min(100, 100*float64(tip.Height)/float64(target))
-	}
-	var over time.Duration
-	s.BlocksPerS, s.BytesPerS, over = d.meter.rates(here)
-	if left := target - height; left > 0 && s.BlocksPerS > 0 && over >= etaAfter {
-		eta := float64(left) / s.BlocksPerS
-		s.ETAS = &eta
-	}
-	switch {
-	case ahead != nil:
-		s.BehindS = max(0, now.Sub(tip.Time).Seconds())
-	case best.Hash != tip.Hash:
-		s.BehindS = max(0, best.Time.Sub(tip.Time).Seconds())
-	}
-
-	s.State = d.judge(now, &tip, &best, ahead)
-	switch {
-	case d.trouble != nil:
-		s.Reason = "chain takes no blocks: " + d.trouble.Error()
-	case s.State == Starting:
-		s.Reason = "the chain replays what it has on disk"
-	case s.State == Connecting:
-		s.Reason = "no peers"
-	case s.State == Stalled:
-		if s.Reason = stats.Reason; s.Reason == "" {
-			s.Reason = "nothing has come for " + now.Sub(d.moved).Round(time.Second).String()
-		}
-		if ahead != nil && best.Hash == tip.Hash {
-			s.Reason = "waiting for headers of " + ahead.r.id.String()
-		}
-	}
-	if s.State != d.state {
-		d.state, d.since = s.State, now
-	}
-	s.Since = d.since
-	d.log(ctx, now, &s, ahead, here)
+	s := d.story.see(ctx, now, &v)
 
 	d.mu.Lock()
 	d.status = s
 	d.mu.Unlock()
 }
 
-// judge works out the state.
-func (d *driver) judge(now time.Time, tip, best *chain.Tip, ahead *peerSync) State {
-	behind := ahead != nil || (best.Hash != tip.Hash && best.Work.Cmp(tip.Work) > 0)
-	switch {
-	case !d.ready:
-		return Starting
-	case len(d.peers) == 0 && !behind:
-		return Connecting
-	case !behind:
-		d.behindAt = time.Time{}
-		return Synced
-	}
-	// What a peer only claims does not unsettle a synced node: headers do.
-	if d.state == Synced && best.Hash == tip.Hash {
-		d.behindAt = time.Time{}
-		return Synced
-	}
-	// A new block is no new sync: it is on its way.
-	if d.state == Synced && best.Height-tip.Height <= hysteresisGap {
-		if d.behindAt.IsZero() {
-			d.behindAt = now
-		}
-		if now.Sub(d.behindAt) < maxHysteresis {
-			return Synced
-		}
-	}
-	d.behindAt = time.Time{}
-	switch {
-	case len(d.peers) == 0:
-		return Connecting
-	case now.Sub(d.moved) > d.x.o.StallAfter || d.trouble != nil:
-		return Stalled
-	case ahead != nil && d.pulls > 0:
-		return Headers
-	}
-	return Blocks
-}
-
-// log writes the lines of a sync: started, progress, stalled, finished.
-func (d *driver) log(ctx context.Context, now time.Time, s *SyncStatus, ahead *peerSync, here rateSample) {
-	busy := s.State == Headers || s.State == Blocks || s.State == Stalled
-	switch {
-	case busy && !d.syncing:
-		d.syncing = true
-		d.started, d.lastLine = here, now
-		d.meter.reset(here)
-		d.moved = now
-		attrs := []slog.Attr{slog.Int64("height", int64(s.Height)), slog.Int64("target", int64(s.Target))}
-		reason := "blocks of the best header chain are missing"
-		if ahead != nil {
-			reason = "a peer has a better chain"
-			attrs = append(attrs, slog.String("best_peer", ahead.r.id.String()))
-		}
-		attrs = append(attrs, slog.Int("peers", s.Peers), slog.String("reason", reason))
-		d.x.log.LogAttrs(ctx, slog.LevelInfo, "sync started", attrs...)
-	case s.State == Synced && d.syncing:
-		d.syncing = false
-		took := now.Sub(d.started.at)
-		blocks := here.height - d.started.height
-		var perS float64
-		if took > 0 {
-			perS = float64(blocks) / took.Seconds()
-		}
-		d.x.log.LogAttrs(ctx, slog.LevelInfo, "sync finished",
-			slog.Int64("height", int64(s.Height)), slog.Int64("blocks", int64(blocks)),
-			slog.Duration("took", took.Round(time.Millisecond)), slog.Int64("blocks_per_s", int64(perS+0.5)),
-			slog.Int64("bytes", here.bytes-d.started.bytes))
-	}
-	if d.syncing && s.State != Connecting && now.Sub(d.lastLine) >= d.x.o.ProgressInterval {
-		d.lastLine = now
-		d.x.log.LogAttrs(ctx, slog.LevelInfo, "syncing", s.attrs()...)
-	}
-	if s.State == Stalled && now.Sub(d.stallLine) >= time.Minute {
-		d.stallLine = now
-		d.x.log.LogAttrs(ctx, slog.LevelWarn, "sync stalled",
-			slog.Int64("height", int64(s.Height)), slog.Int64("target", int64(s.Target)), slog.String("reason", s.Reason))
-	}
-	if s.State != Stalled {
-		d.stallLine = time.Time{}
-	}
-}
-
-// logStalled tells who held what up and who was asked.
-func (d *driver) logStalled(a ibd.Stalled) {
-	n, ok := d.stalls.allow(d.x.o.Now())
-	if !ok {
-		return
-	}
-	asked := "nobody else has it"
+// late tells who held what up and who was asked.
+func (d *driver) late(a ibd.Stalled) {
+	x := Stall{Waited: a.Waited, Height: a.Height, Holder: peer.ID(a.Peer).String()}
 	if a.Asked != "" {
-		asked = peer.ID(a.Asked).String()
+		x.Asked = peer.ID(a.Asked).String()
 	}
 	tip, _ := d.x.o.Chain.Tip()
-	d.x.log.Warn("sync stalled", "waited", a.Waited.Round(100*time.Millisecond), "height", tip.Height,
-		"holder", peer.ID(a.Peer), "holds", a.Height, "asked", asked, "suppressed", n)
+	d.story.late(d.x.o.Now(), tip.Height, x)
 }

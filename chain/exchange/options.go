@@ -41,6 +41,7 @@ type Options struct {
 	TipGap           time.Duration // least time between two tips told to a peer; default 1 s
 	TipGrace         time.Duration // while synced: how long gossip may take to bring what a peer announced; default 500 ms
 	ProgressInterval time.Duration // between progress lines while syncing; default 5 s
+	IdleInterval     time.Duration // between them while a sync stands still; default 60 s
 	StallAfter       time.Duration // without progress before the state is stalled; default 10 s
 	QuietNetwork     time.Duration // between two log lines on one peer of another network; default 1 h
 	// BusyAfter is how long a request may wait for its turn before it is
@@ -104,6 +105,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"tip gap", &o.TipGap, time.Second},
 		{"tip grace", &o.TipGrace, 500 * time.Millisecond},
 		{"progress interval", &o.ProgressInterval, 5 * time.Second},
+		{"idle interval", &o.IdleInterval, time.Minute},
 		{"stall after", &o.StallAfter, 10 * time.Second},
 		{"quiet network", &o.QuietNetwork, time.Hour},
 		{"busy after", &o.BusyAfter, 2 * time.Second},

@@ -26,9 +26,9 @@ type SyncStatus struct {
 	HeaderHeight  int32  // best header chain
 	Target        int32  // the better of HeaderHeight and what the best peer claims
 	Percent       float64
-	BlocksPerS    float64  // over the last minute, or since the start of this sync
+	BlocksPerS    float64  // over the last minute, or since the first of this sync came
 	BytesPerS     float64  // likewise, received
-	ETAS          *float64 // seconds; nil unknown
+	ETAS          *float64 // seconds; nil unknown, as long as a minute was not measured, see eta
 	BehindS       float64  // seconds from our tip's time to the best header's, or to now while headers are missing; 0 when synced
 	Peers         int      // hello complete
 	Serving       int      // with a request outstanding
@@ -38,6 +38,8 @@ type SyncStatus struct {
 	BufferedBytes int64     // received and not yet validated
 	ByteLimit     int64     // of both together
 	Since         time.Time // of this State
+	Stalls        int       // blocks that came late in this sync
+	LastStall     *Stall    // the last of them; nil: none. Not to be changed
 }
 
 // ServingStatus is a snapshot of what is done for others.
@@ -53,8 +55,29 @@ type ServingStatus struct {
 // rateWindow is how far back rates look: long enough that an ETA does not jump.
 const rateWindow = 60 * time.Second
 
-// etaAfter is how long a sync must have run before it is told how long it will take.
-const etaAfter = 10 * time.Second
+// etaAfter is how long a sync must have moved before it is told how long it will take,
+// at the least; etaShort is for what will not take longer than was measured.
+const (
+	etaAfter = rateWindow
+	etaShort = 10 * time.Second
+)
+
+// eta is the time left in seconds, nil if that is not known. Until a minute was
+// measured a guess that reaches further than what was is worth nothing, and neither
+// is one on which the last part of it does not agree: small blocks come first.
+func eta(left, perSecond, latelyPerSecond float64, over time.Duration) *float64 {
+	if over < etaAfter {
+		perSecond = min(perSecond, latelyPerSecond)
+	}
+	if left <= 0 || perSecond <= 0 || over < etaShort {
+		return nil
+	}
+	t := left / perSecond
+	if over < etaAfter && t > over.Seconds() {
+		return nil
+	}
+	return &t
+}
 
 // rateMeter keeps a sample a second of the last minute.
 type rateMeter struct {
@@ -70,7 +93,12 @@ type rateSample struct {
 func (m *rateMeter) reset(s rateSample) { m.samples = append(m.samples[:0], s) }
 
 func (m *rateMeter) add(s rateSample) {
-	if n := len(m.samples); n > 1 && s.at.Sub(m.samples[n-1].at) < time.Second {
+	n := len(m.samples)
+	switch {
+	case n == 1 && s.height == m.samples[0].height && s.bytes == m.samples[0].bytes:
+		m.samples[0].at = s.at // nothing has come yet: that is no rate of zero
+		return
+	case n > 1 && s.at.Sub(m.samples[n-1].at) < time.Second:
 		return
 	}
 	m.samples = append(m.samples, s)
@@ -85,14 +113,26 @@ func (m *rateMeter) rates(s rateSample) (blocks, bytes float64, over time.Durati
 	if len(m.samples) == 0 {
 		return 0, 0, 0
 	}
-	first := m.samples[0]
-	over = s.at.Sub(first.at)
-	if over <= 0 {
-		return 0, 0, 0
+	blocks, bytes = s.since(m.samples[0])
+	return blocks, bytes, max(0, s.at.Sub(m.samples[0].at))
+}
+
+// lately is blocks a second in the latter half of that time.
+func (m *rateMeter) lately(s rateSample) (blocks float64) {
+	if len(m.samples) == 0 {
+		return 0
 	}
-	blocks = max(0, float64(s.height-first.height)) / over.Seconds()
-	bytes = max(0, float64(s.bytes-first.bytes)) / over.Seconds()
-	return blocks, bytes, over
+	blocks, _ = s.since(m.samples[len(m.samples)/2])
+	return blocks
+}
+
+// since returns blocks and bytes a second between two samples.
+func (s rateSample) since(before rateSample) (blocks, bytes float64) {
+	over := s.at.Sub(before.at).Seconds()
+	if over <= 0 {
+		return 0, 0
+	}
+	return max(0, float64(s.height-before.height)) / over, max(0, float64(s.bytes-before.bytes)) / over
 }
 
 // attrs is the progress line.
@@ -101,7 +141,7 @@ func (s *SyncStatus) attrs() []slog.Attr {
 	if s.ETAS != nil {
 		eta = slog.Duration("eta", time.Duration(*s.ETAS)*time.Second)
 	}
-	as := []slog.Attr{
+	return []slog.Attr{
 		slog.String("state", string(s.State)),
 		slog.Float64("percent", float64(int(s.Percent*10))/10),
 		slog.Int64("height", int64(s.Height)),
@@ -115,9 +155,6 @@ func (s *SyncStatus) attrs() []slog.Attr {
 		slog.Int("in_flight", s.InFlight),
 		slog.Int("in_flight_limit", s.InFlightLimit),
 		slog.Int64("bytes_per_s", int64(s.BytesPerS)),
+		slog.String("reason", s.Reason),
 	}
-	if s.Reason != "" {
-		as = append(as, slog.String("reason", s.Reason))
-	}
-	return as
 }

@@ -136,7 +136,7 @@ func (d *driver) leave(now time.Time, known bool) {
 	for _, p := range claimants {
 		d.withholding(p, p.withholds+1)
 	}
-	if n, ok := d.stalls.allow(now); ok {
+	if n, ok := d.story.limit.allow(now); ok {
 		d.x.log.Warn("branch left: nobody hands out its next block", "height", height, "hash", hash,
 			"header_height", d.best.Height, "instead_height", goal.Height, "instead", goal.Hash, "suppressed", n)
 	}

@@ -125,7 +125,7 @@ func printStatus(w io.Writer, s api.Status) {
 			eta = (time.Duration(*s.Sync.ETAS) * time.Second).String()
 		}
 		sync += fmt.Sprintf(" %.1f%%, %.0f blk/s, %.1f MB/s, eta %s, behind %s, in flight %d/%d",
-			s.Sync.Percent, s.Sync.BlocksPerS, s.Sync.BytesPerS/1e6, eta,
+			shownPercent(&s.Sync), s.Sync.BlocksPerS, s.Sync.BytesPerS/1e6, eta,
 			(time.Duration(s.Sync.BehindS) * time.Second).String(), s.Sync.InFlight, s.Sync.InFlightLimit)
 	}
 	if s.Sync.Reason != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -43,6 +44,11 @@ in the environment: dunlin config template explains each.`,
 }
 
 func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
+	live := liveTerminal(stderr, c)
+	if live != nil {
+		defer func() { _ = live.Close() }() // the screen is gone or it is not
+		stderr = live
+	}
 	log, levels, err := newLogger(stderr, c)
 	if err != nil {
 		return err
@@ -50,7 +56,7 @@ func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
 	logs.CaptureLibp2p(log, levels)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Version: buildVersion(), Stop: stop})
+	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Version: buildVersion(), Live: live != nil, Stop: stop})
 	if err != nil {
 		return err
 	}
@@ -58,6 +64,19 @@ func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
 		return err
 	}
 	return nil
+}
+
+// liveTerminal is the terminal to keep the progress of a sync in one line of, nil if
+// w is none, or none that can, or the log is for machines.
+func liveTerminal(w io.Writer, c *config.Config) *logs.Terminal {
+	f, ok := w.(*os.File)
+	if !ok || !isTerminal(f) || os.Getenv("TERM") == "dumb" || c.Log.Format != "text" {
+		return nil
+	}
+	return logs.NewTerminal(f, func() int {
+		columns, _ := terminalSize(f)
+		return columns
+	})
 }
 
 // newLogger makes the logger that the settings ask for.

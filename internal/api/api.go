@@ -25,6 +25,8 @@ import (
 type Node interface {
 	// Status is the present state. UptimeS is filled in by the server.
 	Status() Status
+	// Sync is the present state of the sync in full; Status has the gist of it.
+	Sync() Sync
 	// Addrs lists the full multiaddrs under which others join this node, best first.
 	Addrs() []string
 	// Peers lists the connected peers, sorted by id.
@@ -136,6 +138,33 @@ type SyncStatus struct {
 	InFlight      int      `json:"in_flight" doc:"Requests that wait for an answer"`
 	InFlightLimit int      `json:"in_flight_limit"`
 	Reason        string   `json:"reason" doc:"Why the state is what it is; empty when there is nothing to say"`
+}
+
+// Sync is what `dunlin sync status -o json` and GET /api/v1/sync show: the sync of
+// [Status] and what else is known of it.
+type Sync struct {
+	SyncStatus
+	Height        int32     `json:"height" doc:"Height of the validated tip"`
+	HeaderHeight  int32     `json:"header_height" doc:"Height of the best header"`
+	TargetHeight  int32     `json:"target_height" doc:"Greatest height told by a peer or known"`
+	Since         time.Time `json:"since" doc:"When the state began"`
+	Peers         int       `json:"peers" doc:"Greeted"`
+	Serving       int       `json:"serving" doc:"Peers that are asked for blocks now"`
+	InFlightBytes int64     `json:"in_flight_bytes" doc:"Promised by peers and not here yet"`
+	BufferedBytes int64     `json:"buffered_bytes" doc:"Received and not yet validated"`
+	ByteLimit     int64     `json:"byte_limit" doc:"Of both together"`
+	Stalls        int       `json:"stalls" doc:"Blocks that came late in this sync"`
+	LastStall     *Stall    `json:"last_stall" doc:"The last of them; null if there was none"`
+}
+
+// Stall is a block that came late.
+type Stall struct {
+	At      time.Time `json:"at"`
+	WaitedS float64   `json:"waited_s" doc:"When it was noticed"`
+	Height  int32     `json:"height" doc:"Of the block"`
+	Holder  string    `json:"holder" doc:"Peer that held it up"`
+	Asked   string    `json:"asked" doc:"Peer that was asked instead or too; empty if nobody else could be"`
+	Attempt int       `json:"attempt" doc:"Requests for the block, with the first"`
 }
 
 // PeerCounts counts connected peers by direction.

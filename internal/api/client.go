@@ -254,6 +254,11 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return get[Status](ctx, c, "/status")
 }
 
+// Sync returns the state of the sync in full.
+func (c *Client) Sync(ctx context.Context) (Sync, error) {
+	return get[Sync](ctx, c, "/sync")
+}
+
 // Peers lists the connected peers.
 func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
 	a, err := get[PeersAnswer](ctx, c, "/peers")

@@ -37,6 +37,8 @@ func TestClient(t *testing.T) {
 	}
 	st, err := c.Status(ctx)
 	check("status", err, st.Height == 2 && st.Sync.State == "synced")
+	sync, err := c.Sync(ctx)
+	check("sync", err, sync.Height == 2 && sync.State == "synced" && sync.InFlightLimit == 128 && sync.LastStall.Attempt == 2)
 	peers, err := c.Peers(ctx)
 	check("peers", err, len(peers) == 1 && peers[0].ID == "A")
 	check("add peer", c.AddPeer(ctx, peerAddr), len(n.added) == 1)

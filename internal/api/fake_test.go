@@ -104,6 +104,14 @@ func (n *fakeNode) Status() api.Status {
 	}
 }
 
+func (n *fakeNode) Sync() api.Sync {
+	s := n.Status()
+	return api.Sync{
+		SyncStatus: s.Sync, Height: s.Height, HeaderHeight: s.HeaderHeight, TargetHeight: s.TargetHeight, Since: s.TipTime,
+		Stalls: 2, LastStall: &api.Stall{At: s.TipTime, WaitedS: 2.1, Height: s.Height + 1, Holder: "12D3a", Asked: "12D3b", Attempt: 2},
+	}
+}
+
 func (n *fakeNode) Addrs() []string { return n.addrs }
 
 func (n *fakeNode) Peers() []api.Peer {

@@ -109,6 +109,9 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 	huma.Register(api, read("status", "/status", "State of the node; answers while it starts"),
 		func(context.Context, *nothing) (*body[Status], error) { return answer(s.status()), nil })
 
+	huma.Register(api, read("sync", "/sync", "State of the sync in full"),
+		func(context.Context, *nothing) (*body[Sync], error) { return answer(s.theNode().Sync()), nil })
+
 	huma.Register(api, read("peers", "/peers", "Connected peers"),
 		func(context.Context, *nothing) (*body[PeersAnswer], error) {
 			return answer(PeersAnswer{Peers: orEmpty(s.theNode().Peers())}), nil

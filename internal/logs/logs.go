@@ -96,7 +96,7 @@ func ParseLevel(s string) (slog.Level, error) {
 // Options says how and where to log. The zero value logs text at info to
 // standard error, coloured if that is a terminal.
 type Options struct {
-	Writer        io.Writer  // default os.Stderr; written to under a lock, a line a call
+	Writer        io.Writer  // default os.Stderr; written to under a lock, a line a call; on a Terminal, text keeps its progress in one line
 	Format        Format     // default Text
 	Level         slog.Level // of every subsystem that has none of its own; default info
 	LibraryLevel  slog.Level // of libp2p's own lines, if it is above info; default warn
@@ -123,9 +123,11 @@ func New(o Options) (*slog.Logger, *Levels) {
 	case JSON:
 		out = newJSONHandler(o.Writer, o.MaxValueBytes)
 	case Text:
+		live, _ := o.Writer.(*Terminal)
 		out = &textHandler{
 			w:     o.Writer,
 			mu:    new(sync.Mutex),
+			live:  live,
 			color: coloured(o.Color, o.Writer),
 			max:   o.MaxValueBytes,
 		}
@@ -142,7 +144,7 @@ func coloured(c Color, w io.Writer) bool {
 		return false
 	case Auto:
 	}
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr }) // a file, or a Terminal on one
 	// https://no-color.org: any value that is not empty counts.
 	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isatty.IsTerminal(f.Fd())
 }

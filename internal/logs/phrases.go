@@ -36,29 +36,17 @@ var phrases = map[string][]phrase{
 		},
 	}},
 	// syncing 41.2% 412,033/1,000,114 | 1,240 blk/s | eta 7m55s | behind 3d4h | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s
-	"syncing": {{
-		[]string{"state", "percent", "height", "target", "blocks_per_s", "eta", "behind", "peers", "serving", "in_flight", "in_flight_limit", "bytes_per_s"},
-		func(v map[string]slog.Value) string {
-			parts := []string{
-				strconv.FormatFloat(number(v["percent"]), 'f', 1, 64) + "% " + grouped(v["height"]) + "/" + grouped(v["target"]),
-				grouped(v["blocks_per_s"]) + " blk/s", "eta " + span(v["eta"]), "behind " + span(v["behind"]),
-				"peers " + grouped(v["peers"]) + " (" + grouped(v["serving"]) + " serving)",
-				"in flight " + grouped(v["in_flight"]) + "/" + grouped(v["in_flight_limit"]),
-				"↓ " + bytesText(v["bytes_per_s"]) + "/s",
-			}
-			if state := v["state"].String(); state != "blocks" {
-				parts = append([]string{state}, parts...)
-			}
-			return strings.Join(parts, " | ")
-		},
+	progressMessage: {{
+		[]string{"state", "percent", "height", "headers", "target", "blocks_per_s", "eta", "behind", "peers", "serving", "in_flight", "in_flight_limit", "bytes_per_s", "reason"},
+		progressText,
 	}},
-	// sync stalled 2.1s at 412,033: 12D3…k9aB holds 412,034; asked 12D3…x2Yt too
+	// sync stalled 2.1s at 412,033: 12D3…k9aB holds 412,034; asked 12D3…x2Yt too (attempt 2)
 	"sync stalled": {{
-		[]string{"waited", "height", "holder", "holds", "asked"},
+		[]string{"waited", "height", "holder", "holds", "asked", "attempt"},
 		func(v map[string]slog.Value) string {
 			asked := v["asked"].String()
 			if !strings.Contains(asked, " ") {
-				asked = "asked " + ends(v["asked"]) + " too"
+				asked = "asked " + ends(v["asked"]) + " too (attempt " + grouped(v["attempt"]) + ")"
 			}
 			return span(v["waited"]) + " at " + grouped(v["height"]) + ": " + ends(v["holder"]) + " holds " + grouped(v["holds"]) + "; " + asked
 		},
@@ -68,6 +56,39 @@ var phrases = map[string][]phrase{
 			return "at " + grouped(v["height"]) + " of " + grouped(v["target"]) + ": " + v["reason"].String()
 		},
 	}},
+	// sync resumed after 14.2s at 412,034 of 1,000,114
+	"sync resumed": {{
+		[]string{"waited", "height", "target"},
+		func(v map[string]slog.Value) string {
+			return "after " + span(v["waited"]) + " at " + grouped(v["height"]) + " of " + grouped(v["target"])
+		},
+	}},
+}
+
+// progressText writes how far a sync is. What matters most comes first: a terminal
+// may be narrow.
+func progressText(v map[string]slog.Value) string {
+	parts := []string{
+		strconv.FormatFloat(number(v["percent"]), 'f', 1, 64) + "% " + grouped(v["height"]) + "/" + grouped(v["target"]),
+		grouped(v["blocks_per_s"]) + " blk/s", "eta " + span(v["eta"]), "behind " + span(v["behind"]),
+		"peers " + grouped(v["peers"]) + " (" + grouped(v["serving"]) + " serving)",
+		"in flight " + grouped(v["in_flight"]) + "/" + grouped(v["in_flight_limit"]),
+		"↓ " + bytesText(v["bytes_per_s"]) + "/s",
+	}
+	// What is not the usual comes before the rest: which part of it this is, and why it waits.
+	state, reason := v["state"].String(), v["reason"].String()
+	if number(v["headers"]) < number(v["target"]) {
+		parts = slices.Insert(parts, 1, "headers "+grouped(v["headers"]))
+	}
+	switch {
+	case state != "blocks" && reason != "":
+		parts = slices.Insert(parts, 0, state+": "+reason)
+	case state != "blocks":
+		parts = slices.Insert(parts, 0, state)
+	case reason != "":
+		parts = append(parts, reason)
+	}
+	return strings.Join(parts, " | ")
 }
 
 // phraseOf returns what follows a record's message if it has a phrase, and the

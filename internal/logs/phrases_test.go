@@ -13,10 +13,10 @@ import (
 func TestPhrases(t *testing.T) {
 	const hash = "00000000b3e750f37fdb42e1018799a9f44b546d393b130b369590a072430a1c"
 	const id = "12D3KooWHi8UvF5fWxK6gMJ3aqLjQ9ab4T6TPiiFMsGw5zfZMKwG"
-	syncing := func(eta slog.Attr, behind time.Duration, state string) []any {
+	syncing := func(eta slog.Attr, behind time.Duration, state string, headers int, reason string) []any {
 		return []any{
-			"state", state, "percent", 41.2, "height", 412033, "headers", 1000114, "target", 1000114, "blocks_per_s", 1240, eta,
-			"behind", behind, "peers", 8, "serving", 5, "in_flight", 96, "in_flight_limit", 128, "bytes_per_s", 18_400_000,
+			"state", state, "percent", 41.2, "height", 412033, "headers", headers, "target", 1000114, "blocks_per_s", 1240, eta,
+			"behind", behind, "peers", 8, "serving", 5, "in_flight", 96, "in_flight_limit", 128, "bytes_per_s", 18_400_000, "reason", reason,
 		}
 	}
 	for _, c := range []struct {
@@ -46,22 +46,35 @@ func TestPhrases(t *testing.T) {
 			"reorg depth=2 old=000000…0a1c at 1,000,120 new=000000…0a1c at 1,000,121 fork=1,000,118",
 		},
 		{
-			"syncing", syncing(slog.Duration("eta", 475*time.Second), 76*time.Hour, "blocks"),
-			"syncing 41.2% 412,033/1,000,114 | 1,240 blk/s | eta 7m55s | behind 3d4h | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s headers=1000114",
+			"syncing", syncing(slog.Duration("eta", 475*time.Second), 76*time.Hour, "blocks", 1000114, ""),
+			"syncing 41.2% 412,033/1,000,114 | 1,240 blk/s | eta 7m55s | behind 3d4h | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s",
 		},
 		{
-			"syncing", syncing(slog.String("eta", "unknown"), 17*365*24*time.Hour, "stalled"),
-			"syncing stalled | 41.2% 412,033/1,000,114 | 1,240 blk/s | eta unknown | behind 17y0d | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s headers=1000114",
+			"syncing", syncing(slog.String("eta", "unknown"), 76*time.Hour, "headers", 600_000, ""),
+			"syncing headers | 41.2% 412,033/1,000,114 | headers 600,000 | 1,240 blk/s | eta unknown | behind 3d4h | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s",
+		},
+		{
+			"syncing", syncing(slog.Duration("eta", 2*time.Second), time.Hour, "blocks", 1000114, "waiting for validation of block 7"),
+			"syncing 41.2% 412,033/1,000,114 | 1,240 blk/s | eta 2.0s | behind 1h0m | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s | waiting for validation of block 7",
+		},
+		{
+			"syncing", syncing(slog.String("eta", "unknown"), 17*365*24*time.Hour, "stalled", 1000114, "nothing has come for 14s"),
+			"syncing stalled: nothing has come for 14s | 41.2% 412,033/1,000,114 | 1,240 blk/s | eta unknown | behind 17y0d | peers 8 (5 serving) | in flight 96/128 | ↓ 18.4 MB/s",
 		},
 		{
 			"sync stalled",
-			[]any{"waited", 2100 * time.Millisecond, "height", 412033, "holder", id, "holds", 412034, "asked", id, "suppressed", 0},
-			"sync stalled 2.1s at 412,033: 12D3…MKwG holds 412,034; asked 12D3…MKwG too",
+			[]any{"waited", 2100 * time.Millisecond, "height", 412033, "holder", id, "holds", 412034, "asked", id, "attempt", 3, "suppressed", 0},
+			"sync stalled 2.1s at 412,033: 12D3…MKwG holds 412,034; asked 12D3…MKwG too (attempt 3)",
 		},
 		{
 			"sync stalled",
-			[]any{"waited", time.Second, "height", 5, "holder", id, "holds", 6, "asked", "nobody else has it", "suppressed", 3},
+			[]any{"waited", time.Second, "height", 5, "holder", id, "holds", 6, "asked", "nobody else has it", "attempt", 1, "suppressed", 3},
 			"sync stalled 1.0s at 5: 12D3…MKwG holds 6; nobody else has it suppressed=3",
+		},
+		{
+			"sync resumed",
+			[]any{"waited", 14230 * time.Millisecond, "height", 412034, "target", 1000114},
+			"sync resumed after 14.2s at 412,034 of 1,000,114",
 		},
 		{
 			"sync stalled",

@@ -29,12 +29,20 @@ const (
 	reorgMessage = "reorg" // the chain changed to another branch
 )
 
+// progressMessage is how far a sync is: on a terminal one line that is drawn anew,
+// until progressOver ends it.
+const (
+	progressMessage = "syncing"
+	progressOver    = "sync finished"
+)
+
 const timeLayout = "2006-01-02T15:04:05.000"
 
 // textHandler writes "time LVL message key=value …".
 type textHandler struct {
 	w     io.Writer
 	mu    *sync.Mutex // guards w; held for one Write; shared by derived handlers
+	live  *Terminal   // what w is, if it is one
 	color bool
 	max   int    // bytes of a message or value
 	attrs []byte // formatted attributes of WithAttrs, each with a space before it
@@ -44,6 +52,16 @@ type textHandler struct {
 func (h *textHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	if h.live != nil && r.Message == progressMessage {
+		if text, _, ok := phraseOf(r); ok {
+			return h.live.Draw(string(h.appendText(nil, r.Message+" "+text, false)))
+		}
+	}
+	if h.live != nil && r.Message == progressOver {
+		if err := h.live.Draw(""); err != nil {
+			return err
+		}
+	}
 	b := make([]byte, 0, 256)
 	line, tag := h.tints(r)
 	b = append(b, line...)

@@ -30,13 +30,10 @@ type face struct{ *Node }
 
 var _ api.Node = face{}
 
-// Status implements api.Node.
-func (f face) Status() api.Status {
+// sync is what the exchange says of the sync, corrected by what it cannot know.
+func (f face) sync(tip, best chain.Tip) exchange.SyncStatus {
 	n := f.Node
-	tip, _ := n.chain.Tip()
-	best, _ := n.chain.BestHeader()
 	s := n.exchange.Sync()
-	count, vbytes, _ := n.pool.Size()
 	if s.State == exchange.Connecting && n.alone() {
 		// The first node of a network waits for nobody: it is synced with all there is.
 		s.State, s.Reason = exchange.Synced, "no peers yet, and none are known"
@@ -47,17 +44,49 @@ func (f face) Status() api.Status {
 		s.State, s.Reason, s.Percent, s.ETAS, s.BehindS = exchange.Synced, "", 100, nil, 0
 	}
 	if n.chain.LowDisk() {
-		s.State, s.Reason = exchange.Stalled, lowDiskReason
+		s.State, s.Reason, s.ETAS = exchange.Stalled, lowDiskReason, nil
 	}
+	return s
+}
+
+// Sync implements api.Node.
+func (f face) Sync() api.Sync {
+	tip, _ := f.chain.Tip()
+	best, _ := f.chain.BestHeader()
+	s := f.sync(tip, best)
+	out := api.Sync{
+		SyncStatus: syncStatus(&s), Height: tip.Height, HeaderHeight: best.Height, TargetHeight: max(s.Target, best.Height),
+		Since: s.Since.UTC(), Peers: s.Peers, Serving: s.Serving,
+		InFlightBytes: s.InFlightBytes, BufferedBytes: s.BufferedBytes, ByteLimit: s.ByteLimit, Stalls: s.Stalls,
+	}
+	if l := s.LastStall; l != nil {
+		out.LastStall = &api.Stall{
+			At: l.At.UTC(), WaitedS: l.Waited.Seconds(), Height: l.Height, Holder: l.Holder, Asked: l.Asked, Attempt: l.Attempt,
+		}
+	}
+	return out
+}
+
+func syncStatus(s *exchange.SyncStatus) api.SyncStatus {
+	return api.SyncStatus{
+		State: string(s.State), Percent: s.Percent, BlocksPerS: s.BlocksPerS, BytesPerS: s.BytesPerS,
+		ETAS: s.ETAS, BehindS: s.BehindS, InFlight: s.InFlight, InFlightLimit: s.InFlightLimit, Reason: s.Reason,
+	}
+}
+
+// Status implements api.Node.
+func (f face) Status() api.Status {
+	n := f.Node
+	tip, _ := n.chain.Tip()
+	best, _ := n.chain.BestHeader()
+	s := f.sync(tip, best)
+	count, vbytes, _ := n.pool.Size()
 	out := api.Status{
 		Network: n.params.Name, ChainID: n.params.ChainID(), Genesis: n.params.GenesisHash.String(),
 		PeerID: n.host.ID().String(), Agent: n.agent,
 		Height: tip.Height, HeaderHeight: best.Height, TargetHeight: max(s.Target, best.Height),
 		TipHash: tip.Hash.String(), TipTime: tip.Time.UTC(), Work: hexWork(tip.Work),
-		Sync: api.SyncStatus{
-			State: string(s.State), Percent: s.Percent, BlocksPerS: s.BlocksPerS, BytesPerS: s.BytesPerS,
-			ETAS: s.ETAS, BehindS: s.BehindS, InFlight: s.InFlight, InFlightLimit: s.InFlightLimit, Reason: s.Reason,
-		},
+		Sync:    syncStatus(&s),
 		Mempool: api.MempoolStatus{Count: count, Bytes: vbytes},
 	}
 	for _, c := range n.connected() {

@@ -47,6 +47,8 @@ const (
 	// avoidWrongNetwork and avoidMisbehaved are how long a peer is not dialled.
 	avoidWrongNetwork = time.Hour
 	avoidMisbehaved   = 24 * time.Hour
+	// liveInterval is the time between two drawings of a live progress line.
+	liveInterval = 500 * time.Millisecond
 )
 
 // Options configure New.
@@ -55,6 +57,9 @@ type Options struct {
 	Logger  *slog.Logger
 	Levels  *logs.Levels
 	Version string
+	// Live says that the log's progress line is drawn anew in place: it is renewed as
+	// often as an eye wants it, and not every 5 s.
+	Live bool
 	// Stop is called when the operator asks for an end through the API.
 	Stop func()
 }
@@ -231,6 +236,10 @@ func (n *Node) openNetwork() error {
 	if err != nil {
 		return err
 	}
+	var progress, idle time.Duration // the defaults
+	if n.o.Live {
+		progress, idle = liveInterval, liveInterval
+	}
 	n.exchange, err = exchange.New(exchange.Options{
 		Host: n.host, Chain: exchange.FromChain(n.chain), ChainID: chainID, Agent: n.agent,
 		Limits: ibd.Config{
@@ -245,9 +254,12 @@ func (n *Node) openNetwork() error {
 		},
 		MaxUpload: int64(n.c.P2P.MaxUploadKB) << 10,
 		Logger:    n.log.With("subsystem", "sync"),
-		TxByID:    n.rawTx,
-		Lowest:    n.chain.Lowest,
-		OnHello:   func(p exchange.Peer) { n.disc.Good(p.ID) },
+
+		ProgressInterval: progress, IdleInterval: idle,
+
+		TxByID:  n.rawTx,
+		Lowest:  n.chain.Lowest,
+		OnHello: func(p exchange.Peer) { n.disc.Good(p.ID) },
 		OnWrongNetwork: func(id peer.ID, genesis chainhash.Hash) {
 			n.disc.Avoid(id, avoidWrongNetwork, "another network: genesis "+genesis.String())
 		},
