@@ -85,6 +85,65 @@ func TestMainnetHeaders(t *testing.T) {
 	check()
 }
 
+// The chain leaves a branch of 2,016 blocks with real work, which crossed a change of
+// difficulty, for the real one as soon as that has more, and ends as if it had never
+// seen it. What it then knows by a checkpoint it would not follow a second time.
+func TestTwoMainnets(t *testing.T) {
+	data := enginetest.Data(t, "chain/mainnet-blocks-0-14131.dat.zst")
+	alternative := enginetest.AlternativeMainnet(t)
+	h := open(t, func(o *chain.Options) { o.Params = consensus.Bitcoin() })
+	h.connectAll(alternative)
+	last := alternative[len(alternative)-1]
+	h.wantTip(last)
+	if _, err := h.Import(t.Context(), bytes.NewReader(data), nil); err != nil {
+		t.Fatal(err)
+	}
+	if tip, _ := h.Tip(); tip.Hash != hashOf(t, mainnetTip) {
+		t.Errorf("tip %v at height %d", tip.Hash, tip.Height)
+	}
+	// 2,015 blocks and one of four times their work: 2,019 blocks are as much, 2,020 more.
+	if l := h.log.with("msg=reorg", "depth=2016", "fork=0", "old="+last.Hash.String()); len(l) != 1 {
+		t.Errorf("reorg lines %q", l)
+	}
+	coins := h.coins()
+	if len(coins) != mainnetCoins {
+		t.Errorf("%d coins, want %d", len(coins), mainnetCoins)
+	}
+
+	fresh := open(t, func(o *chain.Options) { o.Params = consensus.Bitcoin() })
+	if _, err := fresh.Import(t.Context(), bytes.NewReader(data), nil); err != nil {
+		t.Fatal(err)
+	}
+	fresh.wantRule(alternative[0], "bad-fork-prior-to-checkpoint")
+	sameCoins(t, coins, fresh.coins())
+}
+
+// After 33 halvings of 50 coins there is nothing left to claim, and nothing can be.
+func TestSubsidyEnds(t *testing.T) {
+	p := consensus.Regtest()
+	p.SubsidyHalvingInterval = 1
+	b := enginetest.NewBuilder(p)
+	blocks := b.MineN(b.Genesis(), 70) // past 64, where a shift would begin anew
+	h := open(t, func(o *chain.Options) { o.Params = p })
+	one, two := int64(1), int64(2)
+	h.connectAll(blocks[:31])
+	h.wantRule(b.MineTemplate(blocks[30], enginetest.Template{Value: &two}), "bad-cb-amount")
+	h.connectAll(blocks[31:])
+	h.wantRule(b.MineTemplate(blocks[69], enginetest.Template{Value: &one}), "bad-cb-amount")
+	var sum int64
+	for height := range int32(71) {
+		sum += p.Subsidy(height)
+	}
+	var worth int64
+	for _, c := range b.Coins(blocks[69].Hash) {
+		worth += c.Value
+	}
+	if sum-p.Subsidy(0) != worth {
+		t.Errorf("%d satoshi, want %d", worth, sum-p.Subsidy(0))
+	}
+	h.wantCoins(b, blocks[69])
+}
+
 // Fees of a block are money too: no more than there can ever be.
 func TestFeesOutOfRange(t *testing.T) {
 	p := consensus.Regtest()

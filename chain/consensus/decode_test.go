@@ -20,6 +20,7 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
+	"dunlin/chain/consensus/pow"
 )
 
 // realBlocks maps the names of the test data's blocks to their bytes.
@@ -92,7 +93,12 @@ func TestRealBlocks(t *testing.T) {
 			if err := consensus.CheckCommitments(p, int32(height) >= p.SegwitHeight, b); err != nil {
 				t.Error(err)
 			}
-			past := &enginetest.FakePast{At0: int32(height) - 1, Time: b.Header.Timestamp.Unix()}
+			past := &enginetest.FakePast{
+				At0: int32(height) - 1, Parent: b.Header.PrevBlock, Bits: b.Header.Bits, Time: b.Header.Timestamp.Unix() - 600,
+			}
+			if err := pow.New(p).CheckHeader(past, &b.Header, b.Header.Timestamp); err != nil {
+				t.Error(err)
+			}
 			if err := consensus.CheckBlockContext(p, past, b); err != nil {
 				t.Error(err)
 			}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"os"
@@ -8,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/btcsuite/btcd/address/v2/base58"
 	"github.com/btcsuite/btcd/txscript/v2"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
 	"dunlin/config"
 )
 
@@ -56,29 +59,20 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// readVectors reads a file of Bitcoin Core's test data.
+func readVectors(t *testing.T, name string, v any) {
+	t.Helper()
+	if err := json.Unmarshal(enginetest.Data(t, "core/"+name), v); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestAddressVectors: Bitcoin Core's valid addresses of main and regtest give
 // their scripts; its invalid ones are refused.
 func TestAddressVectors(t *testing.T) {
-	dir := os.Getenv("DUNLIN_TESTDATA")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "data")
-	}
-	read := func(name string, v any) {
-		t.Helper()
-		raw, err := os.ReadFile(filepath.Join(dir, "core", name))
-		if err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skipf("test data is missing (DUNLIN_TESTDATA): %v", err)
-		}
-		if err := json.Unmarshal(raw, v); err != nil {
-			t.Fatal(err)
-		}
-	}
 	params := map[string]*consensus.Params{"main": consensus.Bitcoin(), "regtest": consensus.Regtest()}
 	var valid [][3]any
-	read("key_io_valid.json", &valid)
+	readVectors(t, "key_io_valid.json", &valid)
 	n := 0
 	for _, row := range valid {
 		meta, _ := row[2].(map[string]any)
@@ -110,13 +104,34 @@ func TestAddressVectors(t *testing.T) {
 		t.Errorf("only %d addresses were checked", n)
 	}
 	var invalid [][1]string
-	read("key_io_invalid.json", &invalid)
+	readVectors(t, "key_io_invalid.json", &invalid)
 	for _, row := range invalid {
 		for name, p := range params {
 			if a, err := decodeAddress(row[0], addressParams(p)); err == nil {
 				t.Errorf("%q is accepted on %s as %s", row[0], name, a)
 			}
 		}
+	}
+}
+
+// TestBase58: Bitcoin Core's vectors of the alphabet that old addresses are in.
+func TestBase58(t *testing.T) {
+	var rows [][2]string
+	readVectors(t, "base58_encode_decode.json", &rows)
+	for _, row := range rows {
+		want, err := hex.DecodeString(row[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := base58.Encode(want); got != row[1] {
+			t.Errorf("%s: %q, want %q", row[0], got, row[1])
+		}
+		if got := base58.Decode(row[1]); !bytes.Equal(got, want) {
+			t.Errorf("%q: %x, want %s", row[1], got, row[0])
+		}
+	}
+	if len(rows) < 10 {
+		t.Errorf("only %d rows", len(rows))
 	}
 }
 

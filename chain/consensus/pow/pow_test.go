@@ -103,29 +103,21 @@ func TestMainnetPeriodHeaders(t *testing.T) {
 	}
 }
 
-// TestAlternativeMainnet: Bitcoin Core's coinbase-only mainnet, across a retarget.
+// TestAlternativeMainnet: Bitcoin Core's coinbase-only mainnet, with real work across
+// a retarget that takes all it may.
 func TestAlternativeMainnet(t *testing.T) {
 	t.Parallel()
-	var file struct{ Timestamps, Nonces []uint32 }
-	if err := json.Unmarshal(enginetest.Data(t, "core/mainnet_alt.json"), &file); err != nil {
-		t.Fatal(err)
-	}
 	p := consensus.Bitcoin()
 	e := pow.New(p)
 	c := enginetest.NewChain(p)
-	// The blocks' coinbases are not in the file, so the hashes are unknown and
-	// only times and bits can be followed.
-	for _, ts := range file.Timestamps {
-		h := consensus.Header{}
-		h.Version, h.PrevBlock, h.Timestamp = 0x20000000, c.Hash(), time.Unix(int64(ts), 0)
-		h.Bits = e.NextBits(c, h.Timestamp)
-		if want := uint32(0x1d00ffff); c.Height()+1 < 2016 && h.Bits != want {
-			t.Fatalf("height %d: bits %08x, want %08x", c.Height()+1, h.Bits, want)
+	for _, b := range enginetest.AlternativeMainnet(t) {
+		if err := e.CheckHeader(c, &b.Header, farFuture); err != nil {
+			t.Fatalf("height %d: %v", c.Height()+1, err)
 		}
-		c.Append(&h)
+		c.Append(&b.Header)
 	}
-	if got := e.NextBits(c, farFuture); c.Height() != 2016 || got == 0x1d00ffff {
-		t.Errorf("height %d: bits %08x; the chain was made faster than planned", c.Height(), got)
+	if c.Height() != 2016 {
+		t.Errorf("height %d", c.Height())
 	}
 }
 
@@ -242,7 +234,13 @@ func TestCheckHeaderRules(t *testing.T) {
 func TestBitsOutsideTheLimit(t *testing.T) {
 	t.Parallel()
 	p := consensus.Testnet()
-	for _, bits := range []uint32{0x207fffff, 0x1f010000, 0x1f800001, 0xff123456, 0} {
+	for _, bits := range []uint32{
+		0x1f010000, 0x20000100, 0x207fffff, // one above the limit in the shortest form; another form of that; far above
+		0x1f800001, 0x04923456, 0x01fedcba, // negative
+		0xff123456, 0x22000100, 0x23000001, 0xff7fffff, // more than 256 bits
+		0, 0x00123456, 0x01003456, 0x02000056, 0x03000000, 0xff000000, // nothing
+		0x01800000, 0x80800000, 0x05800000, // nothing, with a sign
+	} {
 		h := consensus.Header{}
 		h.Bits = bits
 		if err := pow.New(p).CheckHeader(&enginetest.FakePast{}, &h, farFuture); rule(err) != "high-hash" {
@@ -404,6 +402,20 @@ func (p firstBits) At(h int32) consensus.PastHeader {
 		a.Bits = p.bits
 	}
 	return a
+}
+
+// TestCompact: Core's examples of compact targets (arith_uint256_tests), as values.
+func TestCompact(t *testing.T) {
+	t.Parallel()
+	for bits, want := range map[uint32]string{
+		0x01123456: "12", 0x02123456: "1234", 0x03123456: "123456", 0x04123456: "12345600", 0x05009234: "92340000",
+		0x02008000: "80", 0x1d00ffff: "ffff0000000000000000000000000000000000000000000000000000",
+		0x20123456: "1234560000000000000000000000000000000000000000000000000000000000",
+	} {
+		if got := blockchain.CompactToBig(bits).Text(16); got != want {
+			t.Errorf("%08x: %s, want %s", bits, got, want)
+		}
+	}
 }
 
 func TestASERT(t *testing.T) {
