@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -339,3 +340,33 @@ func seedAddr(seed string) (ma.Multiaddr, error) {
 	}
 	return a, nil
 }
+
+// ResolveSeed resolves what Options.DNSSeeds, Bootstrap and Persistent may hold with a DNS name: a host name, or a multiaddr that begins
+// with /dnsaddr, /dns, /dns4 or /dns6. Servers are as Options.DNSServers. It blocks for 10 s at most. The
+// error, for an operator, is nil if there is any peer.
+func ResolveSeed(ctx context.Context, servers []string, seed string) ([]peer.AddrInfo, error) {
+	a, err := ma.NewMultiaddr(seed)
+	if err != nil {
+		if a, err = seedAddr(seed); err != nil {
+			return nil, err
+		}
+	}
+	var r lookuper = systemResolver{net.DefaultResolver}
+	if len(servers) > 0 {
+		r = serverResolver{servers}
+	}
+	answer, err := resolveSeed(ctx, r, a)
+	if err != nil {
+		return nil, err
+	}
+	var out []peer.AddrInfo
+	for id, addrs := range answer.peers {
+		out = append(out, peer.AddrInfo{ID: id, Addrs: addrs})
+	}
+	slices.SortFunc(out, func(a, b peer.AddrInfo) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out, nil
+}
+
+// DialError names the reason of a failed dial for an operator: "refused", "timeout", "wrong_peer_id" and so
+// on out of a small set, and a short text with the address. addrs are those that were dialled.
+func DialError(err error, addrs []ma.Multiaddr) (reason, text string) { return dialReason(err, addrs) }

@@ -10,13 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -61,44 +58,19 @@ func RunSeeder(ctx context.Context, o SeederOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	var closers []func() error
-	defer func() {
-		for _, c := range slices.Backward(closers) {
-			err = errors.Join(err, c())
-		}
-	}()
-	// A chain that stays at its genesis: all that a greeting needs.
-	chain, err := OpenChain(&c, o.Logger)
-	if err != nil {
-		return err
-	}
-	closers = append(closers, chain.Close)
 	key, err := host.LoadOrCreateKey(filepath.Join(c.Home, keyFile), o.Logger)
 	if err != nil {
 		return err
 	}
-	agent := "dunlin-seeder/" + strings.TrimPrefix(o.Version, "v")
 	registry := prometheus.NewRegistry()
-	// It only dials: nobody has a reason to connect to a crawler.
-	h, err := host.New(host.Options{
-		Key: key, Agent: agent, Private: c.P2P.AllowPrivate, MaxConns: 1024, PrometheusRegisterer: registry,
-		Logger: o.Logger.With("subsystem", "host"),
-	})
+	g, err := newGreeter(&c, key, "dunlin-seeder/"+strings.TrimPrefix(o.Version, "v"), o.Logger, registry)
 	if err != nil {
 		return err
 	}
-	closers = append(closers, h.Close)
-	chainID := c.Chain.Params.ChainID()
-	greeter, err := exchange.New(exchange.Options{
-		Host: h, Chain: exchange.FromChain(chain), ChainID: chainID, Agent: agent, Logger: o.Logger.With("subsystem", "sync"),
-	})
-	if err != nil {
-		return err
-	}
-	p := prober{host: h, greeter: greeter, namespace: exchange.Prefix(chainID), genesis: c.Chain.Params.GenesisHash}
+	defer func() { err = errors.Join(err, g.close()) }()
 	s, err := seeder.New(seeder.Options{
-		Namespace: p.namespace, Zone: o.Zone, Nameservers: o.Nameservers, Mailbox: o.Mailbox, Listen: o.DNSListen,
-		Dir: c.Home, Private: c.P2P.AllowPrivate, Bootstrap: bootstrap, Interval: o.Interval, Probe: p.probe,
+		Namespace: g.namespace, Zone: o.Zone, Nameservers: o.Nameservers, Mailbox: o.Mailbox, Listen: o.DNSListen,
+		Dir: c.Home, Private: c.P2P.AllowPrivate, Bootstrap: bootstrap, Interval: o.Interval, Probe: g.probe,
 		Logger: o.Logger.With("subsystem", "seeder"),
 	})
 	if err != nil {
@@ -111,7 +83,7 @@ func RunSeeder(ctx context.Context, o SeederOptions) (err error) {
 			return errors.Join(fmt.Errorf("metrics: %w", err), s.Close())
 		}
 	}
-	o.Logger.Info("dunlin seeder", "version", o.Version, "network", c.Chain.Params.Name, "chain_id", chainID, "zone", o.Zone,
+	o.Logger.Info("dunlin seeder", "version", o.Version, "network", c.Chain.Params.Name, "chain_id", c.Chain.ChainID(), "zone", o.Zone,
 		"dns", s.Addrs(), "bootstrap", len(bootstrap), "home", c.Home)
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -188,39 +160,16 @@ func replaceFile(path string, write func(io.Writer) error) error {
 	return os.Rename(path+".tmp", path)
 }
 
-// prober greets nodes as a crawler does.
-type prober struct {
-	host      *host.Host
-	greeter   *exchange.Exchange
-	namespace string
-	genesis   chainhash.Hash
-}
-
-func (p prober) probe(ctx context.Context, info peer.AddrInfo) (seeder.Report, error) {
-	if err := p.host.Connect(ctx, info); err != nil {
-		return seeder.Report{}, err
+// probe is the seeder's.
+func (g *greeter) probe(ctx context.Context, info peer.AddrInfo) (seeder.Report, error) {
+	said, err := g.greet(ctx, info)
+	if errors.Is(err, errForeign) {
+		err = fmt.Errorf("%w: %w", seeder.ErrForeign, err)
 	}
-	defer func() { _ = p.host.Network().ClosePeer(info.ID) }()
-	rep := seeder.Report{}
-	for _, c := range p.host.Network().ConnsToPeer(info.ID) {
-		if c.Stat().Direction == network.DirOutbound {
-			rep.Addr = c.RemoteMultiaddr()
-		}
-	}
-	// Whom it knows comes first: a node ends the connection of a crawler after the greeting.
-	known, err := discovery.AskPeers(ctx, p.host, p.namespace, info.ID)
-	if err == nil {
-		rep.Peers = known
-	}
-	hello, err := p.greeter.Probe(ctx, info)
-	if err != nil {
-		if hello.Version != 0 && hello.Genesis != p.genesis {
-			return rep, fmt.Errorf("%w: %w", seeder.ErrForeign, err)
-		}
-		return rep, err
-	}
-	rep.Height, rep.Agent, rep.Serves = hello.Tip.Height, hello.Agent, hello.Services&exchange.ServeBlocks != 0
-	return rep, nil
+	h := said.hello
+	return seeder.Report{
+		Height: h.Tip.Height, Agent: h.Agent, Serves: h.Services&exchange.ServeBlocks != 0, Addr: said.addr, Peers: said.known,
+	}, err
 }
 
 // seederMetrics shows a seeder's Stats.
