@@ -252,8 +252,11 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 // recordFrame is what ReadBlocks needs for a block besides its size.
 const recordFrame = 12
 
-// turn waits for a turn of n bytes.
+// turn waits for a turn of n bytes. That it has to wait is not the peer's fault:
+// its piece counts as moved.
 func (b *blockServer) turn(ctx context.Context, n int64) (status, error) {
+	b.parcel.touch()
+	defer b.parcel.touch()
 	switch err := b.x.gate.acquire(ctx, b.r.gone, &b.r.account, n, b.x.o.BusyAfter); {
 	case errors.Is(err, errBusy):
 		return statusBusy, nil
@@ -275,19 +278,23 @@ func (b *blockServer) small(ctx context.Context, id uint64, room int64) (n int, 
 		sent += int64(len(blocks[n]))
 		n++
 	}
-	b.x.gate.release(&b.r.account, budget-sent)
+	b.x.gate.settle(&b.r.account, budget-sent)
 	if n == 0 {
+		b.x.gate.done()
 		return 0, 0, b.unreadable(b.hashes[0], err), nil
 	}
-	for _, raw := range blocks[:n] {
-		if err := b.frame(&frame{ID: id, Length: int64(len(raw))}); err != nil {
-			return 0, 0, 0, err
+	err = b.x.gate.send(func() error {
+		for _, raw := range blocks[:n] {
+			if err := b.frame(&frame{ID: id, Length: int64(len(raw))}); err != nil {
+				return err
+			}
+			if _, err := b.out.Write(raw); err != nil {
+				return err
+			}
 		}
-		if _, err := b.out.Write(raw); err != nil {
-			return 0, 0, 0, err
-		}
-	}
-	return n, sent, statusOK, nil
+		return nil
+	})
+	return n, sent, statusOK, err
 }
 
 // large sends the first of b.hashes piece by piece, after its CRC was checked.
@@ -311,17 +318,21 @@ func (b *blockServer) large(ctx context.Context, id uint64, size int64) (status,
 			b.x.gate.release(&b.r.account, size)
 			return b.unreadable(hash, err), nil
 		}
-		b.x.gate.release(&b.r.account, 0)
 		if err != nil { // the peer has a part of it: only the end of the stream tells it
+			b.x.gate.done()
 			b.unreadable(hash, err)
 			return 0, fmt.Errorf("read block: %w", err)
 		}
-		if offset == 0 {
-			if err := b.frame(&frame{ID: id, Length: size}); err != nil {
-				return 0, err
+		err := b.x.gate.send(func() error {
+			if offset == 0 {
+				if err := b.frame(&frame{ID: id, Length: size}); err != nil {
+					return err
+				}
 			}
-		}
-		if _, err := b.out.Write(part); err != nil {
+			_, err := b.out.Write(part)
+			return err
+		})
+		if err != nil {
 			return 0, err
 		}
 		offset += int64(len(part))

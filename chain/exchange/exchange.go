@@ -52,9 +52,10 @@ type Exchange struct {
 	foreign  map[peer.ID]time.Time
 }
 
-// readsAtOnce bounds the reads from disk for peers: enough to keep a solid-state
-// disk busy, few enough that a slow one is not asked for everything at once.
-const readsAtOnce = 8
+// turnsAtOnce bounds the turns to read from disk and send: enough to keep a
+// solid-state disk busy, and 200 MB a second of peers that each let a turn last to
+// its end; few enough that the order of turns counts.
+const turnsAtOnce = 16
 
 // maxForeign bounds the memory of who was told to be of another network.
 const maxForeign = 1024
@@ -72,7 +73,7 @@ func New(o Options) (*Exchange, error) {
 	}
 	x := &Exchange{
 		o: o, log: o.Logger, nonce: rand.Uint64() | 1, limits: Limits(o.ChainID),
-		gate:       newGate(readsAtOnce, o.MaxUpload),
+		gate:       newGate(turnsAtOnce, o.MaxUpload),
 		decodes:    newGate(decodesAtOnce, 0),
 		outbox:     newOutbox(o.ServeBytes),
 		budget:     newBudget(o.Limits.MaxRequests, o.Limits.MaxBytes),

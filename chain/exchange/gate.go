@@ -14,8 +14,11 @@ var errBusy = errors.New("busy")
 // A gate gives turns to those who want something read and sent: so many reads at
 // once and, with an upload limit, no more bytes than it allows. Among the peers that
 // wait, the one that got least lately is next (start-time fair queueing), so that a
-// peer that asks for much cannot starve one that asks for little. A turn ends
-// when the bytes are in memory: a peer that reads slowly holds up nobody.
+// peer that asks for much cannot starve one that asks for little.
+//
+// A turn covers reading and, for at most sendPatience, sending: where the
+// processor or the line is what is short, the order of turns decides who gets how
+// much of it, and yet a peer that reads slowly holds up nobody.
 type gate struct {
 	rate int64 // bytes a second; 0: no limit
 
@@ -28,8 +31,11 @@ type gate struct {
 	wake      *time.Timer // when the debt is paid; nil until first used
 }
 
-// account is a peer's place in virtual time: the end of its latest turn. It belongs to the gate.
-type account struct{ end int64 }
+// account is a peer's place in virtual time. It belongs to the gate.
+type account struct {
+	known bool
+	end   int64 // of its latest turn
+}
 
 type waiter struct {
 	of      *account
@@ -40,9 +46,14 @@ type waiter struct {
 }
 
 // credit is how far a peer may fall behind the others and still catch up: between
-// two of its requests others with larger turns go ahead, and it must not lose by
-// that. No more, or whoever was idle could make all others wait.
-const credit = 1 << 20
+// two of its requests others go ahead, and it must not lose by that. No more, or
+// whoever was idle could make all others wait; and none for those who are new, or
+// new identities could.
+const credit = 512 << 10
+
+// sendPatience is how long a turn lasts after its bytes were read: many times
+// what it takes to hand 128 KiB to a peer that reads.
+const sendPatience = 10 * time.Millisecond
 
 // burstSeconds is how much of an unused upload limit is kept for later.
 const burstSeconds = 0.25
@@ -65,6 +76,9 @@ func (g *gate) resume(ctx context.Context, gone <-chan struct{}) error {
 func (g *gate) wait(ctx context.Context, gone <-chan struct{}, w *waiter, limit time.Duration) error {
 	g.mu.Lock()
 	w.granted = make(chan struct{})
+	if !w.of.known {
+		w.of.known, w.of.end = true, g.clock
+	}
 	w.start = max(g.clock-credit, w.of.end)
 	g.waiters = append(g.waiters, w)
 	g.next()
@@ -100,14 +114,37 @@ func (g *gate) wait(ctx context.Context, gone <-chan struct{}, w *waiter, limit 
 	return nil // granted meanwhile
 }
 
-// release ends a turn; unused of its bytes were not sent after all.
+// release ends a turn; unused of its bytes will not be sent after all.
 func (g *gate) release(a *account, unused int64) {
+	g.settle(a, unused)
+	g.done()
+}
+
+// settle gives back the part of a turn's bytes that will not be sent.
+func (g *gate) settle(a *account, unused int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a.end -= unused
+	g.allowance += float64(unused)
+}
+
+// done ends a turn.
+func (g *gate) done() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.free++
-	a.end -= unused
-	g.allowance += float64(unused)
 	g.next()
+}
+
+// send calls f, which sends what was read, as the last part of a turn; the turn ends when it
+// returns or after sendPatience.
+func (g *gate) send(f func() error) error {
+	timer := time.AfterFunc(sendPatience, g.done)
+	err := f()
+	if timer.Stop() {
+		g.done()
+	}
+	return err
 }
 
 // next gives turns in order while there are any. The caller holds mu.

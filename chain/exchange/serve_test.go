@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/network"
+
+	"dunlin/chain/consensus"
 )
 
 // TestGateOrder: the peer that got least is next, what was begun goes first, who
@@ -264,6 +267,7 @@ func TestServedBlocks(t *testing.T) {
 // TestServeNonReader: who asks for much and reads nothing holds one piece, and loses it
 // when others need the room; those are served.
 func TestServeNonReader(t *testing.T) {
+	t.Parallel()
 	c := newFakeChain()
 	bs := c.grow(t, 40, 1, 900_000)
 	last := chainhash.DoubleHashH(bs[len(bs)-1][:80])
@@ -310,6 +314,7 @@ func TestServeNonReader(t *testing.T) {
 // TestServeBusy: with an upload limit that others use up a request is answered
 // busy, nobody is blamed, and it works later.
 func TestServeBusy(t *testing.T) {
+	t.Parallel()
 	c := newFakeChain()
 	bs := c.grow(t, 10, 1, 300_000)
 	last := chainhash.DoubleHashH(bs[9][:80])
@@ -335,5 +340,171 @@ func TestServeBusy(t *testing.T) {
 	}
 	if busy == 0 || n.Serving().Busy != int64(busy) || len(n.blames) > 0 {
 		t.Errorf("%d busy, %+v, %d blamed", busy, n.Serving(), len(n.blames))
+	}
+}
+
+// TestServeReplyLimit: a reply carries 16 MiB at most, whatever max bytes says.
+func TestServeReplyLimit(t *testing.T) {
+	c := newFakeChain()
+	bs := c.grow(t, 18, 1, 1<<20)
+	n, client := newNode(t, c), newNode(t, newFakeChain())
+	client.stop()
+	greetByHand(t, client, n)
+	s, in := askBlocks(t, client, n)
+	request(t, s, blocksRequest{ID: 1, Start: 1, Count: 18, Last: chainhash.DoubleHashH(bs[17][:80]), MaxBytes: 1 << 60})
+	if got, end, err := reply(in, 1); err != nil || end.Status != statusOK || len(got) != MaxReplyBytes>>20 {
+		t.Errorf("%d blocks of 1 MiB, %+v, %v", len(got), end, err)
+	}
+}
+
+// TestServeWriteTimeout: who reads nothing for WriteTimeout loses its stream, and
+// nothing of it is held any more; nobody is blamed.
+func TestServeWriteTimeout(t *testing.T) {
+	t.Parallel()
+	c := newFakeChain()
+	bs := c.grow(t, 40, 1, 900_000) // more than the windows of the stream hold
+	n := newNode(t, c, func(o *Options) { o.WriteTimeout = 300 * time.Millisecond })
+	client := newNode(t, newFakeChain())
+	client.stop()
+	greetByHand(t, client, n)
+	s, in := askBlocks(t, client, n)
+	for id := range uint64(MaxServedRequests) {
+		request(t, s, blocksRequest{ID: id + 1, Start: 1, Count: 40, Last: chainhash.DoubleHashH(bs[39][:80]), MaxBytes: 1 << 40})
+	}
+	eventually(t, "it is being served", func() bool { return n.Serving().OutBytes == pieceBytes })
+	eventually(t, "nothing is held", func() bool { return n.Serving().OutBytes == 0 })
+	if _, err := io.Copy(io.Discard, in); err == nil {
+		t.Error("the stream came to an orderly end")
+	}
+	// The connection is left, and a new stream works.
+	s, in = askBlocks(t, client, n)
+	request(t, s, blocksRequest{ID: 1, Start: 1, Count: 2, Last: chainhash.DoubleHashH(bs[1][:80]), MaxBytes: 1 << 40})
+	if got, end, err := reply(in, 1); err != nil || len(got) != 2 {
+		t.Errorf("%d blocks, %+v, %v", len(got), end, err)
+	}
+	if len(n.blames) > 0 {
+		t.Errorf("blamed: %v", <-n.blames)
+	}
+}
+
+// TestServedHeaders: what is asked for is cut to 1 and 2000; the third stream is
+// refused; nothing is held while a stream is idle.
+func TestServedHeaders(t *testing.T) {
+	c := newFakeChain()
+	c.grow(t, 2500, 1, 100)
+	n, client := newNode(t, c), newNode(t, newFakeChain())
+	client.stop()
+	greetByHand(t, client, n)
+	open := func() (network.Stream, *bufio.Reader) {
+		s := openByHand(t, client, n, HeadersID(c.params.ChainID()))
+		_ = s.SetDeadline(time.Now().Add(patience))
+		return s, bufio.NewReader(s)
+	}
+	ask := func(s network.Stream, in *bufio.Reader, most int) (int, error) {
+		r := headersRequest{Locator: []chainhash.Hash{c.params.GenesisHash}, Max: most}
+		if _, err := s.Write(appendDelimited(nil, r.append(nil))); err != nil {
+			return 0, err
+		}
+		b, err := readMessage(in, nil, maxHeadersReply)
+		if err != nil {
+			return 0, err
+		}
+		h, err := decodeHeadersReply(b)
+		if err != nil || h.Bytes != h.Count*consensus.HeaderBytes {
+			return 0, fmt.Errorf("%d bytes for %d headers, %w", h.Bytes, h.Count, err)
+		}
+		_, err = io.CopyN(io.Discard, in, int64(h.Bytes))
+		return h.Count, err
+	}
+	first, in := open()
+	for most, want := range map[int]int{0: 1, 1: 1, 1999: 1999, 2000: 2000, 2001: 2000, 1 << 30: 2000} {
+		if got, err := ask(first, in, most); err != nil || got != want {
+			t.Errorf("asked for %d headers: %d, want %d; %v", most, got, want, err)
+		}
+	}
+	second, in2 := open()
+	if _, err := ask(second, in2, 5); err != nil {
+		t.Error(err)
+	}
+	third, in3 := open()
+	if got, err := ask(third, in3, 5); err == nil {
+		t.Errorf("a third stream was served %d headers", got)
+	}
+	eventually(t, "nothing held", func() bool { return n.Serving().OutBytes == 0 })
+	if len(n.blames) > 0 {
+		t.Errorf("blamed: %v", <-n.blames)
+	}
+}
+
+// TestServedTxs: a reply from the mempool carries 4 MiB and counts against what
+// may be on its way out; without room the answer is busy, and nobody is blamed.
+func TestServedTxs(t *testing.T) {
+	tx := make([]byte, 400_000)
+	c := newFakeChain()
+	n := newNode(t, c, func(o *Options) {
+		o.TxByID = func(chainhash.Hash) ([]byte, bool) { return tx, true }
+		o.BusyAfter = 50 * time.Millisecond
+	})
+	client := newNode(t, newFakeChain())
+	connect(t, client.host, n.host)
+	eventually(t, "ready", func() bool { return client.Ready(n.host.ID()) && n.Ready(client.host.ID()) })
+	ids := make([]chainhash.Hash, 20)
+	txs, err := client.FetchTxs(t.Context(), n.host.ID(), ids)
+	got := 0
+	for _, tx := range txs {
+		if tx != nil {
+			got++
+		}
+	}
+	if want := maxMempoolReply / len(tx); err != nil || got != want {
+		t.Errorf("%d transactions of 400 kB, want %d; %v", got, want, err)
+	}
+	eventually(t, "nothing held", func() bool { return n.Serving().OutBytes == 0 })
+	all, err := n.outbox.take(t.Context(), nil, n.o.ServeBytes, time.Second, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.FetchTxs(t.Context(), n.host.ID(), ids[:1]); !errors.Is(err, ErrBusy) {
+		t.Errorf("no room: %v", err)
+	}
+	n.outbox.give(all)
+	// As many searches at once as there are turns, and no more.
+	for range decodesAtOnce {
+		if err := n.decodes.acquire(t.Context(), nil, &account{}, 1, time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.FetchTxs(t.Context(), n.host.ID(), ids[:1]); !errors.Is(err, ErrBusy) {
+		t.Errorf("no turn: %v", err)
+	}
+	n.decodes.release(&account{}, 0)
+	if _, err := client.FetchTxs(t.Context(), n.host.ID(), ids[:1]); err != nil {
+		t.Error(err)
+	}
+	if st := n.Serving(); st.Busy != 2 || len(n.blames)+len(client.blames) > 0 {
+		t.Errorf("%+v, %d blamed", st, len(n.blames)+len(client.blames))
+	}
+}
+
+// TestRequestRate: 256 requests at once and 1,000 a second; more wait, none is
+// refused.
+func TestRequestRate(t *testing.T) {
+	t.Parallel()
+	c := newFakeChain()
+	c.grow(t, 1, 1, 100)
+	n, client := newNode(t, c), newNode(t, newFakeChain())
+	client.stop()
+	greetByHand(t, client, n)
+	s, in := askBlocks(t, client, n)
+	began := time.Now()
+	const requests = 656
+	for id := uint64(1); id <= requests; id++ {
+		request(t, s, blocksRequest{ID: id, Hashes: []chainhash.Hash{{1}}, MaxBytes: 1})
+		if _, end, err := reply(in, id); err != nil || end.Status != statusNotFound {
+			t.Fatalf("%+v, %v", end, err)
+		}
+	}
+	if took := time.Since(began); took < (requests-256-1)*time.Millisecond {
+		t.Errorf("%d requests in %v", requests, took)
 	}
 }
