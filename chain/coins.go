@@ -2,7 +2,10 @@ package chain
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -13,33 +16,6 @@ import (
 	"dunlin/chain/consensus"
 	"dunlin/chain/store"
 )
-
-// A coinEntry is one cached coin, or the grave of one.
-type coinEntry struct {
-	value  int64
-	script []byte // nil in a grave; never changed
-	code   uint32 // height·2 + coinbase
-	state  uint8
-}
-
-const (
-	coinDirty uint8 = 1 << iota // differs from the store
-	coinFresh                   // the store has no such coin: spending it leaves nothing to delete
-	coinSpent                   // a grave: the store has the coin, the next commit deletes it
-)
-
-// coinBytes is what an entry costs besides its script: the 36-byte key, the
-// 48-byte entry, and the map's control bytes and slack at its mean load.
-const coinBytes = 36 + 48 + 36
-
-func (e *coinEntry) coin() consensus.Coin {
-	return consensus.Coin{
-		Value:    e.value,
-		Script:   e.script,
-		Height:   int32(e.code >> 1),
-		Coinbase: e.code&1 == 1,
-	}
-}
 
 // coinStore is where coins are when the cache does not have them.
 type coinStore interface {
@@ -56,12 +32,17 @@ type coinCache struct {
 	store coinStore
 
 	mu         sync.RWMutex
-	coins      map[wire.OutPoint]coinEntry
-	steps      []*step // from the published tip to the state of coins, oldest first
-	stepsLost  bool    // steps were dropped for their size: see view
-	dirty      []wire.OutPoint
-	bytes      int64 // of all entries and the dirty list
-	dirtyBytes int64 // of what the next commit writes, about
+	table      *coinTable
+	steps      []*step  // from the published tip to the state of coins, oldest first
+	stepsLost  bool     // steps were dropped for their size: see view
+	dirty      []uint32 // numbers of the entries that are listed
+	bytes      int64    // of all entries
+	dirtyBytes int64    // of those that the next commit writes
+	evicted    uint32   // the number up to which clean has dropped entries
+
+	// arena is the rest of a piece of memory for scripts that get hands out.
+	// Conductor only.
+	arena []byte
 
 	// worth is what all coins are worth, in satoshi, less what they were worth
 	// when the cache was made. Conductor only; see conductor.balance.
@@ -98,13 +79,18 @@ func (s *step) gain() (satoshi int64) {
 }
 
 func newCoinCache(s coinStore) *coinCache {
-	return &coinCache{store: s, coins: make(map[wire.OutPoint]coinEntry)}
+	return &coinCache{store: s, table: newCoinTable()}
 }
 
 // get returns the coin at op, reading it in if needed. Conductor only.
 func (c *coinCache) get(op wire.OutPoint) (consensus.Coin, bool, error) {
-	if e, ok := c.coins[op]; ok {
-		return e.coin(), e.state&coinSpent == 0, nil
+	if i, ok := c.table.find(&op); ok {
+		if c.table.has(i, coinSpent) {
+			return consensus.Coin{}, false, nil
+		}
+		coin := c.table.coin(i)
+		coin.Script = c.keepScript(coin.Script)
+		return coin, true, nil
 	}
 	coin, ok, err := c.store.Coin(op)
 	if err != nil {
@@ -114,9 +100,22 @@ func (c *coinCache) get(op wire.OutPoint) (consensus.Coin, bool, error) {
 		return consensus.Coin{}, false, nil
 	}
 	c.mu.Lock()
-	c.put(op, coinEntry{value: coin.Value, script: coin.Script, code: coinCode(coin)})
+	c.set(c.table.add(&op), coin, 0)
 	c.mu.Unlock()
 	return coin, true, nil
+}
+
+// arenaBytes is how much memory for scripts is taken at once.
+const arenaBytes = 16 << 10
+
+// keepScript copies a script of the table, which may change while workers read it.
+func (c *coinCache) keepScript(b []byte) []byte {
+	if cap(c.arena)-len(c.arena) < len(b) {
+		c.arena = make([]byte, 0, max(arenaBytes, len(b)))
+	}
+	n := len(c.arena)
+	c.arena = append(c.arena, b...)
+	return c.arena[n:len(c.arena):len(c.arena)]
 }
 
 func coinCode(c consensus.Coin) uint32 {
@@ -127,46 +126,56 @@ func coinCode(c consensus.Coin) uint32 {
 	return code
 }
 
-// put sets an entry and keeps the accounts. The caller holds mu.
-func (c *coinCache) put(op wire.OutPoint, e coinEntry) {
-	old, had := c.coins[op]
-	if had {
-		c.bytes -= int64(len(old.script))
-	} else {
-		c.bytes += coinBytes
+// set fills a new entry, or one that weigh has just taken off the accounts. The
+// caller holds mu.
+func (c *coinCache) set(i uint32, coin consensus.Coin, state uint8) {
+	e := c.table.at(i)
+	e.value, e.code = coin.Value, coinCode(coin)
+	e.state = coinLive | state | e.state&coinListed
+	c.table.setScript(i, coin.Script)
+	if state&coinDirty != 0 && e.state&coinListed == 0 {
+		e.state |= coinListed
+		c.dirty = append(c.dirty, i)
 	}
-	c.bytes += int64(len(e.script))
-	if e.state&coinDirty != 0 && (!had || old.state&coinDirty == 0) {
-		c.dirty = append(c.dirty, op)
-		c.dirtyBytes += coinBytes + int64(len(e.script)) + chainhash.HashSize + 4
-		c.bytes += chainhash.HashSize + 4
+	c.weigh(i, 1)
+}
+
+// weigh puts an entry on the accounts, or takes it off with −1. The caller holds mu.
+func (c *coinCache) weigh(i uint32, sign int64) {
+	cost := sign * c.table.cost(i)
+	c.bytes += cost
+	if c.table.has(i, coinDirty) {
+		c.dirtyBytes += cost
 	}
-	c.coins[op] = e
 }
 
 // spend removes a coin that get has just found. The caller holds mu.
-func (c *coinCache) spend(op wire.OutPoint) {
-	e := c.coins[op]
-	c.worth -= e.value
-	if e.state&coinFresh != 0 {
-		c.bytes -= coinBytes + int64(len(e.script))
-		c.dirtyBytes -= coinBytes + int64(len(e.script))
-		delete(c.coins, op)
+func (c *coinCache) spend(op *wire.OutPoint) {
+	i, _ := c.table.find(op)
+	c.worth -= c.table.at(i).value
+	c.weigh(i, -1)
+	if c.table.has(i, coinFresh) {
+		c.table.remove(i)
 		return
 	}
-	c.put(op, coinEntry{state: coinDirty | coinSpent})
+	c.set(i, consensus.Coin{}, coinDirty|coinSpent)
 }
 
-// create adds a coin. The store has none at op unless the cache has it or its
-// grave. The caller holds mu.
-func (c *coinCache) create(op wire.OutPoint, coin consensus.Coin) {
-	e := coinEntry{value: coin.Value, script: coin.Script, code: coinCode(coin), state: coinDirty | coinFresh}
-	old, had := c.coins[op]
+// create adds a coin, whose script it copies. The store has none at op unless the
+// cache has it or its grave. The caller holds mu.
+func (c *coinCache) create(op *wire.OutPoint, coin consensus.Coin) {
+	i, had := c.table.find(op)
+	state := coinDirty | coinFresh
 	if had {
-		e.state = coinDirty | old.state&coinFresh
+		c.weigh(i, -1)
+		old := c.table.at(i)
+		c.worth -= old.value
+		state = coinDirty | old.state&coinFresh
+	} else {
+		i = c.table.add(op)
 	}
-	c.worth += e.value - old.value
-	c.put(op, e)
+	c.worth += coin.Value
+	c.set(i, coin, state)
 }
 
 // spendable says whether an output enters the set of coins. What can provably
@@ -187,7 +196,7 @@ func (c *coinCache) applyTx(s *step, i int, coins []consensus.Coin, height int32
 	s.spent[i] = consensus.SpentTx{Tx: msg, Coins: coins}
 	if i > 0 {
 		for _, in := range msg.TxIn {
-			c.spend(in.PreviousOutPoint)
+			c.spend(&in.PreviousOutPoint)
 		}
 	}
 	for n, out := range msg.TxOut {
@@ -195,9 +204,7 @@ func (c *coinCache) applyTx(s *step, i int, coins []consensus.Coin, height int32
 			continue
 		}
 		op.Index = uint32(n)
-		// The script is copied, for a decoded transaction's scripts share one
-		// buffer that a single unspent coin would keep alive.
-		c.create(op, consensus.Coin{Value: out.Value, Script: bytes.Clone(out.PkScript), Height: height, Coinbase: i == 0})
+		c.create(&op, consensus.Coin{Value: out.Value, Script: out.PkScript, Height: height, Coinbase: i == 0})
 	}
 }
 
@@ -254,19 +261,19 @@ func (c *coinCache) undoTx(s *step, i int, coins []consensus.Coin) error {
 			continue
 		}
 		op.Index = uint32(n)
-		if e, ok := c.coins[op]; ok && e.state&coinSpent == 0 {
-			c.spend(op)
+		if e, ok := c.table.find(&op); ok && !c.table.has(e, coinSpent) {
+			c.spend(&op)
 		}
 		if i == 0 && len(coins) > 0 {
 			if !nothing(&coins[k]) {
-				c.create(op, coins[k])
+				c.create(&op, coins[k])
 			}
 			k++
 		}
 	}
 	if i > 0 {
 		for n, in := range msg.TxIn {
-			c.create(in.PreviousOutPoint, coins[n])
+			c.create(&in.PreviousOutPoint, coins[n])
 		}
 	}
 	return nil
@@ -327,7 +334,7 @@ func (c *coinCache) lose() {
 
 // view looks op up as of the published tip. It never waits for validation, only
 // for the coins of one transaction. ErrBusy during a reorganisation too deep to
-// keep in memory.
+// keep in memory. What it returns keeps nothing else alive.
 func (c *coinCache) view(op wire.OutPoint) (consensus.Coin, bool, error) {
 	coin, ok, found, err := c.peek(op, 0)
 	if err != nil || found {
@@ -344,8 +351,8 @@ func (c *coinCache) peek(op wire.OutPoint, first int) (coin consensus.Coin, ok, 
 	if c.stepsLost {
 		return coin, false, false, ErrBusy
 	}
-	if e, had := c.coins[op]; had {
-		coin, ok, found = e.coin(), e.state&coinSpent == 0, true
+	if i, had := c.table.find(&op); had {
+		coin, ok, found = c.table.coin(i), !c.table.has(i, coinSpent), true
 	}
 	for i := len(c.steps) - 1; i >= first; i-- {
 		s := c.steps[i]
@@ -367,6 +374,8 @@ func (c *coinCache) peek(op wire.OutPoint, first int) (coin consensus.Coin, ok, 
 			}
 		}
 	}
+	// It shares memory with an entry, with a block, or with other scripts.
+	coin.Script = bytes.Clone(coin.Script)
 	return coin, ok, found, nil
 }
 
@@ -438,16 +447,31 @@ func (p parentCoins) Coin(op wire.OutPoint) (consensus.Coin, bool, error) {
 	return c.get(op)
 }
 
-// write puts every dirty coin into b. Conductor only.
+// write puts every dirty coin into b, in the order of the store, which then need not
+// sort them. Conductor only.
 func (c *coinCache) write(b *store.Batch) {
-	for _, op := range c.dirty {
-		e, ok := c.coins[op]
-		switch {
-		case !ok || e.state&coinDirty == 0:
-		case e.state&coinSpent != 0:
+	type key struct {
+		first uint64 // bytes of the transaction's id
+		i     uint32
+	}
+	keys := make([]key, 0, len(c.dirty))
+	for _, i := range c.dirty {
+		if c.table.has(i, coinDirty) {
+			keys = append(keys, key{binary.BigEndian.Uint64(c.table.at(i).op.Hash[:]), i})
+		}
+	}
+	slices.SortFunc(keys, func(x, y key) int {
+		if x.first != y.first {
+			return cmp.Compare(x.first, y.first)
+		}
+		ox, oy := &c.table.at(x.i).op, &c.table.at(y.i).op
+		return cmp.Or(bytes.Compare(ox.Hash[:], oy.Hash[:]), cmp.Compare(ox.Index, oy.Index))
+	})
+	for _, k := range keys {
+		if op := c.table.at(k.i).op; c.table.has(k.i, coinSpent) {
 			b.DeleteCoin(op)
-		default:
-			b.PutCoin(op, e.coin())
+		} else {
+			b.PutCoin(op, c.table.coin(k.i))
 		}
 	}
 }
@@ -456,44 +480,44 @@ func (c *coinCache) write(b *store.Batch) {
 const evictBatch = 4096
 
 // clean follows a commit of what write wrote: nothing is dirty any more, and
-// clean coins are dropped at random while there are more than limit bytes.
-// Conductor only.
+// clean coins are dropped, by and large the oldest, while there are more than limit
+// bytes. Conductor only.
 func (c *coinCache) clean(limit int64) {
-	for dirty := c.dirty; len(dirty) > 0; {
-		n := min(len(dirty), evictBatch)
+	for dirty := range slices.Chunk(c.dirty, evictBatch) {
 		c.mu.Lock()
-		for _, op := range dirty[:n] {
-			c.bytes -= chainhash.HashSize + 4
-			e, ok := c.coins[op]
+		for _, i := range dirty {
+			e := c.table.at(i)
+			e.state &^= coinListed
 			switch {
-			case !ok:
+			case e.state&coinLive == 0:
 			case e.state&coinSpent != 0:
-				c.bytes -= coinBytes
-				delete(c.coins, op)
+				c.weigh(i, -1)
+				c.table.remove(i)
 			default:
-				e.state = 0
-				c.coins[op] = e
+				e.state = coinLive
 			}
 		}
 		c.mu.Unlock()
-		dirty = dirty[n:]
 	}
-	c.dirty, c.dirtyBytes = nil, 0
-	if c.bytes <= limit {
-		return
+	c.dirty, c.dirtyBytes = c.dirty[:0], 0
+	if c.bytes > limit {
+		c.evict(limit / 2)
 	}
-	n := 0
-	c.mu.Lock()
-	for op, e := range c.coins {
-		if c.bytes <= limit/2 {
-			break
+}
+
+// evict drops entries, none of which is dirty, until there are at most limit bytes.
+func (c *coinCache) evict(limit int64) {
+	for c.bytes > limit && c.table.count() > 0 {
+		c.mu.Lock()
+		for n := 0; n < evictBatch && c.bytes > limit && c.table.count() > 0; n++ {
+			if c.evicted++; c.evicted >= c.table.n {
+				c.evicted = 0
+			}
+			if c.table.has(c.evicted, 0) {
+				c.weigh(c.evicted, -1)
+				c.table.remove(c.evicted)
+			}
 		}
-		c.bytes -= coinBytes + int64(len(e.script))
-		delete(c.coins, op)
-		if n++; n%evictBatch == 0 {
-			c.mu.Unlock()
-			c.mu.Lock()
-		}
+		c.mu.Unlock()
 	}
-	c.mu.Unlock()
 }

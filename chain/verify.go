@@ -568,14 +568,18 @@ func (v *verifier) scripts(f *flight) error {
 
 // same checks that the coins in memory, back where they were, are those on disk.
 func (v *verifier) same() error {
-	for op, e := range v.c.coins.coins {
+	t := v.c.coins.table
+	for i := range t.n {
+		if !t.has(i, 0) {
+			continue
+		}
+		op, coin, have := t.at(i).op, t.coin(i), !t.has(i, coinSpent)
 		want, ok, err := v.c.store.Coin(op)
 		if err != nil {
 			return v.take(err)
 		}
-		have := e.state&coinSpent == 0
-		if have != ok || ok && !sameCoin(e.coin(), want) {
-			v.faultf("index", -1, "coin %v is %s on disk, %s after its blocks were connected again", op, coinText(want, ok), coinText(e.coin(), have))
+		if have != ok || ok && !sameCoin(coin, want) {
+			v.faultf("index", -1, "coin %v is %s on disk, %s after its blocks were connected again", op, coinText(want, ok), coinText(coin, have))
 			return errFaulty
 		}
 	}
