@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,8 +15,11 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/blockchain"
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
@@ -127,6 +131,120 @@ func BenchmarkImport(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkReorg connects the last 100 blocks of a chain at the tip, then leaves them for
+// a branch of 100 others with the same transactions and one block more. "reorg-s" is
+// from submitting that block to its verdict: 100 blocks are taken back, 100 are read from
+// disk and connected with all checks. "ratio" is that over what connecting the 100
+// first took, from the first to the last verdict.
+func BenchmarkReorg(b *testing.B) {
+	const depth = 100
+	for _, name := range []string{"fat", "full"} {
+		b.Run(name, func(b *testing.B) {
+			f := benchData(b, name+".dat")
+			fork := len(f.blocks) - depth
+			first := make([]*consensus.Block, depth)
+			for i, at := range f.blocks[fork:] {
+				first[i] = f.read(b, at)
+			}
+			second := twins(b, first)
+			var connecting, leaving time.Duration
+			for b.Loop() {
+				h := open(b, func(o *chain.Options) {
+					o.Params, o.FS, o.Dir = consensus.Simnet(), vfs.Default, b.TempDir()
+				})
+				if _, err := h.Import(context.Background(), io.NewSectionReader(f.file, 0, f.blocks[fork].offset-8), nil); err != nil {
+					b.Fatal(err)
+				}
+				start := time.Now()
+				h.connectAll(first)
+				connecting += time.Since(start)
+				for i, v := range h.submitAll(second[:depth]) {
+					if v.Outcome != chain.SideChain {
+						b.Fatalf("block %d of the branch: %v (%v)", i, v.Outcome, v.Err)
+					}
+				}
+				start = time.Now()
+				h.want(second[depth], chain.Connected)
+				leaving += time.Since(start)
+				h.close()
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(connecting.Seconds()/float64(b.N), "connect-s")
+			b.ReportMetric(leaving.Seconds()/float64(b.N), "reorg-s")
+			b.ReportMetric(leaving.Seconds()/connecting.Seconds(), "ratio")
+		})
+	}
+}
+
+// twins mines a branch with the transactions of blocks, each under another coinbase,
+// and a block more.
+func twins(b *testing.B, blocks []*consensus.Block) (branch []*consensus.Block) {
+	b.Helper()
+	p := consensus.Simnet()
+	mine := func(h consensus.Header, parent *chainhash.Hash, txs []*wire.MsgTx) {
+		hashed := make([]*btcutil.Tx, len(txs))
+		for i, tx := range txs {
+			hashed[i] = btcutil.NewTx(tx)
+		}
+		h.PrevBlock, h.MerkleRoot = *parent, blockchain.CalcMerkleRoot(hashed, false)
+		target := blockchain.CompactToBig(h.Bits)
+		for hash := consensus.HeaderHash(&h); blockchain.HashToBig(&hash).Cmp(target) > 0; hash = consensus.HeaderHash(&h) {
+			h.Nonce++
+		}
+		block, err := consensus.NewBlock(p, h, txs)
+		if err != nil {
+			b.Fatal(err)
+		}
+		branch = append(branch, block)
+	}
+	parent := blocks[0].Header.PrevBlock
+	for _, block := range blocks {
+		txs := make([]*wire.MsgTx, len(block.Txs))
+		for i, tx := range block.Txs {
+			txs[i] = tx.MsgTx()
+		}
+		txs[0] = txs[0].Copy()
+		txs[0].TxIn[0].SignatureScript = append(txs[0].TxIn[0].SignatureScript, txscript.OP_1)
+		mine(block.Header, &parent, txs)
+		parent = branch[len(branch)-1].Hash
+	}
+	last := blocks[len(blocks)-1]
+	coinbase := wire.NewMsgTx(1)
+	script, err := txscript.NewScriptBuilder().AddInt64(int64(simnetHeight(last) + 1)).AddInt64(0).Script()
+	if err != nil {
+		b.Fatal(err)
+	}
+	coinbase.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Index: math.MaxUint32}, SignatureScript: script, Sequence: math.MaxUint32})
+	coinbase.AddTxOut(&wire.TxOut{Value: 1, PkScript: []byte{txscript.OP_TRUE}})
+	header := last.Header
+	header.Timestamp = header.Timestamp.Add(time.Minute)
+	mine(header, &parent, []*wire.MsgTx{coinbase})
+	return branch
+}
+
+// simnetHeight is the height that a block's coinbase states.
+func simnetHeight(b *consensus.Block) int32 {
+	height, err := blockchain.ExtractCoinbaseHeight(b.Txs[0])
+	if err != nil {
+		return 0
+	}
+	return height
+}
+
+// read reads and decodes a block.
+func (f *benchFile) read(b *testing.B, at extent) *consensus.Block {
+	b.Helper()
+	raw := make([]byte, at.n)
+	if _, err := f.file.ReadAt(raw, at.offset); err != nil {
+		b.Fatal(err)
+	}
+	block, err := consensus.DecodeBlock(consensus.Simnet(), raw)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return block
 }
 
 // importOurs imports a file into a fresh chain. peak is the most memory that the
