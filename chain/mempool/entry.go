@@ -16,10 +16,11 @@ import (
 const (
 	entryBytes       = 800
 	inputBytes       = 310
-	outputBytes      = 100
+	outputBytes      = 50
 	witnessItemBytes = 24
 	// An orphan costs less, but each of its inputs may be waited for.
-	orphanBytes = 500
+	orphanBytes      = 700
+	orphanInputBytes = 250
 )
 
 // memoryOf estimates what an entry takes, in bytes.

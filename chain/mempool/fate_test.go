@@ -12,6 +12,7 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
@@ -444,5 +445,44 @@ func TestWaitingIsBounded(t *testing.T) {
 	n, _, memory := l.pool.Size()
 	t.Logf("%d entries of %d bytes", n, memory)
 	l.until(func() bool { n, _, _ := l.pool.Size(); return n > 15 })
+	l.verify()
+}
+
+// TestUnreadableBlock: a block that cannot be read (damaged, or pruned meanwhile)
+// does not end Run: what the pool has is looked at again at the tip.
+func TestUnreadableBlock(t *testing.T) {
+	t.Parallel()
+	var log logBook
+	l := newLab(t, consensus.Regtest(), 3, func(o *mempool.Options) { o.Logger = log.logger() }) // not running
+	mined, kept := l.pay(1000, 1, l.coinbase(0)), l.pay(1000, 1, l.coinbase(1))
+	l.want(mined)
+	l.want(kept)
+	bad := l.on(l.tip, 0, mined)
+	l.tip = l.on(bad, 0)
+	f, err := l.fs.OpenReadWrite("home/blocks/00000.blk", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(readAll(t, l.fs, "home/blocks/00000.blk"), bad.Raw)
+	write := func(b byte) {
+		t.Helper()
+		if _, err := f.WriteAt([]byte{b}, int64(at+100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(^bad.Raw[100])
+	t.Cleanup(func() { // for the audit at the end
+		write(bad.Raw[100])
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	run(t, l.pool.Run)
+	l.follow(l.tip.Hash)
+	l.until(func() bool { return l.has(kept) && !l.has(mined) })
+	if lines := log.lines("mempool could not read a block on its way"); len(lines) != 1 {
+		t.Errorf("log: %q", lines)
+	}
+	l.want(l.pay(1000, 1, l.coinbase(2)))
 	l.verify()
 }

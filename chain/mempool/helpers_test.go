@@ -50,6 +50,7 @@ type lab struct {
 	pool  *mempool.Pool
 	key   *enginetest.Key
 	clock *clock
+	fs    vfs.FS // of the chain, whose home is "home"
 	tip   *consensus.Block
 	mined []*consensus.Block // the active chain from height 1 on
 }
@@ -63,10 +64,10 @@ type coin struct {
 // newLab opens a chain with ready spendable coinbases.
 func newLab(t testing.TB, p *consensus.Params, ready int, change func(*mempool.Options)) *lab {
 	t.Helper()
-	l := &lab{t: t, b: enginetest.NewBuilder(p), key: enginetest.NewKey(1), clock: &clock{t: time.Unix(2_000_000_000, 0)}}
+	l := &lab{t: t, b: enginetest.NewBuilder(p), key: enginetest.NewKey(1), clock: &clock{t: time.Unix(2_000_000_000, 0)}, fs: vfs.NewMem()}
 	l.b.Engine = pow.New(p)
 	home := chain.Options{
-		Dir: "home", FS: vfs.NewMem(), Params: p, Engine: l.b.Engine,
+		Dir: "home", FS: l.fs, Params: p, Engine: l.b.Engine,
 		Now: func() time.Time { return time.Unix(2_200_000_000, 0) },
 	}
 	c, err := chain.Open(home)

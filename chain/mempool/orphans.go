@@ -52,7 +52,7 @@ func newOrphanage(maxCount int, maxBytes int64) orphanage {
 // A peer that has its share makes room among its own; otherwise the oldest of the
 // peer with the most goes.
 func (o *orphanage) keep(c *candidate, missing []wire.OutPoint, now time.Time) {
-	bytes := orphanBytes + bytesOf(c.tx)
+	bytes := orphanBytes + orphanInputBytes*int64(len(c.tx.TxIn)) + bytesOf(c.tx)
 	shareCount, shareBytes := max(1, o.maxCount/peerShare), o.maxBytes/peerShare
 	if bytes > shareBytes || o.maxCount == 0 {
 		return
