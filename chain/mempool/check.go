@@ -72,12 +72,23 @@ var errMoved = errors.New("the tip moved while the transaction was checked")
 // the sender says that no honest node would send it; one that blames nobody, that
 // it is not wanted here and now (Rule tells why; see the package's Blame). Any
 // other error is our own trouble. A refusal because another transaction spends
-// the same output is a *ConflictError. from names the peer, "" is this node.
+// the same output is a *ConflictError, one for want of unknown parents, for which
+// it is kept, a *MissingError. from names the peer, "" is this node.
 // accepted lists the transaction and the orphans that it completed; [Pool.Unsent]
 // has what of it nobody relays yet: all but a transaction of a peer, which the
 // caller passes on. It runs scripts, and waits up to a second at a time for the
 // pool to follow the chain. Submit keeps tx.
 func (p *Pool) Submit(ctx context.Context, tx *wire.MsgTx, from string) (accepted []*wire.MsgTx, err error) {
+	return p.submit(ctx, tx, from, false)
+}
+
+// SubmitAsked is Submit of a transaction that a peer sent because it was asked
+// for it. Nobody passes it on by itself: it will be in [Pool.Unsent].
+func (p *Pool) SubmitAsked(ctx context.Context, tx *wire.MsgTx, from string) (accepted []*wire.MsgTx, err error) {
+	return p.submit(ctx, tx, from, true)
+}
+
+func (p *Pool) submit(ctx context.Context, tx *wire.MsgTx, from string, asked bool) (accepted []*wire.MsgTx, err error) {
 	if err := checkAlone(tx); err != nil {
 		return nil, err
 	}
@@ -89,7 +100,7 @@ func (p *Pool) Submit(ctx context.Context, tx *wire.MsgTx, from string) (accepte
 		return nil, refuse("peer-over-budget", "too many transactions of %s were refused", from)
 	}
 	c := newCandidate(tx, from)
-	if c.relay = from == ""; !c.relay {
+	if c.relay = asked || from == ""; !c.relay {
 		c.received = now
 	}
 	return p.admitAll(ctx, c)
@@ -306,8 +317,35 @@ func (p *Pool) missing(c *candidate, tip place, lost []wire.OutPoint, now time.T
 		}
 		p.orphans.keep(c, lost, now)
 	}
-	return refuse("missing-inputs", "%d or more of %d inputs unknown or spent, first %s", len(lost), len(c.tx.TxIn), lost[0])
+	fault := &consensus.RuleError{
+		Rule: "missing-inputs", Blame: consensus.BlameNobody,
+		Detail: fmt.Sprintf("%d or more of %d inputs unknown or spent, first %s", len(lost), len(c.tx.TxIn), lost[0]),
+	}
+	if p.orphans.byWID[c.wid] == nil {
+		return fault // not kept: no use asking for its parents
+	}
+	missing := &MissingError{Fault: fault}
+	for i, op := range lost {
+		if i == 0 || op.Hash != lost[i-1].Hash {
+			missing.Parents = append(missing.Parents, op.Hash)
+		}
+	}
+	return missing
 }
+
+// A MissingError refuses a transaction some inputs of which are not known. It is
+// kept: whoever sent it should have the parents. It wraps the
+// *consensus.RuleError.
+type MissingError struct {
+	Fault   *consensus.RuleError
+	Parents []chainhash.Hash // that are not known; at most 24, hardly ever twice the same
+}
+
+// Error implements error.
+func (e *MissingError) Error() string { return e.Fault.Error() }
+
+// Unwrap returns the broken rule.
+func (e *MissingError) Unwrap() error { return e.Fault }
 
 // checkAlone checks what a transaction proves by itself.
 func checkAlone(tx *wire.MsgTx) error {

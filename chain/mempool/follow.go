@@ -93,9 +93,12 @@ type follower struct {
 	kept, dropped int
 	reorg         bool
 	trouble       error // the first fault of our own
-	// lost are the fates of lost transactions that the log has not told yet.
-	lost  []Fate
-	lines lineLimit
+	// Of the lost transactions that the log has not told yet: the first, how many
+	// they are, and whether one of them had been in a block.
+	firstLost Fate
+	lost      int
+	undone    bool
+	lines     lineLimit
 }
 
 // enqueue adds to the queue what fits. More than the pool can hold is not worth
@@ -125,8 +128,19 @@ func (f *follower) enqueue(cs []*candidate) {
 // buryLost records a fate, and keeps it for the log if somebody may have counted
 // on the transaction. Callers hold mu.
 func (f *follower) buryLost(fate Fate) {
-	if fate = f.bury(fate, f.o.Now()); fate.lost() {
-		f.lost = append(f.lost, fate)
+	f.note(f.bury(fate, f.o.Now()))
+}
+
+// note keeps a fate for the log.
+func (f *follower) note(fates ...Fate) {
+	for _, fate := range fates {
+		if !fate.lost() {
+			continue
+		}
+		if f.lost++; f.lost == 1 {
+			f.firstLost = fate
+		}
+		f.undone = f.undone || fate.Was != chainhash.Hash{}
 	}
 }
 
@@ -189,7 +203,7 @@ func (f *follower) step(ctx context.Context, from, fork, to place) error {
 		f.settle(b, h)
 		ready, lost := f.mined(b, h, now)
 		f.enqueue(ready)
-		f.lost = append(f.lost, lost...)
+		f.note(lost...)
 		f.floor.mined(now)
 		f.move(place{b.Hash, h})
 		f.mu.Unlock()
@@ -429,11 +443,11 @@ func (f *follower) lostParent(c *candidate) *Fate {
 // tellLost logs what was lost: a line for a block or a reorganisation, once all
 // of it is known.
 func (f *follower) tellLost() {
-	if len(f.lost) == 0 || len(f.queue) > 0 {
+	if f.lost == 0 || len(f.queue) > 0 {
 		return
 	}
 	if suppressed, ok := f.lines.allow(f.o.Now()); ok {
-		first := f.lost[0]
+		first := f.firstLost
 		args := []any{"txid", first.ID, "cause", first.Cause}
 		if first.Cause == Conflicted {
 			args = append(args, "spent_by", first.By, "block", first.Block, "height", first.Height)
@@ -443,10 +457,14 @@ func (f *follower) tellLost() {
 		if first.Was != (chainhash.Hash{}) {
 			args = append(args, "was_in", first.Was, "was_height", first.WasHeight)
 		}
-		args = append(args, "others", len(f.lost)-1, "suppressed", suppressed)
-		f.log.Warn("payment lost", args...)
+		args = append(args, "others", f.lost-1, "suppressed", suppressed)
+		if f.undone {
+			f.log.Warn("payment lost", args...)
+		} else { // nobody could count on it yet
+			f.log.Info("payment lost", args...)
+		}
 	}
-	f.lost = nil
+	f.firstLost, f.lost, f.undone = Fate{}, 0, false
 }
 
 // lineLimit lets few lines a minute through.

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,7 +82,8 @@ func TestMemoryOfReturned(t *testing.T) { // not parallel: it measures the heap
 		large[i] = l.pay(100_000, outs, l.coinbase(i))
 	}
 	small := l.pay(1000, 1, l.coinbase(txs))
-	l.follow(l.on(fork, 0, append(large, small)...).Hash)
+	all := slices.Concat(large, []*wire.MsgTx{small})
+	l.follow(l.on(fork, 0, all...).Hash)
 	expire := func() {
 		l.clock.add(1000 * time.Hour)
 		l.pool.Sweep()
@@ -102,7 +104,7 @@ func TestMemoryOfReturned(t *testing.T) { // not parallel: it measures the heap
 		t.Errorf("estimate is %.2f of the heap", ratio)
 	}
 	// One of them: the others are mined again.
-	l.tip = l.on(l.on(two, 0, append(large, small)...), 0)
+	l.tip = l.on(l.on(two, 0, all...), 0)
 	l.follow(l.tip.Hash)
 	three := l.on(l.on(l.on(two, 0, large...), 0), 0)
 	l.follow(three.Hash)

@@ -266,3 +266,33 @@ func TestE2EMempoolSurvives(t *testing.T) {
 	}
 	d.mine(1)
 }
+
+// TestE2EParentsAreAskedFor: a daemon that joins late hears of a transaction by
+// gossip whose unconfirmed ancestors were told before it came: it asks for them.
+func TestE2EParentsAreAskedFor(t *testing.T) {
+	t.Parallel()
+	p := newPurse(1)
+	join := func(name string, args ...string) *daemon {
+		d := newDaemon(t, name, append([]string{"--network", "regtest"}, args...)...)
+		importBlocks(t, d, consensus.Regtest(), p.blocks)
+		d.start()
+		return d
+	}
+	a := join("a")
+	b := join("b", "--bootstrap", a.addr())
+	first := p.pay(1, 1000)
+	second := p.spend(first, 1000)
+	a.mustSend(first, second)
+	b.holds(2) // told: a does not tell it again
+	late := join("late", "--bootstrap", a.addr())
+	eventually(t, 15*time.Second, "the late one is synced", func() error { // before, it does not listen
+		s, err := late.status()
+		if err == nil && (s.Sync.State != api.StateSynced || s.Peers.Outbound == 0) {
+			err = fmt.Errorf("%s, %d peers", s.Sync.State, s.Peers.Outbound)
+		}
+		return err
+	})
+	a.mustSend(p.spend(second, 1000))
+	late.holds(3)
+	b.holds(3)
+}

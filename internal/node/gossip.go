@@ -10,6 +10,7 @@ import (
 	"dunlin/chain"
 	"dunlin/chain/consensus"
 	"dunlin/chain/exchange"
+	"dunlin/chain/mempool"
 	"dunlin/chain/relay"
 	"dunlin/gossip"
 	"dunlin/internal/logs"
@@ -102,6 +103,9 @@ func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Ve
 	if v.Result == relay.Accept {
 		_, err := n.pool.Submit(ctx, tx, from.String()) // the teller has orphans that it completes
 		v = relay.TxVerdict(v, err)
+		if missing, ok := errors.AsType[*mempool.MissingError](err); ok {
+			n.parents.want(from, missing.Parents)
+		}
 	}
 	if v.Result == relay.Reject {
 		n.refused(from, "tx", v)

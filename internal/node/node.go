@@ -93,6 +93,7 @@ type Node struct {
 	outbound  chan own       // own blocks on their way to gossip
 	republish chan struct{}  // somebody hears us now; capacity 1
 	txPeer    chan struct{}  // the same for transactions
+	parents   *parents       // of orphans, to be asked for
 	closers   []func() error // in order of building
 
 	mu     sync.Mutex     // guards what follows, held for assignments only
@@ -110,6 +111,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		outbound:  make(chan own, maxOutbound),
 		republish: make(chan struct{}, 1),
 		txPeer:    make(chan struct{}, 1),
+		parents:   newParents(),
 		metrics:   prometheus.NewRegistry(),
 	}
 	defer func() {
@@ -284,6 +286,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"gossip", n.gossip.Run},
 		{"flood", n.runOutbound},
 		{"txs", n.runTxs},
+		{"parents", n.runParents},
 		{"discovery", n.disc.Run},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},
