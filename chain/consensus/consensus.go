@@ -67,12 +67,17 @@ type Coins interface {
 	Coin(op wire.OutPoint) (Coin, bool, error)
 }
 
+// Lookback is how many headers below the parent CheckHeader and NextBits may ask a
+// past for, besides genesis: more than a difficulty period.
+const Lookback = 4096
+
 // An Engine decides what proves a block: work or stake. Engines have neither
 // goroutine nor clock and are safe for concurrent use.
 type Engine interface {
 	// CheckHeader checks everything that a header and its seal alone prove,
 	// given its past: bits, proof, version, median time, future limit. It runs
-	// before anything is relayed or stored. Faults are *RuleError.
+	// before anything is relayed or stored. Faults are *RuleError. It looks back at
+	// most Lookback headers.
 	CheckHeader(past Past, h *Header, now time.Time) error
 	// CheckBlock checks what the engine needs the coins of the parent for.
 	CheckBlock(past Past, coins Coins, b *Block) error

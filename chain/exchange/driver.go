@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/big"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,8 @@ const (
 	maxPulls        = 8               // header pulls at once, near the tip
 	nearHeaders     = MaxHeaders      // a peer ahead by no more than this is asked besides others
 	pullSlow        = 3 * time.Second // without progress of the pulls, another peer is asked too
+	pullLeast       = 2000            // new headers a second are progress
+	probeEvery      = 5 * time.Second // between questions to a peer whether it agrees with a pull under way
 	retryPull       = 5 * time.Second // before a peer whose claim did not come true is asked again; doubles
 	maxWishes       = 256             // remembered hashes of FetchFrom
 	wishAgain       = 30 * time.Second
@@ -71,7 +74,9 @@ type driver struct {
 	gaps      map[int32]bool // heights above connected whose block was refused and is not here yet; at most a window
 
 	pulls     int
-	pullMoved time.Time // a pull brought something
+	pullMoved time.Time // the pulls brought new headers at a fair rate, or one began
+
+	storing bool // one of the pulls under way has brought new headers
 
 	withheld    map[chainhash.Hash]*withheldBlock // while there is one on the best header chain, see goal
 	withholders int                               // peers that withhold one
@@ -99,6 +104,8 @@ type peerSync struct {
 	doubts    int            // pulls in a row that ended well without what it claims
 	failures  int            // pulls in a row that failed
 	notBefore time.Time      // no pull until then
+	pullBegan time.Time      // the latest
+	agreed    time.Time      // when a probe found it on the best header chain
 	wished    bool           // a wish wants its headers, whatever its tip
 	withholds int            // blocks that it claims to have and did not hand out
 	fetching  bool           // a withheld block is being fetched from it
@@ -199,7 +206,7 @@ func (d *driver) handle(ctx context.Context, e any) {
 	case blockEvents:
 		d.onBlocks(ctx, e)
 	case pullProgress:
-		d.onPullProgress(e)
+		d.onPullProgress(ctx, e)
 	case pulled:
 		d.onPulled(ctx, e)
 	case verdictEvent:
@@ -530,16 +537,26 @@ func (d *driver) onTrouble(err error) {
 // Headers.
 
 // considerPulls starts pulls of headers from peers that say they have a better
-// chain: one at a time while there is much to fetch, several near the tip.
+// chain: several near the tip, one at a time while there is much to fetch, unless
+// that one is slow or stores nothing. While it goes on every other such peer is
+// asked for one header, to see whether it is on the same branch; if it is not, it is
+// pulled from as well, so that nobody can lead us up a branch of its own for long.
 func (d *driver) considerPulls(ctx context.Context) {
 	if !d.ready {
 		return
 	}
 	now := d.x.o.Now()
 	best, _ := d.x.o.Chain.BestHeader()
+	var least *big.Int
 	var candidates []*peerSync
 	for _, p := range d.sorted() {
 		if !p.pulling && !now.Before(p.notBefore) && (p.wished || d.wants(p, &best, now)) {
+			if least == nil {
+				least = d.x.o.Chain.LeastWork()
+			}
+			if p.tip.Work.Cmp(least) < 0 && !p.wished {
+				continue // by its own account it has nothing that would be kept
+			}
 			candidates = append(candidates, p)
 		}
 	}
@@ -558,7 +575,9 @@ func (d *driver) considerPulls(ctx context.Context) {
 		slow := now.Sub(d.pullMoved) > pullSlow
 		switch {
 		case d.pulls == 0, (near || slow) && d.pulls < maxPulls:
-			d.startPull(ctx, p, now)
+			d.startPull(ctx, p, false)
+		case d.storing && d.pulls < maxPulls && now.Sub(p.agreed) >= probeEvery:
+			d.startPull(ctx, p, true)
 		}
 	}
 }
@@ -575,14 +594,19 @@ func (d *driver) wants(p *peerSync, best *chain.Tip, now time.Time) bool {
 	return true
 }
 
-func (d *driver) startPull(ctx context.Context, p *peerSync, now time.Time) {
-	p.pulling, p.wished, p.pullTip = true, false, p.tip.Hash
-	d.pulls++
-	d.pullMoved = now
+func (d *driver) startPull(ctx context.Context, p *peerSync, probe bool) {
+	now := d.x.o.Now()
+	p.pulling, p.wished, p.pullTip, p.pullBegan = true, false, p.tip.Hash, now
+	if d.pulls++; d.pulls == 1 {
+		d.storing = false
+	}
+	if !probe {
+		d.pullMoved = now
+	}
 	d.tell(ctx, now) // a short sync is over before the next tick
 	r := p.r
 	d.x.tasks.Go(func() {
-		res := d.x.pull(ctx, r, func(e pullProgress) { d.post(ctx, e) })
+		res := d.x.pull(ctx, r, probe, func(e pullProgress) { d.post(ctx, e) })
 		if res.blame != "" && ctx.Err() == nil {
 			d.x.blame(r.id, res.blame)
 		}
@@ -590,12 +614,22 @@ func (d *driver) startPull(ctx context.Context, p *peerSync, now time.Time) {
 	})
 }
 
-func (d *driver) onPullProgress(e pullProgress) {
+func (d *driver) onPullProgress(ctx context.Context, e pullProgress) {
 	now := d.x.o.Now()
-	d.pullMoved = now
 	d.story.progressed(now)
-	if p := d.peers[ibd.PeerID(e.from.id)]; p != nil && p.r == e.from && e.last != (chainhash.Hash{}) {
+	p := d.peers[ibd.PeerID(e.from.id)]
+	if p == nil || p.r != e.from {
+		return
+	}
+	if e.last != (chainhash.Hash{}) {
 		p.common = e.last
+	}
+	if e.added > 0 && float64(e.added) >= pullLeast*now.Sub(p.pullBegan).Seconds() {
+		d.pullMoved = now
+	}
+	if e.added > 0 && !d.storing {
+		d.storing = true
+		d.considerPulls(ctx)
 	}
 }
 
@@ -613,14 +647,23 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 		switch {
 		case headerKnown(d.x.o.Chain, p.pullTip):
 			p.doubts, p.failures = 0, 0
+		case e.agrees:
+			p.agreed = now
+		case e.behind: // it will be asked what the others do not bring
+		case noRoom(e.err):
+			p.notBefore = now.Add(retryPull)
 		case e.err == nil || tooLittleWork(e.err):
 			// It did not bring what it claimed: it was on another branch by then, or
-			// it lies. The more often, the later it is asked again.
-			p.doubts = min(p.doubts+1, 6)
-			p.notBefore = now.Add(retryPull << (p.doubts - 1))
+			// it lies. The more often, the later it is asked again, and after that it
+			// is left.
+			p.doubts++
+			p.notBefore = now.Add(retryPull << min(p.doubts-1, 6))
+			if p.doubts >= maxPullFailures && e.blame == "" && ctx.Err() == nil {
+				d.x.tasks.Go(func() { d.x.disconnect(e.from.id, "its headers end before the chain that it claims to have") })
+			}
 		default:
 			p.failures++
-			p.notBefore = now.Add(retryPull << (p.failures - 1))
+			p.notBefore = now.Add(retryPull << min(p.failures-1, 6))
 			if p.failures >= maxPullFailures && e.blame == "" && ctx.Err() == nil {
 				d.x.tasks.Go(func() { d.x.disconnect(e.from.id, "does not send the headers it claims to have") })
 			}
@@ -720,6 +763,7 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 	}
 	if ahead != nil {
 		v.ahead = &claim{peer: ahead.r.id.String(), height: ahead.tip.Height, attempt: 1 + ahead.failures}
+		v.ahead.poor = ahead.tip.Work.Cmp(d.x.o.Chain.LeastWork()) < 0
 	}
 	s := d.story.see(ctx, now, &v)
 

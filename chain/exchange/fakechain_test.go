@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -155,6 +156,16 @@ func (c *fakeChain) AcceptHeaders(_ context.Context, hs []consensus.Header) (add
 	if p := c.nodes[hs[0].PrevBlock]; p != nil && p.height+int32(len(hs)) < c.minHeight {
 		return 0, last, &consensus.RuleError{Rule: "too-little-chainwork", Blame: consensus.BlameNobody}
 	}
+	return c.acceptLocked(hs)
+}
+
+func (c *fakeChain) accept(hs []consensus.Header) (added int, last chain.Tip, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.acceptLocked(hs)
+}
+
+func (c *fakeChain) acceptLocked(hs []consensus.Header) (added int, last chain.Tip, err error) {
 	for _, h := range hs {
 		n, fresh, err := c.addHeader(h)
 		if err != nil {
@@ -167,6 +178,44 @@ func (c *fakeChain) AcceptHeaders(_ context.Context, hs []consensus.Header) (add
 	}
 	return added, last, nil
 }
+
+// LeastWork is that of minHeight.
+func (c *fakeChain) LeastWork() *big.Int { return big.NewInt(2 * int64(c.minHeight+1)) }
+
+// fakePresync believes everything and remembers what it saw.
+type fakePresync struct {
+	c    *fakeChain
+	work *big.Int
+	seen [][]consensus.Header
+}
+
+func (c *fakeChain) NewPresync(base chainhash.Hash) (Presync, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.nodes[base]
+	if n == nil {
+		return nil, false
+	}
+	return &fakePresync{c: c, work: n.work}, true
+}
+
+func (p *fakePresync) Check(_ context.Context, hs []consensus.Header) error {
+	p.seen = append(p.seen, slices.Clone(hs))
+	p.work = new(big.Int).Add(p.work, big.NewInt(2*int64(len(hs))))
+	return nil
+}
+
+func (p *fakePresync) Work() *big.Int { return p.work }
+
+func (p *fakePresync) Accept(_ context.Context, hs []consensus.Header) (added int, last chain.Tip, err error) {
+	if !slices.EqualFunc(hs, p.seen[0], func(a, b consensus.Header) bool { return a.BlockHash() == b.BlockHash() }) {
+		return 0, last, &consensus.RuleError{Rule: "presync-mismatch", Blame: consensus.BlameNobody}
+	}
+	p.seen = p.seen[1:]
+	return p.c.accept(hs)
+}
+
+func (p *fakePresync) Done() bool { return len(p.seen) == 0 }
 
 type fakeTicket struct{ v chain.Verdict }
 

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"sync"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 
 	"dunlin/chain/consensus"
@@ -56,7 +58,7 @@ func (x *Exchange) answerHeaders(ctx context.Context, r *remote, s network.Strea
 		return err
 	}
 	var reply headersReply
-	reply.Start, reply.Count, *raw, err = x.o.Chain.HeadersAfter((*raw)[:0], req.Locator, limit)
+	reply.Start, reply.Count, *raw, err = x.headersAfter((*raw)[:0], req, limit)
 	x.gate.release(&r.account, most-min(most, int64(len(*raw))))
 	if err != nil {
 		return fmt.Errorf("headers after the locator: %w", err)
@@ -73,4 +75,28 @@ func (x *Exchange) answerHeaders(ctx context.Context, r *remote, s network.Strea
 	}
 	_, err = out.Write(*raw)
 	return err
+}
+
+// headersAfter is HeadersAfter for a request that may skip some of the headers.
+func (x *Exchange) headersAfter(dst []byte, req *headersRequest, limit int) (start int32, n int, raw []byte, err error) {
+	c := x.o.Chain
+	if req.Skip == 0 {
+		return c.HeadersAfter(dst, req.Locator, limit)
+	}
+	tip, _ := c.Tip()
+	var height int32 // of the first hash of the locator that is on our chain, or of genesis
+	for _, hash := range req.Locator {
+		if at, fork, ok := c.Fork(hash, tip.Hash); ok && at == hash {
+			height = fork
+			break
+		}
+	}
+	if req.Skip > tip.Height-height {
+		return min(math.MaxInt32-req.Skip, height) + req.Skip, 0, dst, nil
+	}
+	from, ok := c.Ancestor(tip.Hash, height+req.Skip)
+	if !ok {
+		return 0, 0, dst, fmt.Errorf("no ancestor of the tip %v at height %d", tip.Hash, height+req.Skip)
+	}
+	return c.HeadersAfter(dst, []chainhash.Hash{from}, limit)
 }

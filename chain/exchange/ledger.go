@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"math/big"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -15,6 +16,8 @@ type Chain interface {
 	Ready() <-chan struct{}
 	Submit(ctx context.Context, raw []byte, src chain.Source) (Ticket, error)
 	AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last chain.Tip, err error)
+	LeastWork() *big.Int
+	NewPresync(base chainhash.Hash) (Presync, bool)
 	Tip() (chain.Tip, <-chan struct{})
 	BestHeader() (chain.Tip, <-chan struct{})
 	Status(hash chainhash.Hash) (chain.NodeStatus, bool)
@@ -31,6 +34,14 @@ type Chain interface {
 	Params() *consensus.Params
 }
 
+// A Presync looks at headers before any are stored, as *[chain.Presync] does.
+type Presync interface {
+	Check(ctx context.Context, hs []consensus.Header) error
+	Work() *big.Int
+	Accept(ctx context.Context, hs []consensus.Header) (added int, last chain.Tip, err error)
+	Done() bool
+}
+
 // A Ticket yields the verdict on one submitted block, as *[chain.Ticket] does.
 type Ticket interface {
 	Done() <-chan struct{}
@@ -41,6 +52,11 @@ type Ticket interface {
 func FromChain(c *chain.Chain) Chain { return ledger{c} }
 
 type ledger struct{ *chain.Chain }
+
+func (l ledger) NewPresync(base chainhash.Hash) (Presync, bool) {
+	p, ok := l.Chain.NewPresync(base)
+	return p, ok
+}
 
 func (l ledger) Submit(ctx context.Context, raw []byte, src chain.Source) (Ticket, error) {
 	t, err := l.Chain.Submit(ctx, raw, src)

@@ -42,7 +42,8 @@ type remote struct {
 	since   time.Time
 	gone    chan struct{} // closed when the last hello stream ended
 
-	in, out atomic.Int64 // bytes
+	in, out  atomic.Int64 // bytes
+	stepwise atomic.Bool  // ask it for headers one reply at a time
 
 	blocks   *blockClient
 	account  account       // of what is sent to it; see gate

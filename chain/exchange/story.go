@@ -83,7 +83,8 @@ type view struct {
 type claim struct {
 	peer    string
 	height  int32
-	attempt int // to get its headers
+	attempt int  // to get its headers
+	poor    bool // less than the work that is taken: it is not asked
 }
 
 func newStory(o *Options, log *slog.Logger) *story {
@@ -204,6 +205,8 @@ func (y *story) reason(now time.Time, state State, v *view) string {
 		return "the chain replays what it has on disk"
 	case state == Connecting:
 		return "no peers"
+	case state == Stalled && v.ahead != nil && v.ahead.poor && v.best.Hash == v.tip.Hash:
+		return "no peer has a chain with the least work that is taken"
 	case state == Stalled && v.ahead != nil && v.best.Hash == v.tip.Hash:
 		return "waiting for headers of " + v.ahead.peer + nth(v.ahead.attempt)
 	case state == Stalled && v.stats.Reason == "":

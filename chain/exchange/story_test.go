@@ -104,7 +104,7 @@ func TestStory(t *testing.T) {
 	n.v.ready = true
 	n.run(3*time.Second, 0, 0)
 	n.note("a peer that claims more (%s: %s)", n.s.State, n.s.Reason)
-	n.v.peers, n.v.ahead, n.v.pulls = 3, &claim{"A", 100_000, 1}, 1
+	n.v.peers, n.v.ahead, n.v.pulls = 3, &claim{"A", 100_000, 1, false}, 1
 	for h := int32(0); h < 100_000; h += 10_000 {
 		n.v.best = tipAt(h)
 		n.run(time.Second, 0, 0)
@@ -283,7 +283,7 @@ func TestPercentIsHonest(t *testing.T) {
 			case 2:
 				n.v.ahead = nil
 			case 3:
-				n.v.peers, n.v.ahead = max(1, n.v.peers), &claim{"A", n.v.best.Height + 1 + rng.Int32N(9000), 1 + rng.IntN(3)}
+				n.v.peers, n.v.ahead = max(1, n.v.peers), &claim{"A", n.v.best.Height + 1 + rng.Int32N(9000), 1 + rng.IntN(3), rng.IntN(4) == 0}
 				n.v.pulls = rng.IntN(2)
 			case 4: // a reorganisation
 				n.v.tip = tipAt(max(0, n.v.tip.Height-rng.Int32N(10)))

@@ -93,6 +93,7 @@ type headersRequest struct {
 	Hint    int32 // height of Locator[0], for the server's log; not trusted
 	Locator []chainhash.Hash
 	Max     int
+	Skip    int32 // headers after the locator's to leave out
 }
 
 type headersReply struct {
@@ -429,7 +430,8 @@ func (r *headersRequest) append(b []byte) []byte {
 	for i := range r.Locator {
 		b = putBytes(b, 2, r.Locator[i][:])
 	}
-	return putUint(b, 3, nonNegative(r.Max))
+	b = putUint(b, 3, nonNegative(r.Max))
+	return putUint(b, 4, nonNegative(r.Skip))
 }
 
 func decodeHeadersRequest(b []byte) (headersRequest, error) {
@@ -442,6 +444,8 @@ func decodeHeadersRequest(b []byte) (headersRequest, error) {
 			return getHashes(&r.Locator, typ, v, MaxLocator)
 		case 3:
 			return getUint(&r.Max, typ, n, math.MaxInt32)
+		case 4:
+			return getUint(&r.Skip, typ, n, math.MaxInt32)
 		}
 		return nil
 	})
