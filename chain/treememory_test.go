@@ -1,0 +1,56 @@
+//go:build !race
+
+package chain_test
+
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"dunlin/chain"
+)
+
+// A million headers with their blocks fit into 160 MB of heap, and so do fewer in
+// proportion, but for what a chain takes in any case; the tree in memory is the
+// one on disk. The race detector would count as well.
+func TestTreeMemory(t *testing.T) {
+	n, fixed := 100_000, uint64(2<<20)
+	if slow {
+		n, fixed = 1_000_000, 0
+	}
+	o := headerOptions(vfs.Default, t.TempDir()) // one in memory would count
+	headerHome(t, o, n, true)
+	before := liveHeap()
+	c, err := chain.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := liveHeap() - before
+	if err := c.Close(); err != nil { // the database's caches go, the tree stays
+		t.Fatal(err)
+	}
+	heap := liveHeap() - before
+	if heap > 160*uint64(n)+fixed {
+		t.Errorf("%d bytes of heap for %d headers", heap, n)
+	}
+	t.Logf("%d headers: %d bytes each, %d MB in all, %d with the database open", n, heap/uint64(n), heap/1e6, open/1e6)
+	best, _ := c.BestHeader()
+	tip, _ := c.Tip()
+	if int(best.Height) != n || tip.Hash != best.Hash {
+		t.Errorf("best header at height %d, tip at height %d", best.Height, tip.Height)
+	}
+	mine := newHeaderMine(o.Params, 1)
+	for height := int32(1); height <= int32(n); height++ {
+		h, hash := mine.next()
+		if height%997 != 0 && height > 10 {
+			continue
+		}
+		s, ok := c.Status(hash)
+		if !ok || s.Height != height || s.Header.BlockHash() != h.BlockHash() || !s.HaveBlock || !s.Active {
+			t.Fatalf("height %d: %+v", height, s)
+		}
+		if got, ok := c.Ancestor(best.Hash, height); !ok || got != hash {
+			t.Fatalf("ancestor at height %d: %v", height, got)
+		}
+	}
+}
