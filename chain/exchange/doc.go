@@ -19,6 +19,9 @@
 //   - A block is handed on only if its header hashes to the validated header at
 //     the height that was asked for, and memory for it is allocated only after its
 //     length is within what the request allowed.
+//   - What is on its way out to all peers together takes at most ServeBytes of
+//     memory, at most 128 KiB a stream of blocks; peers get turns by bytes, least
+//     served first.
 //   - Every read and write has a deadline that only progress extends.
 //   - Every goroutine is joined by [Exchange.Run].
 //

@@ -14,8 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
 )
 
 // TestE2ECrowd: 100 clients fetch blocks from one daemon as fast as they can, some
@@ -24,19 +28,30 @@ import (
 // an upload limit it keeps to that.
 func TestE2ECrowd(t *testing.T) {
 	const clients, window = 100, 6 * time.Second
-	l := newLedger(4000)
-	chain := branchOf(l.b.Params, l.blocks)
+	small := newLedger(4000).blocks
+	b := enginetest.NewBuilder(consensus.Regtest())
+	fat := make([]byte, 900_000)
+	fat[0] = txscript.OP_RETURN
+	var large []*consensus.Block
+	for tip := b.Genesis(); len(large) < 40; {
+		tip = b.MineTemplate(tip, enginetest.Template{Script: fat})
+		large = append(large, tip)
+	}
 	for _, tc := range []struct {
-		name  string
-		limit int     // KiB a second
-		jain  float64 // least index of fairness
+		name   string
+		blocks []*consensus.Block
+		count  int     // blocks in a request
+		limit  int     // KiB a second
+		jain   float64 // least index of fairness
 	}{
-		{"no limit", 0, 0.95},
-		{"16 MiB a second", 16 << 10, 0.95},
+		{"blocks of 4 kB", small, 128, 0, 0.95},
+		{"blocks of 4 kB, 16 MiB a second", small, 128, 16 << 10, 0.95},
+		{"blocks of 900 kB", large, 4, 0, 0.95},
 	} {
+		chain := branchOf(b.Params, tc.blocks)
 		t.Run(tc.name, func(t *testing.T) {
 			d := newDaemon(t, "server", "--network", "regtest", "--p2p-max-upload-kb-per-s", fmt.Sprint(tc.limit))
-			importBlocks(t, d, l.b.Params, l.blocks)
+			importBlocks(t, d, b.Params, tc.blocks)
 			d.start()
 			neighbour := startDaemon(t, "neighbour", "--network", "regtest", "--bootstrap", d.addr())
 			neighbour.reaches(chain.hashes[len(chain.hashes)-1].String(), slowness*30*time.Second)
@@ -54,7 +69,7 @@ func TestE2ECrowd(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = h.Close() })
-				a := &attacker{t: t, h: h, params: l.b.Params}
+				a := &attacker{t: t, h: h, params: b.Params}
 				s, _ := a.greet(d, chain.tip())
 				stream, err := a.open(s.Conn().RemotePeer(), a.id("blocks/1"))
 				if err != nil {
@@ -63,7 +78,7 @@ func TestE2ECrowd(t *testing.T) {
 				_ = stream.SetDeadline(time.Time{})
 				all.Go(func() {
 					<-begin
-					crowdClient(ctx, stream, chain, []int{1, 16}[i%2], &got[i], &busy)
+					crowdClient(ctx, stream, chain, tc.count, []int{1, 16}[i%2], &got[i], &busy)
 				})
 			}
 			close(begin)
@@ -134,15 +149,15 @@ func TestE2ECrowd(t *testing.T) {
 	}
 }
 
-// crowdClient keeps n requests outstanding until ctx ends and counts what comes.
-func crowdClient(ctx context.Context, s network.Stream, b *branch, n int, got, busy *atomic.Int64) {
+// crowdClient keeps n requests for count blocks each outstanding until ctx ends and counts what comes.
+func crowdClient(ctx context.Context, s network.Stream, b *branch, count, n int, got, busy *atomic.Int64) {
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
 	in := bufio.NewReaderSize(s, 64<<10)
 	var id uint64
 	ask := func() error {
 		id++
-		first := 1 + rand.IntN(len(b.raws)-128)
-		_, err := s.Write(blocksMsg(id, uint64(first), 128, b.hashes[first+128-2], 16<<20))
+		first := 1 + rand.IntN(len(b.raws)-count)
+		_, err := s.Write(blocksMsg(id, uint64(first), uint64(count), b.hashes[first+count-2], 16<<20))
 		return err
 	}
 	for range n {

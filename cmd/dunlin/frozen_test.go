@@ -13,9 +13,7 @@ import (
 // without a word: its kernel still answers, it does not. The victim's height may
 // not stand still for long, and the log says who held it up and who was asked.
 func TestE2EFrozenPeer(t *testing.T) {
-	if testing.Short() {
-		t.Parallel() // beside others it is no measurement: only that it ends
-	}
+	t.Parallel()
 	l := newLedger(20_000)
 	first := newDaemon(t, "best", "--network", "regtest", "--p2p-max-upload-kb-per-s", "9000")
 	importBlocks(t, first, l.b.Params, l.blocks)

@@ -276,6 +276,7 @@ func TestE2EHostileSync(t *testing.T) {
 	// beside a clean sync of that moment.
 	_, first := syncAmong(t)
 	t.Logf("clean: %v", first.Round(time.Millisecond))
+	const most = 3 * slowness // times a clean sync; under the race detector the processor is the link
 	measure := func(t *testing.T, lie *lie) (d *daemon, took, clean time.Duration) {
 		t.Helper()
 		clean = first
@@ -289,7 +290,7 @@ func TestE2EHostileSync(t *testing.T) {
 				lie.make(x)
 				liars = append(liars, x)
 			}
-			if d, took = syncAmong(t, liars...); took <= 3*clean {
+			if d, took = syncAmong(t, liars...); took <= most*clean {
 				break
 			}
 			t.Logf("%v, a clean sync %v", took, clean)
@@ -307,14 +308,14 @@ func TestE2EHostileSync(t *testing.T) {
 		}
 		t.Logf("%.1f times a clean sync (%v); peak %d MB; %d log lines; %d blamed",
 			took.Seconds()/clean.Seconds(), took.Round(time.Millisecond), peak>>20, lines, blamed)
-		if took > 3*clean {
+		if took > most*clean {
 			t.Errorf("sync took %v, a clean one %v", took, clean)
 		}
 		if peak > slowness*250<<20 {
 			t.Errorf("%d MB of memory", peak>>20)
 		}
-		if most := 60 + int(60*took.Minutes()); lines > most {
-			t.Errorf("%d log lines in %v, limit %d", lines, took, most)
+		if limit := 60 + int(60*took.Minutes()); lines > limit {
+			t.Errorf("%d log lines in %v, limit %d", lines, took, limit)
 		}
 		if lie.blamed && blamed == 0 {
 			t.Error("nobody was blamed")
