@@ -326,6 +326,7 @@ func (c *conductor) finish() error {
 			return c.reject(f.err)
 		}
 		if err := c.connected(f); err != nil {
+			c.flights = c.flights[done:] // those before it have passed and are answered there
 			return err
 		}
 		done++
