@@ -32,6 +32,9 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 
 	// 2. The block is new.
 	v, i, done := c.known(it.hash)
+	if i != noNode && v.Outcome != Refused && c.isDamaged(i) {
+		return c.restore(it, i)
+	}
 	if done {
 		if v.Outcome == Refused {
 			return c.refuse(it, v, v.Err)

@@ -197,7 +197,11 @@ type Chain struct {
 	// gapStarts is what metaReindex says; Open's, then the conductor's.
 	gapStarts uint8
 	// denied are the blocks that an operator invalidated, known or not; guarded by tree.mu.
-	denied               map[chainhash.Hash]struct{}
+	denied map[chainhash.Hash]struct{}
+	// damaged are the blocks that Damaged lists, and moreDamaged its channel; guarded by
+	// tree.mu.
+	damaged              map[uint32]struct{}
+	moreDamaged          chan struct{}
 	keptBlocks, keptUndo uint32       // first files not pruned; Open's, then the conductor's
 	lowest               atomic.Int32 // see Lowest
 	replayed             atomic.Int64 // see Replay
@@ -306,6 +310,8 @@ func openStore(o Options, so store.Options) (*Chain, error) {
 		asked:  make(chan request),
 		ready:  make(chan struct{}),
 		closed: make(chan struct{}),
+
+		damaged: make(map[uint32]struct{}), moreDamaged: make(chan struct{}),
 	}
 	if err := c.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the chain in %s: %w", o.Dir, err), st.Close())

@@ -42,7 +42,8 @@ type conductor struct {
 	diskChecked time.Time // see checkDisk
 	diskSpent   uint64    // bytes of blocks taken since then
 	diskTimer   *time.Timer
-	held        []*item // taken off the queue while the disk was full: the next in order
+	blocked     []uint32 // branches left alone until a damaged block is restored
+	held        []*item  // taken off the queue while the disk was full: the next in order
 }
 
 // conduct is Run.

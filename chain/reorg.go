@@ -45,7 +45,10 @@ func (c *conductor) advance() error {
 				}
 				continue
 			}
-			if err := c.disconnect(); err != nil {
+			at := c.applied
+			if err := c.disconnect(); blockDamage(err) != nil {
+				c.block(at, target, blockDamage(err))
+			} else if err != nil {
 				return err
 			}
 			continue
@@ -54,7 +57,10 @@ func (c *conductor) advance() error {
 		it, ok := c.waiting[next]
 		if !ok {
 			var err error
-			if it, err = c.fromDisk(next, target); err != nil {
+			if it, err = c.fromDisk(next, target); blockDamage(err) != nil {
+				c.unlink(next, blockDamage(err))
+				continue
+			} else if err != nil {
 				return err
 			}
 		}

@@ -66,5 +66,10 @@ func (c *Chain) readError(hash *chainhash.Hash, err error) error {
 	case errors.Is(err, store.ErrPruned), c.place(hash).Size == 0: // pruned between the two
 		return ErrNotFound
 	}
+	if d := blockDamage(err); d != nil {
+		if i, ok := c.tree.lookup(hash); ok {
+			c.noteDamage(i, d)
+		}
+	}
 	return fmt.Errorf("block %v: %w", *hash, err)
 }

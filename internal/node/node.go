@@ -288,6 +288,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"txs", n.runTxs},
 		{"parents", n.runParents},
 		{"discovery", n.disc.Run},
+		{"mend", n.mend},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},
 	})
