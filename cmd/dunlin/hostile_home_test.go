@@ -89,14 +89,21 @@ func TestE2EHostileHome(t *testing.T) {
 	rng := hostileSeed(t)
 	p := consensus.Regtest()
 	b := enginetest.NewBuilder(p)
-	blocks := b.MineN(b.Genesis(), 60)
+	blocks := b.MineN(b.Genesis(), 101)
+	for i := range 19 { // which spend, so there is undo data
+		blocks = append(blocks, b.Mine(blocks[100+i], enginetest.Spend(blocks[i], 0, 0, enginetest.OpTrue(), enginetest.OpTrue())))
+	}
 	// The peer's chain has more work and leaves ours ten blocks down: undo data is needed.
-	first := b.MineTemplate(blocks[49], enginetest.Template{Data: "rival"})
-	rival := branchOf(p, append(append(slices.Clone(blocks[:50]), first), b.MineN(first, 25)...))
+	first := b.MineTemplate(blocks[109], enginetest.Template{Data: "rival"})
+	rival := branchOf(p, append(append(slices.Clone(blocks[:110]), first), b.MineN(first, 25)...))
 	want := rival.hashes[len(rival.hashes)-1].String()
 	model := newDaemon(t, "model", "--network", "regtest")
-	importBlocks(t, model, p, blocks)
+	importBlocks(t, model, p, append(slices.Clone(blocks), b.Mine(blocks[119])))
 	model.start()
+	// And an operator's word against a block, which is on file.
+	if tip, err := model.client.Invalidate(t.Context(), model.mustStatus().TipHash); err != nil || tip.Height != 120 {
+		t.Fatalf("%+v, %v", tip, err)
+	}
 	if err := model.client.AddPeer(t.Context(), newAttacker(t, p).addr()); err != nil { // so that peers/ has something
 		t.Fatal(err)
 	}
@@ -118,8 +125,13 @@ func TestE2EHostileHome(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, "node.json", "api.cookie")
+	files = append(files, "node.json", "api.cookie", "registered.json")
 	t.Log(files)
+	for _, must := range []string{"undo/00000.und", "blocks/00000.blk", "INVALIDATED", "identity.key", "config.toml", "mining.key", "LOCK", "api.cookie"} {
+		if !slices.Contains(files, must) {
+			t.Errorf("the model has no %s", must)
+		}
+	}
 
 	offset := rng.IntN(len(damages))
 	for i, file := range files {
@@ -141,6 +153,10 @@ func TestE2EHostileHome(t *testing.T) {
 					}
 				}
 				switch file {
+				case "registered.json":
+					if err := os.WriteFile(path, []byte(`["ws://127.0.0.1:1/ws"]`), 0o600); err != nil {
+						t.Fatal(err)
+					}
 				case "node.json", "api.cookie": // left by a kill, then damaged
 					if err := os.WriteFile(path, []byte(`{"pid": 1, "rpc_addr": "127.0.0.1:1"}`), 0o600); err != nil {
 						t.Fatal(err)
@@ -179,7 +195,7 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 				t.Fatalf("%s; reindex: exit %d %s%s", outcome, code, out, errs)
 			}
 			outcome += "; reindexed"
-		case strings.Contains(said, "remove it"):
+		case strings.Contains(said, "remove it"), strings.Contains(said, "run `rm "):
 			if err := os.Remove(filepath.Join(d.home, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatal(err)
 			}
@@ -200,9 +216,11 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 	}
 	s := d.mustStatus()
 	switch {
-	case s.Height == 60 && s.TipHash != tip:
-		t.Errorf("tip %s at height 60", s.TipHash)
-	case s.Height != 60:
+	case s.Height == 120 && s.TipHash != tip:
+		t.Errorf("tip %s at height 120", s.TipHash)
+	case s.Height > 120:
+		t.Errorf("height %d: what was invalidated is back", s.Height)
+	case s.Height != 120:
 		outcome += fmt.Sprintf("; height %d", s.Height)
 	}
 	if err := d.client.AddPeer(t.Context(), peer); err != nil {
