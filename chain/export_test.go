@@ -65,3 +65,10 @@ func ReadFrames(p *consensus.Params, r io.Reader) (blocks [][]byte, offset, padd
 		return blocks, f.offset, f.padding, f.garbage, err
 	}
 }
+
+// Balance is what the conductor does after it applied a block: it judges whether
+// the coins may be worth change satoshi more than before.
+func Balance(c *Chain, b *consensus.Block, height int32, spent []consensus.SpentTx, change int64) error {
+	s := &step{block: b, height: height, spent: spent, worth: c.coins.worth - change}
+	return (&conductor{Chain: c}).balance(s)
+}

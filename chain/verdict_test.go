@@ -2,6 +2,7 @@ package chain_test
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"testing"
 
@@ -9,10 +10,12 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
+	"dunlin/chain/consensus/pow"
 )
 
 // Once a checkpoint is known nothing may fork off before it: it could not get past
@@ -116,6 +119,45 @@ func TestTwoMainnets(t *testing.T) {
 	}
 	fresh.wantRule(alternative[0], "bad-fork-prior-to-checkpoint")
 	sameCoins(t, coins, fresh.coins())
+}
+
+// What the rules have let pass must balance all the same, or the chain stops: an
+// output that is spent twice leaves the coins once, and nobody makes more than a
+// subsidy.
+func TestBalance(t *testing.T) {
+	c, err := chain.Open(chain.Options{Dir: "home", FS: vfs.NewMem(), Params: consensus.Regtest(), Engine: pow.New(consensus.Regtest())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b, blocks := grown(101)
+	const height, subsidy, burnt, out = 102, 50e8, 25e8 - 5, 25e8 - 10
+	spends := enginetest.Spend(blocks[1], 0, 0, enginetest.OpTrue(), []byte{txscript.OP_RETURN})
+	spends.TxOut[0].Value, spends.TxOut[1].Value = out, burnt
+	block := b.MineTemplate(blocks[101], enginetest.Template{Txs: []*wire.MsgTx{spends}, Fees: 50e8 - out - burnt})
+	coin := consensus.Coin{Value: 50e8}
+	spent := func(coins ...consensus.Coin) []consensus.SpentTx {
+		return []consensus.SpentTx{{Tx: block.Txs[0].MsgTx()}, {Tx: spends, Coins: coins}}
+	}
+	good := int64(subsidy - burnt) // the coinbase claims the fees
+	for name, tt := range map[string]struct {
+		spent  []consensus.SpentTx
+		change int64
+		ok     bool
+	}{
+		"right":                    {spent(coin), good, true},
+		"a satoshi from nowhere":   {spent(coin), good + 1, false},
+		"a satoshi lost":           {spent(coin), good - 1, false},
+		"the same coin twice":      {spent(coin, coin), good, false},
+		"more than the subsidy":    {spent(), good + 50e8, false},
+		"what was burnt is a coin": {spent(coin), good + burnt, false},
+	} {
+		err := chain.Balance(c, block, height, tt.spent, tt.change)
+		var r *consensus.RuleError
+		if (err == nil) != tt.ok || errors.As(err, &r) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // After 33 halvings of 50 coins there is nothing left to claim, and nothing can be.
