@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -249,12 +250,17 @@ func (f *fileWriter) record(kind byte, fill func([]byte) ([]byte, error)) error 
 func (p *Pool) Save(ctx context.Context, w io.Writer) (int64, error) {
 	now := p.o.Now()
 	p.mu.RLock()
-	entries := p.inSeqOrder()
-	list := make([]saving, 0, len(entries)+len(p.left))
+	entries, left, unsent := slices.Clone(p.order), p.left, maps.Clone(p.unsent)
+	fates := slices.Concat(p.fates.other, p.fates.lost)
+	fates = slices.DeleteFunc(fates, func(f *Fate) bool { return p.fates.byID[f.ID] != f })
+	p.mu.RUnlock()
+	// What is in an entry does not change: the rest needs no lock.
+	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	list := make([]saving, 0, len(entries)+len(left))
 	for _, e := range entries {
-		list = append(list, saving{e.Tx, e.Added, p.unsent[e.ID] != nil})
+		list = append(list, saving{e.Tx, e.Added, unsent[e.ID] != nil})
 	}
-	for _, c := range p.left {
+	for _, c := range left {
 		if c.returned && !c.settled {
 			added := c.added
 			if added.IsZero() {
@@ -263,9 +269,6 @@ func (p *Pool) Save(ctx context.Context, w io.Writer) (int64, error) {
 			list = append(list, saving{c.tx, added, c.relay})
 		}
 	}
-	fates := slices.Concat(p.fates.other, p.fates.lost)
-	fates = slices.DeleteFunc(fates, func(f *Fate) bool { return p.fates.byID[f.ID] != f })
-	p.mu.RUnlock()
 	slices.SortStableFunc(fates, func(a, b *Fate) int { return cmp.Compare(a.Seq, b.Seq) })
 
 	f := &fileWriter{w: bufio.NewWriterSize(w, 64<<10)}
