@@ -22,6 +22,9 @@ const (
 	maxInbound = 8
 	// maxOutbound is how many own blocks may wait to be sent.
 	maxOutbound = 8
+	// maxTxLag is how many blocks behind its peers a node still looks at
+	// transactions: what it ignored now would not come again.
+	maxTxLag = 6
 	// txValidators check transactions at the same time; scripts run inside.
 	txValidators = 2
 	// blockValidators decode blocks at the same time: four of the largest take
@@ -96,7 +99,7 @@ func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Ve
 	if from == n.host.ID() {
 		return gossip.Verdict{Result: gossip.Accept}
 	}
-	if s := n.exchange.Sync(); s.State == exchange.Blocks || s.State == exchange.Headers {
+	if s := n.exchange.Sync(); (s.State == exchange.Blocks || s.State == exchange.Headers) && s.Target-s.Height > maxTxLag {
 		return gossip.Verdict{Result: gossip.Ignore, Reason: "syncing"} // its inputs may be blocks away
 	}
 	v, tx := relay.CheckTx(poolView{n.pool}, data)
