@@ -17,10 +17,11 @@ import (
 const (
 	maxWithheld = 64               // remembered blocks that nobody hands out
 	withheldFor = 10 * time.Minute // before a branch with such a block is tried again as a whole
-	// silentShare is the part of StallAfter in which neither a byte nor a verdict came
-	// before a branch is left if there is another: 3 s by default. Little is lost if
-	// that was too early, since the block is still asked for beside.
+	// silentShare is the part of StallAfter, 3 s by default, without a verdict and with
+	// no more than a trickle of the next block, before a branch is left if there is
+	// another. Little is lost if that was too early: the block is asked for beside.
 	silentShare = 0.3
+	trickle     = 4 << 10 // bytes/s under which a peer's block does not count as on its way
 	// maxBeside bounds the fetches beside the target: each may bring a largest block
 	// on top of what the scheduler knows of.
 	maxBeside   = 2
@@ -96,7 +97,8 @@ func (d *driver) watchFront(ctx context.Context, now time.Time) {
 			d.bestMoved = true
 		}
 	}
-	if d.trouble != nil || d.connected >= d.best.Height || d.sched.Stats().InChain > 0 {
+	stats := d.sched.Stats()
+	if d.trouble != nil || d.connected >= d.best.Height || stats.InChain > 0 {
 		d.gained = now
 	}
 	// Bytes of a large block on a slow link buy time, but not for ever. Peers that
@@ -104,7 +106,7 @@ func (d *driver) watchFront(ctx context.Context, now time.Time) {
 	waited, silent := now.Sub(d.gained), now.Sub(d.bytesAt)
 	patience := time.Duration(silentShare * float64(d.x.o.StallAfter))
 	switch {
-	case waited > 2*d.x.o.StallAfter, waited > patience && silent > patience:
+	case waited > 2*d.x.o.StallAfter, waited > patience && (silent > patience || stats.FrontRate < trickle):
 		d.gained = now
 		d.leave(now, false)
 	case waited > tickEvery && d.withholders > 0:

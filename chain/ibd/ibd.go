@@ -194,10 +194,11 @@ type Drop struct {
 // Stalled is for the log: Peer holds Height and has sent nothing, or far too
 // little, for Waited; Asked was asked instead or too.
 type Stalled struct {
-	Peer   PeerID
-	Height int32
-	Waited time.Duration
-	Asked  PeerID // empty: nobody else can be asked now
+	Peer    PeerID
+	Height  int32
+	Waited  time.Duration
+	Asked   PeerID // empty: nobody else can be asked now
+	Attempt int    // requests made for Height by now, that to Asked included
 }
 
 func (Request) isAction() {}
@@ -209,11 +210,12 @@ func (Stalled) isAction() {}
 
 // Stats is a snapshot for the progress line.
 type Stats struct {
-	Peers, Serving         int   // known; with a request outstanding
+	Peers, Serving         int   // known; with a request outstanding, or heard within the last second
 	Requests, RequestLimit int   // in flight
 	PromisedBytes          int64 // of outstanding requests, not yet received
 	BufferedBytes          int64 // received, not yet connected
 	InChain                int   // blocks delivered that await their verdict
+	FrontRate              int64 // bytes/s of the last 4 s of the best peer that owes the next block to connect; 0 if nobody does
 	ByteLimit              int64
 	// Reason says why nothing is asked for. Empty while requests are
 	// outstanding and when nothing is missing.

@@ -170,6 +170,9 @@ func (s *Scheduler) flush() []Action {
 				x.Asked = p.id
 			}
 		}
+		if s.inWindow(x.Height) {
+			x.Attempt = int(s.slot(x.Height).attempts)
+		}
 		s.actions = append(s.actions, x)
 	}
 	for _, d := range s.drops {

@@ -172,7 +172,7 @@ func show(a Action) string {
 	case Drop:
 		return fmt.Sprintf("drop %s: %s", a.Peer, a.Reason)
 	case Stalled:
-		return fmt.Sprintf("stalled: %s holds %d, silent for %v, asked %q", a.Peer, a.Height, a.Waited, a.Asked)
+		return fmt.Sprintf("stalled: %s holds %d, silent for %v, asked %q, attempt %d", a.Peer, a.Height, a.Waited, a.Asked, a.Attempt)
 	}
 	return fmt.Sprintf("%T", a)
 }

@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// servingFor is how long a peer counts as serving after its last bytes: between
+// two requests it would not otherwise.
+const servingFor = time.Second
+
 // Stats returns a snapshot.
 func (s *Scheduler) Stats() Stats {
 	st := Stats{
@@ -20,8 +24,11 @@ func (s *Scheduler) Stats() Stats {
 			continue
 		}
 		st.Peers++
-		if p.live > 0 {
+		if p.live > 0 || p.lastBytes > 0 && s.now-p.lastBytes < servingFor {
 			st.Serving++
+		}
+		if s.front <= s.top && s.owes(p, s.front) != nil {
+			st.FrontRate = max(st.FrontRate, p.recent(s.now))
 		}
 	}
 	if s.live == 0 {
