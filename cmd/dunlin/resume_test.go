@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestE2EResume kills a daemon in the middle of a sync. After the restart it is
+// back at its height at once and asks only for what it had not stored: the
+// server counts the bytes.
+func TestE2EResume(t *testing.T) {
+	t.Parallel()
+	real := realBranch(t)
+	server := newDaemon(t, "server", "--network", "bitcoin", "--p2p-max-upload-kb-per-s", "1000")
+	importRealBlocks(t, server.home)
+	server.start()
+	served := func() int64 {
+		t.Helper()
+		n, err := server.metric("dunlin_serve_bytes_total")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(n)
+	}
+	d := startDaemon(t, "victim", "--network", "bitcoin", "--bootstrap", server.addr())
+	var height int32
+	eventually(t, slowness*30*time.Second, "half of the blocks", func() error {
+		if height = d.mustStatus().Height; height < 7000 {
+			return fmt.Errorf("height %d", height)
+		}
+		return nil
+	})
+	d.kill9()
+	before := served()
+	d.start()
+	began := time.Now()
+	var back time.Duration
+	eventually(t, slowness*30*time.Second, "the height before", func() error {
+		if h := d.mustStatus().Height; h < height {
+			return fmt.Errorf("height %d of %d", h, height)
+		}
+		back = time.Since(began)
+		return nil
+	})
+	d.reaches(realTip, slowness*60*time.Second)
+	var missing int64
+	for _, raw := range real.raws[height:] {
+		missing += int64(len(raw))
+	}
+	got := served() - before
+	t.Logf("killed at height %d, back after %v; %d bytes downloaded, %d were missing", height, back.Round(time.Millisecond), got, missing)
+	if got > missing+missing/50 {
+		t.Errorf("%d bytes downloaded after the restart, only %d were missing", got, missing)
+	}
+	if back > slowness*5*time.Second {
+		t.Errorf("%v until the height was reached again", back)
+	}
+}
