@@ -39,6 +39,11 @@
 //   - A peer is dropped only for a lie: a reply that breaks the protocol, a
 //     mutated block, or a size that turned out false. Slowness, silence, Busy and
 //     NotFound are answered with back-off.
+//   - What a peer says, and nobody has seen yet, counts only so far: a second of
+//     delay past its round trip for its quota, four sizes of blocks for what is
+//     expected of the others.
+//   - A peer holds up the next block to connect for as long as the best of the
+//     others needs ten times, however many are as slow.
 //   - Memory is O(Window + peers), and the work of a Step O(peers + actions)
 //     except after a reorg.
 package ibd
