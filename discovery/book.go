@@ -53,6 +53,7 @@ type entry struct {
 	source  Source
 	heard   time.Time // last named by a source
 	success time.Time // last reached and of our network; zero: never
+	since   time.Time // first of the successes
 	tries   int       // failures since the last success
 	told    string    // who named it first, as far as buckets go; see book
 	slot    slot      // its place in the book's tables
@@ -63,6 +64,7 @@ type entry struct {
 	asked      time.Time // last asked whom it knows
 	loaded     bool      // read from the saved book
 	anchor     bool
+	elder      bool // dialled first, as the anchors, for having been proven longest
 	static     bool // of bootstrap, persistent or AddPeer: dialled first, never evicted
 	persistent bool // redialled for ever, beyond the target too
 	fixed      bool // static by Options, whatever RemovePeer or a DNS answer say
@@ -168,6 +170,7 @@ type savedPeer struct {
 	Source     Source   `json:"source"`
 	Heard      int64    `json:"heard"`             // Unix seconds
 	Success    int64    `json:"success,omitempty"` // Unix seconds; 0: never
+	Since      int64    `json:"since,omitempty"`   // Unix seconds of the first success
 	Tries      int      `json:"tries,omitempty"`
 	Persistent bool     `json:"persistent,omitempty"`
 	Told       string   `json:"told,omitempty"`   // who named it first; decides on its place
@@ -186,7 +189,7 @@ const savedFormat = 1
 func (e *entry) saved() savedPeer {
 	s := savedPeer{ID: e.id.String(), Source: e.source, Heard: e.heard.Unix(), Tries: e.tries, Persistent: e.persistent, Told: e.told, Proven: e.slot.tried()}
 	if e.tried() {
-		s.Success = e.success.Unix()
+		s.Success, s.Since = e.success.Unix(), e.since.Unix()
 	}
 	for _, a := range e.addrs {
 		s.Addrs = append(s.Addrs, a.String())

@@ -521,7 +521,7 @@ func TestFileFormat(t *testing.T) {
 	if !head.MatchString(lines[0]) {
 		t.Errorf("header %q", lines[0])
 	}
-	want := fmt.Sprintf(`{"id":"%s","addrs":["/ip4/203.0.113.7/tcp/9000"],"source":"dht","heard":%d,"success":%d,"tries":2,"told":"self/203.0.0.0/16","proven":true} `, id, when.Unix(), when.Unix())
+	want := fmt.Sprintf(`{"id":"%s","addrs":["/ip4/203.0.113.7/tcp/9000"],"source":"dht","heard":%d,"success":%d,"since":%d,"tries":2,"told":"self/203.0.0.0/16","proven":true} `, id, when.Unix(), when.Unix(), when.Unix())
 	if !strings.HasPrefix(lines[1], want) || len(lines[1]) != len(want)+9 {
 		t.Errorf("line %q, want %q and a checksum", lines[1], want)
 	}

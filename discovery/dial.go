@@ -1,11 +1,13 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -151,7 +153,7 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 				busy++
 				picked = append(picked, d.startLocked(e, now))
 			}
-		case e.static, e.anchor:
+		case e.static, e.anchor, e.elder:
 			head = append(head, e)
 		default:
 			queues[e.class()] = append(queues[e.class()], e)
@@ -171,6 +173,9 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 		picked = append(picked, d.startLocked(e, now))
 	}
 	free := func() bool { return slots > 0 && busy < maxDials }
+	if !free() {
+		return picked, max(next, 10*time.Millisecond)
+	}
 	rand.Shuffle(len(head), func(i, j int) { head[i], head[j] = head[j], head[i] })
 	for _, e := range head {
 		if free() {
@@ -179,6 +184,9 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	}
 	for _, q := range queues {
 		rand.Shuffle(len(q), func(i, j int) { q[i], q[j] = q[j], q[i] })
+		if !d.opts.Private {
+			groupsFirst(q)
+		}
 	}
 	for left := true; left && free(); {
 		left = false
@@ -196,6 +204,25 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 		next = min(next, dialPatience)
 	}
 	return picked, max(next, 10*time.Millisecond)
+}
+
+// groupsFirst orders entries so that each IP group has its first one before any has its second, and so on: a
+// thousand peer ids in few groups are no likelier to be dialled than a few in as many.
+func groupsFirst(q []*entry) {
+	type ranked struct {
+		e   *entry
+		nth int
+	}
+	all, seen := make([]ranked, len(q)), map[string]int{}
+	for i, e := range q {
+		g := e.group()
+		all[i] = ranked{e, seen[g]}
+		seen[g]++
+	}
+	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.nth, b.nth) })
+	for i, r := range all {
+		q[i] = r.e
+	}
 }
 
 // pickedLocked counts the outbound peers that we have dialled. The caller holds mu.

@@ -715,7 +715,10 @@ func (d *Discovery) load(now time.Time) error {
 			e.source = p.Source
 		}
 		if p.Success > 0 {
-			e.success = at(p.Success)
+			e.success, e.since = at(p.Success), at(p.Since)
+			if p.Since <= 0 {
+				e.since = e.success
+			}
 		}
 		return e
 	}
@@ -727,6 +730,7 @@ func (d *Discovery) load(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	d.book.chooseElders()
 	err = read(anchorsFile, maxAnchors, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
 		if e := saved(id, addrs, p); e != nil {
 			if old := d.book.byID[id]; old != nil {

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -25,6 +26,7 @@ const (
 	// All peers of one IP group that answered share so many buckets of the tried table (of 32).
 	triedReach = 4
 
+	maxElders       = 2
 	bucketSize      = 16
 	smallBucketSize = 4 // in books of under 256 places
 	saltBytes       = 16
@@ -260,6 +262,9 @@ func (b *book) reached(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Sour
 	e.heard = now
 	e.addrs = mergeAddrs(addrs, e.addrs)
 	if outbound {
+		if e.success.IsZero() {
+			e.since = now
+		}
 		e.success, e.tries, e.lastErr = now, 0, ""
 	}
 	switch {
@@ -287,6 +292,24 @@ func (b *book) restore(e *entry, proven bool) bool {
 	}
 	b.stand(e, s)
 	return true
+}
+
+// chooseElders marks the peers that were proven longest ago and are still, each of another IP group. They are
+// dialled first after a restart, for age is what an attacker cannot make quickly.
+func (b *book) chooseElders() {
+	var all []*entry
+	for _, e := range b.byID {
+		if e.slot.tried() && e.tries == 0 && !e.since.IsZero() {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b *entry) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.id, b.id)) })
+	groups := map[string]bool{}
+	for _, e := range all {
+		if g := e.group(); !groups[g] && len(groups) < maxElders {
+			groups[g], e.elder = true, true
+		}
+	}
 }
 
 // settle is to be called when an entry may have become free or have ceased to be.
