@@ -38,6 +38,7 @@ func vectors() []struct {
 	update := helloMessage{Tip: &tip, Ping: 7, Pong: 9}
 	goodbye := helloMessage{Bye: &bye{Code: byeWrongNetwork, Text: "another network"}}
 	hreq := headersRequest{Hint: 300, Locator: []chainhash.Hash{fill(0x33), fill(0x44)}, Max: 2000}
+	hskip := headersRequest{Hint: 300, Locator: []chainhash.Hash{fill(0x33)}, Max: 2000, Skip: 6000}
 	hrep := headersReply{Start: 301, Count: 2, Bytes: 160, Tip: tip}
 	byHeight := blocksRequest{ID: 5, Start: 1000, Count: 128, Last: fill(0x55), MaxBytes: 1 << 20}
 	byHash := blocksRequest{ID: 6, MaxBytes: 4_000_000, Hashes: []chainhash.Hash{fill(0x66)}}
@@ -58,6 +59,7 @@ func vectors() []struct {
 		{"hello-tip-ping-pong", update.append(nil), helloBack, update},
 		{"hello-bye", goodbye.append(nil), helloBack, goodbye},
 		{"headers-request", hreq.append(nil), back(decodeHeadersRequest), hreq},
+		{"headers-request-skip", hskip.append(nil), back(decodeHeadersRequest), hskip},
 		{"headers-reply", hrep.append(nil), back(decodeHeadersReply), hrep},
 		{"blocks-by-height", byHeight.append(nil), back(decodeBlocksRequest), byHeight},
 		{"blocks-by-hash", byHash.append(nil), back(decodeBlocksRequest), byHash},
@@ -197,7 +199,7 @@ func TestLargestMessagesFit(t *testing.T) {
 		most int
 	}{
 		{"hello", (&helloMessage{Hello: &hello, Tip: &tip, Bye: &bye{1, strings.Repeat("x", maxReasonBytes)}, Ping: 1, Pong: 1}).append(nil), maxHelloBytes},
-		{"headers request", (&headersRequest{Hint: 1<<31 - 1, Locator: make([]chainhash.Hash, MaxLocator), Max: MaxHeaders}).append(nil), maxHeadersRequest},
+		{"headers request", (&headersRequest{Hint: 1<<31 - 1, Locator: make([]chainhash.Hash, MaxLocator), Max: MaxHeaders, Skip: 1<<31 - 1}).append(nil), maxHeadersRequest},
 		{"headers reply", (&headersReply{Start: 1<<31 - 1, Count: MaxHeaders, Bytes: 1<<31 - 1, Tip: tip}).append(nil), maxHeadersReply},
 		{"blocks request", (&blocksRequest{ID: 1<<64 - 1, MaxBytes: 1<<63 - 1, Hashes: make([]chainhash.Hash, MaxBlocksRequest)}).append(nil), maxBlocksRequest},
 		{"frame", (&frame{ID: 1<<64 - 1, End: true, Length: 1<<63 - 1, Status: 1<<32 - 1, Size: 1<<63 - 1}).append(nil), maxFrameHeader},

@@ -235,7 +235,7 @@ func TestE2EHostileHeaders(t *testing.T) {
 	d := startDaemon(t, "victim", "--network", "regtest")
 	honest := startDaemon(t, "honest", "--network", "regtest", "--bootstrap", d.addr())
 	siege := besiege(t, d)
-	siege.memory += slowness * 400 * most // nothing but their work bounds headers
+	siege.memory += slowness * 400 * most // the gate has room for 1.3 million
 	if err := d.client.AddPeer(t.Context(), x.addr()); err != nil {
 		t.Fatal(err)
 	}
