@@ -267,6 +267,38 @@ func TestHeaderRanges(t *testing.T) {
 	}
 }
 
+// What a server answers to requests that skip, at the ends.
+func TestHeadersSkipped(t *testing.T) {
+	t.Parallel()
+	source := mined(100, 1)
+	x := serving(t, source)
+	for _, tc := range []struct {
+		locator []chainhash.Hash
+		skip    int32
+		start   int32
+		n       int
+	}{
+		{[]chainhash.Hash{source.list[10]}, 0, 11, 30},
+		{[]chainhash.Hash{source.list[10]}, 30, 41, 30},
+		{[]chainhash.Hash{source.list[10]}, 60, 71, 30},
+		{[]chainhash.Hash{source.list[10]}, 89, 100, 1},
+		{[]chainhash.Hash{source.list[10]}, 90, 101, 0},
+		{[]chainhash.Hash{source.list[10]}, 91, 101, 0},
+		{[]chainhash.Hash{source.list[10]}, 1<<31 - 1, 1<<31 - 1, 0},
+		{[]chainhash.Hash{fill(9), source.list[20], source.list[10]}, 5, 26, 30},
+		{[]chainhash.Hash{fill(9)}, 5, 6, 30},
+		{nil, 5, 6, 30},
+	} {
+		start, n, raw, err := x.headersAfter(nil, &headersRequest{Locator: tc.locator, Skip: tc.skip}, 30)
+		if err != nil || n != tc.n || len(raw) != n*consensus.HeaderBytes || n > 0 && start != tc.start || start < 0 {
+			t.Errorf("%d after %d hashes: %d headers from %d on, %v", tc.skip, len(tc.locator), n, start, err)
+		}
+		if n > 0 && [consensus.HeaderBytes]byte(raw) != [consensus.HeaderBytes]byte(source.raws[start]) {
+			t.Errorf("%d after %d hashes: another header", tc.skip, len(tc.locator))
+		}
+	}
+}
+
 // A server that does not know what to skip is asked in single steps.
 func TestHeaderServerWithoutSkip(t *testing.T) {
 	t.Parallel()
