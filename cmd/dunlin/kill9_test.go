@@ -38,7 +38,7 @@ func killed(t *testing.T, after time.Duration, args ...string) bool {
 
 // TestE2EKill9Anywhere kills real processes at random moments, from their first
 // instruction on, 200 times in the long suite: while they sync (and prune), mine,
-// reindex and prune. After each the chain's own verify must find nothing, and no
+// reindex, import and prune. After each the chain's own verify must find nothing, and no
 // committed block may be lost.
 func TestE2EKill9Anywhere(t *testing.T) {
 	t.Parallel()
@@ -154,6 +154,27 @@ func TestE2EKill9Anywhere(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 		t.Logf("%d of %d came to their end", done, scale)
+	})
+
+	t.Run("import", func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(seed, 103))
+		h := home(t)
+		command := append([]string{"chain", "import", "--home", h, testData(t, "chain/mainnet-blocks-0-14131.dat.zst")}, bitcoin...)
+		last := int32(0)
+		for range scale {
+			killed(t, upTo(rng, 1200), command...)
+			v, _ := check(t, h, bitcoin...)
+			if v.Height < last {
+				t.Fatalf("height %d was committed, %d is left", last, v.Height)
+			}
+			last = v.Height
+		}
+		if out, errs, code := dunlin(t, nil, command...); code != 0 {
+			t.Fatalf("exit %d: %s%s", code, out, errs)
+		}
+		if v, _ := check(t, h, bitcoin...); v.Height != 14131 || v.Coins != 13416 || v.Supply != 706_550*1e8 {
+			t.Errorf("%+v", v)
+		}
 	})
 
 	t.Run("prune", func(t *testing.T) {
