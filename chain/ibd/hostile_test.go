@@ -150,8 +150,7 @@ func crowd(seed uint64, rng *rand.Rand, which []int) scenario {
 // times what it takes from the honest one alone, whatever the others do.
 func TestHostileCrowd(t *testing.T) {
 	t.Parallel()
-	runs := seeds/20 + len(ways)
-	for seed := range uint64(runs) {
+	for seed := range uint64(runs()/20 + len(ways)) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		var which []int
 		for range 4 {

@@ -324,9 +324,18 @@ func (w *randomWorld) idle() error {
 	return nil
 }
 
+// runs is how many random runs a test makes: a quarter in the short suite, which
+// the race detector slows down.
+func runs() int {
+	if testing.Short() {
+		return seeds / 4
+	}
+	return seeds
+}
+
 func TestRandomPeers(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(seeds) {
+	for seed := range uint64(runs()) {
 		if trace, err := randomRun(seed, 300); err != nil {
 			t.Fatalf("%v\n%s", err, tail(trace, 30))
 		}
