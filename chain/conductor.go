@@ -33,6 +33,11 @@ type conductor struct {
 	away      bool  // the coins left the published branch: a reorganisation is under way
 	awayBytes int64 // of the blocks in its steps
 
+	// ran are the last blocks whose scripts were run, by height; passedScripts is
+	// not nil while away.
+	ran           [ranBlocks]ranBlock
+	passedScripts *passedScripts
+
 	committed   uint32
 	sinceCommit int // blocks verified
 	flushTimer  *time.Timer
@@ -45,6 +50,13 @@ type conductor struct {
 	blocked     []uint32 // branches left alone until a damaged block is restored
 	held        []*item  // taken off the queue while the disk was full: the next in order
 }
+
+// A ranBlock is a block whose scripts were run, not assumed or remembered from
+// another process, and under which flags.
+type ranBlock struct{ node, flags uint32 }
+
+// ranBlocks is how many are known: deeper reorganisations run scripts again.
+const ranBlocks = 288
 
 // conduct is Run.
 func (c *Chain) conduct(ctx context.Context) error {
@@ -268,18 +280,9 @@ func (c *conductor) launch(f *flight) {
 	if f.inputs == 0 || c.scriptsKnown(f.node) {
 		return
 	}
+	f.ran, f.passed = true, c.passedScripts
 	// Count first: a fast worker must not find the count at zero early.
-	var tasks []task
-	spent := f.step.spent
-	for from := 1; from < len(spent); {
-		to, inputs := from, 0
-		for to < len(spent) && inputs < taskInputs {
-			inputs += len(spent[to].Coins)
-			to++
-		}
-		tasks = append(tasks, task{f, from, to})
-		from = to
-	}
+	tasks := f.share()
 	f.left.Store(int32(len(tasks)))
 	for _, t := range tasks {
 		c.w.tasks <- t
@@ -356,6 +359,9 @@ func (c *conductor) connected(f *flight) error {
 	t.touch(f.node)
 	t.mu.Unlock()
 
+	if f.ran {
+		c.ran[f.step.height%ranBlocks] = ranBlock{f.node, f.flags}
+	}
 	c.verified = f.node
 	c.flightInputs -= f.inputs
 	c.flightBytes -= int64(len(f.step.block.Raw))
@@ -386,7 +392,7 @@ func (c *conductor) publish(done int) error {
 	}
 	if c.away {
 		c.logReorg(old, c.verified)
-		c.away, c.awayBytes = false, 0
+		c.home()
 	}
 	c.coins.keep(len(c.flights))
 	c.tip.set(c.verified)

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -64,26 +65,65 @@ type flight struct {
 	step   step // its coins; guarded by coinCache.mu while it is pushed
 	flags  uint32
 	inputs int
+	ran    bool           // its scripts are run, not taken for granted
+	passed *passedScripts // those of blocks just taken back; nil outside a reorganisation
 
 	left    atomic.Int32 // tasks not done yet
 	dropped atomic.Bool  // nobody wants the result any more
 
-	mu     sync.Mutex // guards the first fault, first by transaction
-	faulty int
+	mu     sync.Mutex // guards the first fault, first by transaction and input
+	faulty [2]int
 	err    error
 }
 
-// A task is to run the scripts of transactions [from, to) of a flight.
+// A task is to run the scripts of transactions [from, to) of a flight, or some inputs
+// of one that has many.
 type task struct {
 	f        *flight
 	from, to int
+	large    *largeTx
+	inputs   [2]int // of large: from and to
+}
+
+// A largeTx is a transaction whose inputs several workers share.
+type largeTx struct {
+	once    sync.Once
+	scripts *consensus.TxScripts
+	err     error
+}
+
+// share cuts the scripts of f into tasks.
+func (f *flight) share() (tasks []task) {
+	spent := f.step.spent
+	for from := 1; from < len(spent); {
+		if n := len(spent[from].Coins); n >= 2*largeInputs {
+			large := new(largeTx)
+			for in := 0; in < n; in += largeInputs {
+				tasks = append(tasks, task{f, from, from + 1, large, [2]int{in, min(in+largeInputs, n)}})
+			}
+			from++
+			continue
+		}
+		to, inputs := from, 0
+		for to < len(spent) && inputs < taskInputs && len(spent[to].Coins) < 2*largeInputs {
+			inputs += len(spent[to].Coins)
+			to++
+		}
+		tasks = append(tasks, task{f: f, from: from, to: to})
+		from = to
+	}
+	return tasks
 }
 
 // taskInputs is how many inputs make a task: enough that handing it over costs
-// nothing beside it (an input takes about 0.1 ms), few enough to spread a block.
-const taskInputs = 8
+// nothing beside it (an input takes some 0.04 ms), few enough to spread a block. Twice
+// largeInputs make a transaction that is itself spread.
+const (
+	taskInputs  = 8
+	largeInputs = 32
+)
 
-// flightInputs is how many inputs a worker may be behind: half a second or so,
+// flightInputs is how many inputs a worker may be behind: a fifth of a second or so,
 // which bounds how long a barrier waits.
 const flightInputs = 4096
 
@@ -178,16 +218,11 @@ func (c *Chain) settled(hash *chainhash.Hash) bool {
 func (w *workers) run(t task) {
 	f := t.f
 	for i := t.from; i < t.to && !f.dropped.Load(); i++ {
-		s := &f.step.spent[i]
-		if w.c.o.ScriptsChecked != nil && f.item.fresh() && w.c.o.ScriptsChecked(s.Tx.WitnessHash(), f.flags) {
+		if w.known(f, i) {
 			continue
 		}
-		if err := consensus.CheckTxScripts(s.Tx, s.Coins, f.flags); err != nil {
-			f.mu.Lock()
-			if f.err == nil || i < f.faulty {
-				f.faulty, f.err = i, err
-			}
-			f.mu.Unlock()
+		if err := t.check(i); err != nil {
+			f.fail(i, t.inputs[0], err)
 			break
 		}
 	}
@@ -197,6 +232,76 @@ func (w *workers) run(t task) {
 		default:
 		}
 	}
+}
+
+// known says whether the scripts of transaction i passed under these flags: in the
+// mempool, or in a block that was just taken back.
+func (w *workers) known(f *flight, i int) bool {
+	asked := w.c.o.ScriptsChecked != nil && f.item.fresh()
+	if !asked && f.passed == nil {
+		return false
+	}
+	wtxid := *f.step.block.Txs[i].WitnessHash()
+	return f.passed.has(wtxid, f.flags) || asked && w.c.o.ScriptsChecked(wtxid, f.flags)
+}
+
+// check runs the scripts of transaction i, or the task's share of them.
+func (t *task) check(i int) error {
+	s := &t.f.step.spent[i]
+	if t.large == nil {
+		return consensus.CheckTxScripts(s.Tx, s.Coins, t.f.flags)
+	}
+	t.large.once.Do(func() {
+		t.large.scripts, t.large.err = consensus.NewTxScripts(s.Tx, s.Coins, t.f.flags)
+	})
+	if t.large.err != nil {
+		return t.large.err
+	}
+	return t.large.scripts.Check(t.inputs[0], t.inputs[1])
+}
+
+// fail notes a fault unless an earlier one is known.
+func (f *flight) fail(tx, input int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := [2]int{tx, input}
+	if f.err == nil || slices.Compare(at[:], f.faulty[:]) < 0 {
+		f.faulty, f.err = at, err
+	}
+}
+
+// passedScripts remembers, for the time of a reorganisation, the transactions of
+// blocks that were taken back and whose scripts this process has run: the other branch
+// mostly has the same ones. A witness id commits to a transaction with its witness and,
+// through the ids it spends, to the coins; so scripts that passed pass again under
+// the same flags. All methods are safe for concurrent use; has allows nil.
+type passedScripts struct {
+	mu  sync.RWMutex
+	txs map[chainhash.Hash]uint32 // the flags, by witness id
+}
+
+// maxPassed bounds passedScripts to some 8 MB.
+const maxPassed = 1 << 17
+
+func (p *passedScripts) add(b *consensus.Block, flags uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, tx := range b.Txs[1:] {
+		if len(p.txs) >= maxPassed {
+			return
+		}
+		p.txs[*tx.WitnessHash()] = flags
+	}
+}
+
+func (p *passedScripts) has(wtxid chainhash.Hash, flags uint32) bool {
+	if p == nil {
+		return false
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	passed, ok := p.txs[wtxid]
+	return ok && passed == flags
 }
 
 // fresh says whether a mempool may know the block's transactions.

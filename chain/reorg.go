@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+
 	"dunlin/chain/consensus"
 	"dunlin/chain/store"
 )
@@ -300,9 +302,20 @@ func (c *conductor) disconnect() error {
 	if undone != nil {
 		c.coins.pop(undone)
 	}
-	c.away = true
+	if !c.away {
+		c.away, c.passedScripts = true, &passedScripts{txs: make(map[chainhash.Hash]uint32)}
+	}
+	// No block has the number 0, which is that of genesis.
+	if r := c.ran[nd.height%ranBlocks]; r.node == i {
+		c.passedScripts.add(b, r.flags)
+	}
 	c.applied, c.verified = nd.parent, nd.parent
 	return c.commitIfDue()
+}
+
+// home ends a reorganisation: the coins are on the published branch again.
+func (c *conductor) home() {
+	c.away, c.awayBytes, c.passedScripts = false, 0, nil
 }
 
 // readUndo returns what each transaction of a connected block spent.
@@ -388,7 +401,7 @@ func (c *conductor) settle() error {
 		}
 		if c.away && c.verified == c.tip.get() { // the old branch again
 			c.coins.keep(0)
-			c.away, c.awayBytes = false, 0
+			c.home()
 		}
 		for _, it := range c.passed { // good, but what built on them was not
 			c.unpublished(it)

@@ -3,8 +3,10 @@ package chain_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -209,4 +211,99 @@ func badScript(from *consensus.Block) *wire.MsgTx {
 	tx := enginetest.Spend(from, 0, 0)
 	tx.TxIn[0].SignatureScript = []byte{txscript.OP_1, txscript.OP_RETURN}
 	return tx
+}
+
+// A branch with the same transactions as the one it replaces does not have their
+// scripts run again, if this process has run them: here a lie of the mempool's about a
+// script that fails shows what is run. What was only assumed valid, or was run
+// before a restart, is run.
+func TestReorgRemembersScripts(t *testing.T) {
+	t.Parallel()
+	b, blocks := grown(111)
+	tx := badScript(blocks[1])
+	old := b.Mine(blocks[111], tx)
+	first := b.Mine(blocks[111])
+	second := b.Mine(first, tx)
+	third := b.Mine(second)
+	for _, tt := range []struct {
+		name             string
+		assumed, restart bool
+		want             chain.Outcome
+	}{
+		{name: "run", want: chain.Connected},
+		{name: "run before a restart", restart: true, want: chain.Refused},
+		{name: "assumed", assumed: true, want: chain.Refused},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t, func(o *chain.Options) {
+				if tt.assumed {
+					o.AssumeValid = old.Hash
+					return
+				}
+				o.ScriptsChecked = func(wtxid chainhash.Hash, _ uint32) bool { return wtxid == tx.WitnessHash() }
+			})
+			h.connectAll(blocks[1:])
+			if tt.assumed {
+				if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{old})); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if v := h.submitFrom(old.Raw, chain.Source{Kind: chain.FromGossip}); v.Outcome != chain.Connected {
+				t.Fatalf("verdict %+v", v)
+			}
+			if tt.restart {
+				h.reopen()
+			}
+			h.want(first, chain.SideChain)
+			if tt.want == chain.Refused {
+				h.submitAll([]*consensus.Block{second, third})
+				h.rest()
+				h.wantTip(old)
+				return
+			}
+			h.want(second, chain.Connected)
+			h.want(third, chain.Connected)
+		})
+	}
+}
+
+// The inputs of a transaction that has many are shared out, and one that fails is
+// still found, wherever it is, with a verdict on its block.
+func TestManyInputs(t *testing.T) {
+	t.Parallel()
+	const inputs = 150
+	b, blocks := grown(111)
+	scripts := make([][]byte, inputs)
+	for i := range scripts {
+		scripts[i] = enginetest.OpTrue()
+	}
+	many := func(bad int) (split, join *wire.MsgTx) {
+		scripts := slices.Clone(scripts)
+		if bad >= 0 {
+			scripts[bad] = []byte{txscript.OP_FALSE}
+		}
+		split = enginetest.Spend(blocks[1], 0, 1000, scripts...)
+		join = wire.NewMsgTx(2)
+		for i := range scripts {
+			join.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: split.TxHash(), Index: uint32(i)}, Sequence: wire.MaxTxInSequenceNum})
+		}
+		join.AddTxOut(&wire.TxOut{Value: 1, PkScript: enginetest.OpTrue()})
+		return split, join
+	}
+	for _, bad := range []int{-1, 0, 31, 32, 128, inputs - 1} {
+		h := open(t, nil)
+		h.connectAll(blocks[1:])
+		split, join := many(bad)
+		next := b.Mine(blocks[111], split, join)
+		if bad < 0 {
+			h.want(next, chain.Connected)
+			continue
+		}
+		v := h.want(next, chain.Refused)
+		checkRule(t, v.Err, "mandatory-script-verify-flag-failed")
+		if want := fmt.Sprintf("%v input %d:", join.TxHash(), bad); !strings.Contains(v.Err.Error(), want) {
+			t.Errorf("fault %v, want one that names %q", v.Err, want)
+		}
+	}
 }
