@@ -196,9 +196,11 @@ func (f *figures) text(unit string) string {
 	return digits(f.Median) + " (" + digits(f.Min) + "–" + digits(f.Max) + ")" + unit
 }
 
-// digits writes a figure with three or more digits that mean something.
+// digits writes a figure with two or more digits that mean something.
 func digits(v float64) string {
 	switch {
+	case v > 0 && v < 0.1:
+		return strconv.FormatFloat(v, 'g', 2, 64)
 	case v >= 1000:
 		s := strconv.FormatFloat(v, 'f', 0, 64)
 		for i := len(s) - 3; i > 0; i -= 3 {

@@ -46,6 +46,10 @@ func exampleReport() *report {
 			},
 			{Case: "links", What: "slow links", Unit: "s", Ours: figuresOf([]float64{17.25}), Bar: bar{Of: "ours", Value: 22}, Note: "dunlin used 0.95 of the links' sum (aim: 0.93)"},
 			{Case: "fat", What: "alone", Unit: "MB/s", Ours: figuresOf([]float64{212.4}), Bar: bar{Of: "ratio", Least: true, Value: 1.5}},
+			{
+				Case: "kill9", What: "killed", Unit: "s", Ours: figuresOf([]float64{1.94, 0}), Btcd: figuresOf([]float64{134.2}),
+				Bar: bar{Of: "ours", Value: 5, Aim: 2},
+			},
 			{Case: "freeze", What: "frozen", Unit: "s", Bar: bar{Of: "ours", Value: 3, Aim: 1.5}, Error: "btcd, run 1: did not start"},
 		},
 		Samples: []sample{{Case: "tiny", System: "dunlin", Run: 1, WallS: 0.42, FirstS: 0.06, GapS: 0.03, CPUS: 0.5, PeakBytes: 87e6}},
