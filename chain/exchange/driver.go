@@ -774,7 +774,7 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 
 // late tells who held what up and who was asked.
 func (d *driver) late(a ibd.Stalled) {
-	x := Stall{Waited: a.Waited, Height: a.Height, Holder: peer.ID(a.Peer).String()}
+	x := Stall{Waited: a.Waited, Height: a.Height, Holder: peer.ID(a.Peer).String(), Attempt: a.Attempt}
 	if a.Asked != "" {
 		x.Asked = peer.ID(a.Asked).String()
 	}

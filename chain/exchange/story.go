@@ -42,13 +42,8 @@ type story struct {
 	still    time.Time // since when nothing moves, if it was warned of
 	stall    *Stall    // last block that was late
 	stalls   int
-	attempts map[int32]int // requests for a block that was late, by height; at most maxAttempts
-	limit    logLimit      // of lines on late blocks
+	limit    logLimit // of lines on late blocks
 }
-
-// maxAttempts bounds the heights whose attempts are remembered. Late blocks are
-// those at the front of the window: a handful.
-const maxAttempts = 256
 
 // progressMark is what must change for a sync to have moved.
 type progressMark struct {
@@ -63,7 +58,7 @@ type Stall struct {
 	Height  int32         // of the block
 	Holder  string        // peer id
 	Asked   string        // peer id of who was asked instead or too; empty: nobody else could be
-	Attempt int           // how many requests for the block that makes, with the first
+	Attempt int           // how many requests were made for the block, with that to Asked
 }
 
 // view is what the driver sees.
@@ -90,7 +85,7 @@ type claim struct {
 func newStory(o *Options, log *slog.Logger) *story {
 	return &story{
 		log: log, stallAfter: o.StallAfter, progress: o.ProgressInterval, idle: o.IdleInterval,
-		state: Starting, attempts: make(map[int32]int), limit: logLimit{limiter: rate.NewLimiter(0.5, 4)},
+		state: Starting, limit: logLimit{limiter: rate.NewLimiter(0.5, 4)},
 	}
 }
 
@@ -236,7 +231,6 @@ func (y *story) startOrFinish(ctx context.Context, now time.Time, s *SyncStatus,
 		y.syncing = true
 		y.started, y.lastLine, y.moved = here, now, now
 		y.warned, y.stall, y.stalls = time.Time{}, nil, 0
-		clear(y.attempts)
 		y.meter.reset(here)
 		attrs := []slog.Attr{slog.Int64("height", int64(s.Height)), slog.Int64("target", int64(s.Target))}
 		reason := "blocks of the best header chain are missing"
@@ -297,18 +291,7 @@ func standing(s State) bool { return s == Stalled || s == Connecting }
 
 // late tells that a block is late, who holds it and who was asked besides.
 func (y *story) late(now time.Time, tip int32, x Stall) {
-	if len(y.attempts) >= maxAttempts {
-		clear(y.attempts)
-	}
-	for h := range y.attempts {
-		if h <= tip {
-			delete(y.attempts, h)
-		}
-	}
-	if x.Asked != "" {
-		y.attempts[x.Height]++
-	}
-	x.At, x.Attempt = now, 1+y.attempts[x.Height]
+	x.At = now
 	y.stall = &x
 	y.stalls++
 	n, ok := y.limit.allow(now)

@@ -114,11 +114,11 @@ func TestStory(t *testing.T) {
 	n.v.stats.Requests, n.v.stats.Serving = 30, 3
 	n.run(70*time.Second, 500, 5e6)
 	n.note("a block is late: B is asked, then C; then nobody is left")
-	n.late(Stall{Waited: 1100 * time.Millisecond, Height: 35_001, Holder: "A", Asked: "B"})
+	n.late(Stall{Waited: 1100 * time.Millisecond, Height: 35_001, Holder: "A", Asked: "B", Attempt: 2})
 	n.run(2*time.Second, 0, 0)
-	n.late(Stall{Waited: 2 * time.Second, Height: 35_001, Holder: "B", Asked: "C"})
+	n.late(Stall{Waited: 2 * time.Second, Height: 35_001, Holder: "B", Asked: "C", Attempt: 3})
 	n.run(2*time.Second, 0, 0)
-	n.late(Stall{Waited: 2 * time.Second, Height: 35_001, Holder: "C"})
+	n.late(Stall{Waited: 2 * time.Second, Height: 35_001, Holder: "C", Attempt: 3})
 	n.note("status: %d late, the last %+v", n.s.Stalls, *n.y.stall)
 	n.note("it comes; then all peers hang")
 	n.run(5*time.Second, 500, 5e6)
@@ -295,20 +295,5 @@ func TestPercentIsHonest(t *testing.T) {
 			}
 			n.run(time.Duration(1+rng.IntN(30))*time.Second, float64(rng.IntN(2000)), float64(rng.IntN(1e7)))
 		}
-	}
-}
-
-// TestAttemptsAreBounded: heights that were late and never come are forgotten.
-func TestAttemptsAreBounded(t *testing.T) {
-	n := newTeller(Options{})
-	for h := range int32(10 * maxAttempts) {
-		n.y.late(n.now, 0, Stall{Height: h + 1, Holder: "A", Asked: "B"})
-		if len(n.y.attempts) > maxAttempts {
-			t.Fatal("attempts without end")
-		}
-	}
-	n.y.late(n.now, 20*maxAttempts, Stall{Height: 20*maxAttempts + 1, Holder: "A", Asked: "B"})
-	if len(n.y.attempts) != 1 || n.y.stall.Attempt != 2 {
-		t.Errorf("%v %+v", n.y.attempts, n.y.stall)
 	}
 }
