@@ -57,6 +57,7 @@ type entry struct {
 	tries   int       // failures since the last success
 	told    string    // who named it first, as far as buckets go; see book
 	slot    slot      // its place in the book's tables
+	choice  int       // of the places that it may have; see book
 
 	// Of this run only.
 	record     []byte    // signed by the peer; nil: none, it is not told to others
@@ -175,6 +176,7 @@ type savedPeer struct {
 	Persistent bool     `json:"persistent,omitempty"`
 	Told       string   `json:"told,omitempty"`   // who named it first; decides on its place
 	Proven     bool     `json:"proven,omitempty"` // it stands among the peers that answered
+	Choice     int      `json:"choice,omitempty"` // of the places that it may have there
 }
 
 // savedHeader is the first line of a file.
@@ -187,7 +189,7 @@ type savedHeader struct {
 const savedFormat = 1
 
 func (e *entry) saved() savedPeer {
-	s := savedPeer{ID: e.id.String(), Source: e.source, Heard: e.heard.Unix(), Tries: e.tries, Persistent: e.persistent, Told: e.told, Proven: e.slot.tried()}
+	s := savedPeer{ID: e.id.String(), Source: e.source, Heard: e.heard.Unix(), Tries: e.tries, Persistent: e.persistent, Told: e.told, Proven: e.slot.tried() || e.free() && e.tried(), Choice: e.choice}
 	if e.tried() {
 		s.Success, s.Since = e.success.Unix(), e.since.Unix()
 	}

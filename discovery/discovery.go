@@ -709,7 +709,7 @@ func (d *Discovery) load(now time.Time) error {
 		at := func(sec int64) time.Time { return earlier(time.Unix(sec, 0), now) }
 		e := &entry{
 			id: id, addrs: addrs, source: SourceBook, heard: at(p.Heard), jitter: 1, loaded: true,
-			tries: min(max(p.Tries, 0), maxTriedAttempts), told: p.Told,
+			tries: min(max(p.Tries, 0), maxTriedAttempts), told: p.Told, choice: min(max(p.Choice, 0), choices-1),
 		}
 		if slices.Contains(allSources, p.Source) {
 			e.source = p.Source

@@ -68,6 +68,7 @@ func TestEclipse(t *testing.T) {
 				for _, ai := range good {
 					n.disc.LearnFrom(time.Now(), ai, discovery.SourceDNS, "seed.honest.test")
 				}
+				virtual(time.Minute) // it was there before the attack began
 			}
 			// The attacker speaks first and most.
 			for i, ai := range sybils {
@@ -86,6 +87,9 @@ func TestEclipse(t *testing.T) {
 			}
 			if have == 0 {
 				lonely++
+				for _, ai := range good {
+					t.Logf("restart %d, now %v: %s", r, time.Now(), n.disc.Describe(ai.ID))
+				}
 			}
 			if bad > 2*groups {
 				t.Errorf("restart %d: %d outbound connections into the attacker's %d groups", r, bad, groups)

@@ -220,3 +220,14 @@ func (d *Discovery) MayAsk(id peer.ID, now time.Time) bool { return d.mayAsk(id,
 func (d *Discovery) Tell(now time.Time, to peer.ID, limit int) [][]byte {
 	return d.tell(now, to, limit)
 }
+
+// Describe tells what the book has of a peer.
+func (d *Discovery) Describe(id peer.ID) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.book.byID[id]
+	if e == nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("tried=%v proven=%v elder=%v anchor=%v tries=%d flaps=%d err=%q lastUp=%v success=%v", e.tried(), e.slot.tried(), e.elder, e.anchor, e.tries, e.flaps, e.lastErr, e.lastUp, e.success)
+}

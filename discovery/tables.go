@@ -29,7 +29,9 @@ const (
 	maxElders       = 2
 	bucketSize      = 16
 	smallBucketSize = 4 // in books of under 256 places
-	saltBytes       = 16
+	// A peer may stand at so many places of its bucket: two that would share one are no reason to lose either.
+	choices   = 4
+	saltBytes = 16
 
 	// Peers that answered but found their place taken by another one that did wait here
 	// while a feeler tests the other.
@@ -47,6 +49,7 @@ func (s slot) tried() bool { return s < 0 }
 // test is a peer that would take the place of another one.
 type test struct {
 	candidate, holder peer.ID
+	slot              slot // of the holder
 	since             time.Time
 }
 
@@ -93,9 +96,9 @@ func (b *book) draw(n int, parts ...string) int {
 	return int(binary.LittleEndian.Uint64(h.Sum(nil)) % uint64(n)) //nolint:gosec // n is a small count
 }
 
-// freshSlot is the only place of the new table where e may stand. On a private network
-// every address is a group of its own and it does not matter who named it.
-func (b *book) freshSlot(e *entry) slot {
+// freshSlot is the place of the new table where e may stand by its k-th choice. On a private network
+// every peer is a group of its own and it does not matter who named it.
+func (b *book) freshSlot(e *entry, k int) slot {
 	buckets := len(b.fresh) / b.bucket
 	var at int
 	if b.private {
@@ -104,11 +107,16 @@ func (b *book) freshSlot(e *entry) slot {
 		within := b.draw(min(newReach, buckets), "teller", e.told, e.group())
 		at = b.draw(buckets, "new", e.told, string(rune('0'+within)))
 	}
-	return slot(at*b.bucket + b.draw(b.bucket, "place", string(e.id)) + 1)
+	return slot(at*b.bucket + b.place(e, k) + 1)
 }
 
-// triedSlot is the only place of the tried table where e may stand.
-func (b *book) triedSlot(e *entry) slot {
+// place is a place within a bucket.
+func (b *book) place(e *entry, k int) int {
+	return (b.draw(b.bucket, "place", string(e.id)) + k*b.bucket/choices) % b.bucket
+}
+
+// triedSlot is the place of the tried table where e may stand by its k-th choice.
+func (b *book) triedSlot(e *entry, k int) slot {
 	buckets := len(b.proven) / b.bucket
 	var at int
 	if b.private {
@@ -117,7 +125,7 @@ func (b *book) triedSlot(e *entry) slot {
 		within := b.draw(min(triedReach, buckets), "peer", string(e.id))
 		at = b.draw(buckets, "tried", e.group(), string(rune('0'+within)))
 	}
-	return -slot(at*b.bucket + b.draw(b.bucket, "place", string(e.id)) + 1)
+	return -slot(at*b.bucket + b.place(e, k) + 1)
 }
 
 // at returns the place.
@@ -159,37 +167,47 @@ func givesWay(holder *entry, now time.Time) bool {
 
 // standFresh gives e its place in the new table, if it is to be had.
 func (b *book) standFresh(e *entry, now time.Time) bool {
-	s := b.freshSlot(e)
-	if holder := *b.at(s); holder != nil && holder != e {
-		if !givesWay(holder, now) {
-			return false
+	for k := range choices {
+		s := b.freshSlot(e, k)
+		holder := *b.at(s)
+		if holder != nil && holder != e {
+			if !givesWay(holder, now) {
+				continue
+			}
+			b.drop(holder)
 		}
-		b.drop(holder)
+		b.stand(e, s)
+		e.choice = k
+		return true
 	}
-	b.stand(e, s)
-	return true
+	return false
 }
 
-// standTried gives e its place in the tried table. If another peer that answered holds
-// it, e waits for the outcome of a test and stands in the new table meanwhile.
+// standTried gives e its place in the tried table. If other peers that answered hold
+// all that it may have, e waits for a test of the first and stands in the new table meanwhile.
 func (b *book) standTried(e *entry, now time.Time) bool {
-	s := b.triedSlot(e)
-	holder := *b.at(s)
-	switch {
-	case holder == e:
-		return true
-	case holder == nil:
-	case holder.terrible(now) && holder.dialSince.IsZero():
-		b.drop(holder)
-	default:
-		b.propose(test{candidate: e.id, holder: holder.id, since: now})
-		if e.slot.tried() { // its group has changed and the place of the new one is taken
-			b.leave(e)
+	for k := range choices {
+		s := b.triedSlot(e, k)
+		holder := *b.at(s)
+		switch {
+		case holder == e:
+			return true
+		case holder == nil:
+		case holder.terrible(now) && holder.dialSince.IsZero():
+			b.drop(holder)
+		default:
+			continue
 		}
-		return e.slot != 0 || b.standFresh(e, now)
+		b.stand(e, s)
+		e.choice = k
+		return true
 	}
-	b.stand(e, s)
-	return true
+	s := b.triedSlot(e, 0)
+	b.propose(test{candidate: e.id, holder: (*b.at(s)).id, slot: s, since: now})
+	if e.slot.tried() { // its group has changed and the places of the new one are taken
+		b.leave(e)
+	}
+	return e.slot != 0 || b.standFresh(e, now)
 }
 
 func (b *book) propose(t test) {
@@ -207,9 +225,10 @@ func (b *book) settleTests(now time.Time, connected func(peer.ID) bool) {
 		switch {
 		case e == nil || e.free() || e.slot.tried():
 			return true
-		case holder == nil || holder.slot != b.triedSlot(e):
-			if *b.at(b.triedSlot(e)) == nil {
-				b.stand(e, b.triedSlot(e))
+		case holder == nil || holder.slot != t.slot:
+			if *b.at(t.slot) == nil {
+				b.stand(e, t.slot)
+				e.choice = 0
 			}
 			return true
 		case connected(holder.id) || holder.success.After(t.since):
@@ -218,7 +237,8 @@ func (b *book) settleTests(now time.Time, connected func(peer.ID) bool) {
 			if b.leave(holder); !b.standFresh(holder, now) {
 				b.drop(holder)
 			}
-			b.stand(e, b.triedSlot(e))
+			b.stand(e, t.slot)
+			e.choice = 0
 			return true
 		}
 		return now.Sub(t.since) > testPatience
@@ -277,21 +297,33 @@ func (b *book) reached(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Sour
 	return e
 }
 
-// restore gives an entry of a saved book its place. The file is ours: of two that fall on one
-// place, which happens when its header was lost, the one that answered last stays.
+// restore gives an entry of a saved book its place. The file is ours: of two that fall on one place, which
+// happens when its header was lost or one of them needed none (entry.free), the one proven longer stays, and the other
+// stands where there is room.
 func (b *book) restore(e *entry, proven bool) bool {
-	s := b.freshSlot(e)
+	places := make([]slot, 0, 3*choices)
 	if proven {
-		s = b.triedSlot(e)
-	}
-	if holder := *b.at(s); holder != nil {
-		if !e.success.After(holder.success) {
-			return false
+		places = append(places, b.triedSlot(e, e.choice))
+		for k := range choices {
+			places = append(places, b.triedSlot(e, k))
 		}
-		b.drop(holder)
 	}
-	b.stand(e, s)
-	return true
+	places = append(places, b.freshSlot(e, e.choice))
+	for k := range choices {
+		places = append(places, b.freshSlot(e, k))
+	}
+	for _, s := range places {
+		if *b.at(s) == nil {
+			b.stand(e, s)
+			return true
+		}
+	}
+	if holder := *b.at(places[0]); e.since.Before(holder.since) {
+		b.drop(holder)
+		b.stand(e, places[0])
+		return true
+	}
+	return false
 }
 
 // chooseElders marks the peers that were proven longest ago and are still, each of another IP group. They are
