@@ -55,7 +55,7 @@ type Options struct {
 	AssumeValid    chainhash.Hash
 	FlushBytes     int64         // dirty coins that force a commit; default 32 MiB
 	FlushBlocks    int           // default 2000
-	FlushInterval  time.Duration // default 5 s
+	FlushInterval  time.Duration // default 3 s
 	MaxQueueBlocks int           // blocks inside the pipeline; default 256
 	MaxQueueBytes  int64         // default 32 MiB (one block always fits)
 	MinFreeBytes   uint64        // stop accepting blocks below this much free disk; 0: off
@@ -253,7 +253,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.FlushInterval < 0 {
 		fault("chain: FlushInterval is %v, below 0", o.FlushInterval)
 	} else if o.FlushInterval == 0 {
-		o.FlushInterval = 5 * time.Second
+		o.FlushInterval = 3 * time.Second
 	}
 	for _, f := range []struct {
 		name string

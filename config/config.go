@@ -146,7 +146,7 @@ func Default(n *Network) *Config {
 			CacheMB:       64,
 			FlushMB:       32,
 			FlushBlocks:   2000,
-			FlushInterval: 5 * time.Second,
+			FlushInterval: 3 * time.Second,
 			FileMB:        128,
 			MinFreeMB:     256,
 		},
