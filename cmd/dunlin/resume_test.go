@@ -11,7 +11,7 @@ import (
 // server counts the bytes.
 func TestE2EResume(t *testing.T) {
 	t.Parallel()
-	real := realBranch(t)
+	branch := realBranch(t)
 	server := newDaemon(t, "server", "--network", "bitcoin", "--p2p-max-upload-kb-per-s", "1000")
 	importRealBlocks(t, server.home)
 	server.start()
@@ -45,7 +45,7 @@ func TestE2EResume(t *testing.T) {
 	})
 	d.reaches(realTip, slowness*60*time.Second)
 	var missing int64
-	for _, raw := range real.raws[height:] {
+	for _, raw := range branch.raws[height:] {
 		missing += int64(len(raw))
 	}
 	got := served() - before
