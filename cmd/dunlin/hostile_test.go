@@ -337,6 +337,9 @@ const (
 	siegeMemory     = 150 << 20
 	siegeAnswer     = time.Second
 	siegeAnswerMost = 5 * time.Second
+	// siegeGoroutines may stay: an honest peer that came meanwhile takes about 25, each of forty attackers
+	// would leave as many.
+	siegeGoroutines = 60
 )
 
 // besiege starts to watch d.
@@ -396,7 +399,7 @@ func (s *siege) lift(t *testing.T, lines int) {
 	var after float64
 	eventually(t, 30*time.Second, "goroutines leave with the attacker", func() error {
 		var err error
-		if after, err = s.d.metric("go_goroutines"); err == nil && after > s.goroutines+25 {
+		if after, err = s.d.metric("go_goroutines"); err == nil && after > s.goroutines+siegeGoroutines {
 			err = fmt.Errorf("%.0f goroutines, %.0f before", after, s.goroutines)
 		}
 		return err

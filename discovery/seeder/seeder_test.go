@@ -141,8 +141,11 @@ func TestCrawl(t *testing.T) {
 		if st.Good < 300 || st.Height != 100 {
 			t.Errorf("after a minute: %+v", st)
 		}
-		if w.most > 16 {
-			t.Errorf("%d probes at once, the limit is 16", w.most)
+		w.mu.Lock()
+		most, alien := w.most, w.probe[w.ids[7]]
+		w.mu.Unlock()
+		if most > 16 {
+			t.Errorf("%d probes at once, the limit is 16", most)
 		}
 		zone := zoneOf(t, s)
 		for i := 7; i < 50; i++ {
@@ -150,8 +153,8 @@ func TestCrawl(t *testing.T) {
 				t.Errorf("node %d is told", i)
 			}
 		}
-		if n := w.probe[w.ids[7]]; n != 1 {
-			t.Errorf("a node of another network was probed %d times", n)
+		if alien != 1 {
+			t.Errorf("a node of another network was probed %d times", alien)
 		}
 		// It goes down, and after some failures nobody is sent there; it comes back, and is told again.
 		victim := w.ids[0]
@@ -177,9 +180,14 @@ func TestCrawl(t *testing.T) {
 		if told != 1 {
 			t.Errorf("%d nodes told", told)
 		}
-		before := w.probe[w.ids[20]]
+		probes := func(i int) int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.probe[w.ids[i]]
+		}
+		before := probes(20)
 		virtual(30 * 24 * time.Hour)
-		if n := w.probe[w.ids[20]] - before; n > 0 {
+		if n := probes(20) - before; n > 0 {
 			t.Errorf("a node that never answered was probed %d more times in a month", n)
 		}
 		// The one that is left goes on naming ten others.
