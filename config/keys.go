@@ -13,8 +13,10 @@ import (
 
 // Limits of lists: what is dialled, resolved or announced at start is bounded.
 const (
-	maxAddrs = 256 // bootstrap, persistent
-	maxNames = 32  // listen, announce, seeds, servers, hosts, origins
+	maxAddrs   = 128 // bootstrap; persistent
+	maxNames   = 32  // listen, announce, hosts, origins
+	maxSeeds   = 16
+	maxServers = 8
 )
 
 // The caps of DESIGN.md §7 are a promise to other nodes: these keys lower them,
@@ -42,9 +44,9 @@ func (c *Config) fields() []field {
 			"Nodes to meet the network through; may be forgotten once others are known.").flagged("bootstrap"),
 		list("p2p.persistent", &c.P2P.Persistent, maxAddrs, peerWant, checkPeer,
 			"Nodes to stay connected to: kept and redialled for ever.").flagged("persistent"),
-		list("p2p.dns_seeds", &c.P2P.DNSSeeds, maxNames, seedWant, checkSeed,
+		list("p2p.dns_seeds", &c.P2P.DNSSeeds, maxSeeds, seedWant, checkSeed,
 			"Names to resolve into nodes: a host name whose _dnsaddr TXT records list multiaddrs, or /dnsaddr/….").flagged("dns-seed"),
-		list("p2p.dns_servers", &c.P2P.DNSServers, maxNames, "host:port, such as 127.0.0.1:5353", checkHostPort,
+		list("p2p.dns_servers", &c.P2P.DNSServers, maxServers, "host:port, such as 127.0.0.1:5353", checkHostPort,
 			"DNS servers to resolve seeds and names through; empty: the system's.").flagged("dns-server"),
 		num("p2p.max_outbound", &c.P2P.MaxOutbound, 0, 256, "connections",
 			"Connections to make.").flagged("max-outbound"),

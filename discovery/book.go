@@ -71,6 +71,7 @@ type entry struct {
 	fixed      bool // static by Options, whatever RemovePeer or a DNS answer say
 	fixedPers  bool // persistent by Options
 	lastTry    time.Time
+	failedAt   time.Time // last failure while we had other peers
 	flaps      int       // connections since that ended within flapAfter
 	lastUp     time.Time // last connected by us
 	jitter     float64   // factor on the wait after lastTry, drawn with each attempt
@@ -139,6 +140,9 @@ func (e *entry) failed(now time.Time, reason string, lonely bool) {
 	}
 	if !lonely || e.tries+1 < last {
 		e.tries++
+	}
+	if !lonely {
+		e.failedAt = now
 	}
 	e.lastTry, e.lastErr = now, reason
 	e.jitter = 0.75 + rand.Float64()/2

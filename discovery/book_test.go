@@ -62,7 +62,7 @@ func ipAddr(ip netip.Addr, port int) ma.Multiaddr {
 func TestOptionsReportEveryFault(t *testing.T) {
 	id := testPeers(t, 1)[0].String()
 	_, err := discovery.New(discovery.Options{
-		Namespace: "dunlin", MaxOutbound: -1, MaxBook: 3, FeelerInterval: time.Millisecond,
+		Namespace: "dunlin", MaxOutbound: -2, MaxBook: 3, FeelerInterval: time.Millisecond,
 		Bootstrap: []ma.Multiaddr{
 			ma.StringCast("/ip4/10.0.0.1/tcp/1"), ma.StringCast("/ip4/0.0.0.0/tcp/1/p2p/" + id),
 			ma.StringCast("/dns4/x.test/tcp/1"), ma.StringCast("/p2p/" + id), nil,
@@ -76,7 +76,7 @@ func TestOptionsReportEveryFault(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"Host: missing", `Namespace: "dunlin"`, "MaxOutbound: -1", "MaxBook: 3", "FeelerInterval: 1ms",
+		"Host: missing", `Namespace: "dunlin"`, "MaxOutbound: -2", "MaxBook: 3", "FeelerInterval: 1ms",
 		"Bootstrap: /ip4/10.0.0.1/tcp/1: no peer id", "Bootstrap: /ip4/0.0.0.0/", "Bootstrap: /dns4/x.test/tcp/1: no peer id",
 		"without an address", "empty address", "Persistent: ", "relayed",
 		`DNSSeeds: "/ip4/10.0.0.1/tcp/1"`, `"10.0.0.1": an IP address is no DNS seed`, `DNSSeeds: "a b"`, `DNSSeeds: ""`, `DNSServers: "10.0.0.1" is not`,

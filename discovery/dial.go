@@ -162,11 +162,13 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	groups := l.groups
 	take := func(e *entry) {
 		if !d.opts.Private && !e.static {
-			g := e.group()
-			if groups[g] >= maxPerGroup {
-				return
+			// By any of its addresses: which one is dialled is not ours to say, and the first may be made up.
+			for _, a := range e.addrs {
+				if groups[groupOf(a)] >= maxPerGroup {
+					return
+				}
 			}
-			groups[g]++
+			groups[e.group()]++
 		}
 		slots--
 		busy++
@@ -377,7 +379,12 @@ func (d *Discovery) feelerLoop(ctx context.Context) {
 			return
 		}
 		d.host.ConnManager().Unprotect(t.info.ID, protectTag)
-		if d.links().outbound > d.opts.MaxOutbound {
+		l := d.links()
+		over := false // a third of its group does not count, and is not needed either
+		for _, c := range d.host.Network().ConnsToPeer(t.info.ID) {
+			over = over || !d.opts.Private && l.groups[groupOf(c.RemoteMultiaddr())] > maxPerGroup
+		}
+		if over || l.outbound > d.opts.MaxOutbound {
 			_ = d.host.Network().ClosePeer(t.info.ID)
 		}
 	}
@@ -388,11 +395,11 @@ func (d *Discovery) pickFeeler(now time.Time) (target, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.book.settleTests(now, func(id peer.ID) bool { _, ok := l.peers[id]; return ok })
-	if l.outbound < d.opts.MaxOutbound {
+	if l.outbound < d.opts.MaxOutbound || d.opts.MaxOutbound == 0 {
 		return target{}, false // below the target the dial loop tries them anyhow
 	}
 	for _, t := range d.book.tests {
-		if e := d.book.byID[t.holder]; e != nil && e.dialSince.IsZero() && !e.lastTry.After(t.since) {
+		if e := d.book.byID[t.holder]; e != nil && e.dialSince.IsZero() && !e.lastTry.After(t.since) && !d.avoidedLocked(e.id, now) {
 			d.feelers++
 			return d.startLocked(e, now), true
 		}

@@ -103,8 +103,8 @@ type Options struct {
 	// Empty: nothing is kept over restarts.
 	Dir string
 
-	// MaxOutbound is the number of outbound peers to reach and to keep, 1 to 256.
-	// Default 8. Connections that the DHT makes count too.
+	// MaxOutbound is the number of outbound peers to reach and to keep, 1 to 256, or -1: none is
+	// dialled but the persistent ones. Default 8. Connections that the DHT makes count too.
 	MaxOutbound int
 
 	// MaxBook bounds the address book, 16 to 65536 entries. Default 2048.
@@ -172,7 +172,11 @@ func (o *Options) validate() error {
 			bad("%s: %d is not within %d and %d", name, *v, lowest, highest)
 		}
 	}
-	number("MaxOutbound", &o.MaxOutbound, 8, 1, maxOutboundLimit)
+	if o.MaxOutbound == -1 {
+		o.MaxOutbound = 0
+	} else {
+		number("MaxOutbound", &o.MaxOutbound, 8, 1, maxOutboundLimit)
+	}
 	number("MaxBook", &o.MaxBook, defaultMaxBook, 16, 65_536)
 	if o.FeelerInterval == 0 {
 		o.FeelerInterval = 2 * time.Minute
@@ -640,7 +644,11 @@ func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
 	d.avoid[id] = avoidance{until: until, reason: shorten(reason)}
 	// It is no peer of ours, whatever identify said.
 	if e := d.book.byID[id]; e != nil {
-		e.success, e.lastErr = time.Time{}, "avoided: "+d.avoid[id].reason
+		e.success, e.since, e.lastErr = time.Time{}, time.Time{}, "avoided: "+d.avoid[id].reason
+		if e.slot.tried() {
+			d.book.leave(e)
+			d.book.settle(e, now)
+		}
 		d.bookDirty = true
 	}
 }
@@ -722,7 +730,7 @@ func (d *Discovery) load(now time.Time) error {
 		}
 		return e
 	}
-	err := read(bookFile, d.opts.MaxBook, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
+	err := read(bookFile, d.opts.MaxBook+MaxStatic+maxAnchors, func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) {
 		if e := saved(id, addrs, p); e != nil && !e.terrible(now) && d.book.byID[id] == nil && d.book.restore(e, p.Proven) {
 			d.yield[e.class()].Found++
 		}

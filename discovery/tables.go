@@ -223,7 +223,7 @@ func (b *book) settleTests(now time.Time, connected func(peer.ID) bool) {
 	b.tests = slices.DeleteFunc(b.tests, func(t test) bool {
 		e, holder := b.byID[t.candidate], b.byID[t.holder]
 		switch {
-		case e == nil || e.free() || e.slot.tried():
+		case e == nil || e.free() || !e.tried() || e.slot.tried():
 			return true
 		case holder == nil || holder.slot != t.slot:
 			if *b.at(t.slot) == nil {
@@ -233,7 +233,7 @@ func (b *book) settleTests(now time.Time, connected func(peer.ID) bool) {
 			return true
 		case connected(holder.id) || holder.success.After(t.since):
 			return true
-		case holder.tries > 0 && holder.lastTry.After(t.since):
+		case holder.failedAt.After(t.since):
 			if b.leave(holder); !b.standFresh(holder, now) {
 				b.drop(holder)
 			}
@@ -261,7 +261,7 @@ func (b *book) learn(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Source
 		return e, true
 	}
 	e.heard = now
-	if e.tried() && e.tries < 3 {
+	if e.static || e.tried() && e.tries < 3 {
 		e.addrs = mergeAddrs(e.addrs, addrs)
 	} else {
 		e.addrs = mergeAddrs(addrs, e.addrs)
@@ -280,7 +280,11 @@ func (b *book) reached(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Sour
 		e = &entry{id: id, addrs: slices.Clone(addrs), source: src, heard: now, jitter: 1, told: "self/" + groupOf(remote)}
 	}
 	e.heard = now
-	e.addrs = mergeAddrs(addrs, e.addrs)
+	if outbound || !e.tried() {
+		e.addrs = mergeAddrs(addrs, e.addrs)
+	} else { // what it says of itself does not move a peer out of the group where it answered
+		e.addrs = mergeAddrs(e.addrs, addrs)
+	}
 	if outbound {
 		if e.success.IsZero() {
 			e.since = now
@@ -318,7 +322,7 @@ func (b *book) restore(e *entry, proven bool) bool {
 			return true
 		}
 	}
-	if holder := *b.at(places[0]); e.since.Before(holder.since) {
+	if holder := *b.at(places[0]); !e.since.IsZero() && (holder.since.IsZero() || e.since.Before(holder.since)) {
 		b.drop(holder)
 		b.stand(e, places[0])
 		return true

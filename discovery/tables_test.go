@@ -304,3 +304,50 @@ func TestGroupFollowsTheAddress(t *testing.T) {
 		checkBook(t, d)
 	}
 }
+
+// Who is avoided no longer counts as proven, neither now nor after a restart.
+func TestAvoidedIsNotProven(t *testing.T) {
+	dir, now := t.TempDir(), time.Now()
+	d := newDiscovery(t, discovery.Options{Private: true, Dir: dir})
+	id := testPeers(t, 1)[0]
+	d.Reached(now, at(id, "10.0.0.1"))
+	d.Avoid(id, time.Hour, "wrong genesis")
+	if d.Proven(id) {
+		t.Error("proven")
+	}
+	if err := d.SaveBook(); err != nil {
+		t.Fatal(err)
+	}
+	if again := newDiscovery(t, discovery.Options{Private: true, Dir: dir}); again.Proven(id) {
+		t.Error("proven after a restart")
+	}
+	checkBook(t, d)
+}
+
+// While we have no peer at all, a failed test says nothing of the holder.
+func TestOfflineEndsNoTest(t *testing.T) {
+	start := time.Now()
+	d := newDiscovery(t, discovery.Options{Private: true, MaxBook: 64})
+	for i := 0; len(d.Tests()) == 0; i++ {
+		d.Reached(start, at(someID(i), in(i, 1)))
+	}
+	candidate, holder := d.Tests()[0][0], d.Tests()[0][1]
+	d.FailedAlone(start.Add(time.Minute), holder, 3)
+	d.SettleTests(start.Add(2 * time.Minute))
+	if !d.Proven(holder) || d.Proven(candidate) {
+		t.Error("a pulled cable cost a place")
+	}
+}
+
+// What others say of an operator's peer does not push out the address that the operator gave.
+func TestOperatorsAddressStays(t *testing.T) {
+	id := testPeers(t, 1)[0]
+	own := ma.StringCast("/ip4/10.0.0.1/tcp/1")
+	d := newDiscovery(t, discovery.Options{Private: true, Bootstrap: []ma.Multiaddr{ma.StringCast(own.String() + "/p2p/" + id.String())}})
+	for i := range 20 {
+		d.Learn(time.Now(), at(id, fmt.Sprintf("10.6.6.%d", i+1)), discovery.SourceDHT)
+	}
+	if got := d.Known(id); len(got) != 8 || !got[0].Equal(own) {
+		t.Errorf("addresses %v", got)
+	}
+}

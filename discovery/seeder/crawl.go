@@ -26,9 +26,9 @@ const (
 	foreignFor      = 24 * time.Hour
 	maxForeign      = 4096
 	maxTaken        = 256 // peers of one report
-	// Of nodes that never answered, one IP group of a public network has at most so many: a
-	// report cannot fill the list.
-	maxNewPerGroup = 64
+	// One IP group of a public network has at most so many nodes: neither a report nor one machine
+	// with many peer ids can fill the list.
+	maxPerIPGroup = 64
 	// Those that nodes have named, and those of Options.Candidates, have this part of MaxNodes each
 	// until they answer: neither crowds out the other.
 	newShare = 4
@@ -232,20 +232,17 @@ func (s *Seeder) roomLocked(by origin, addr ma.Multiaddr) bool {
 	group, inGroup, same := discovery.IPGroup(addr), 0, 0
 	var victim *node
 	for _, n := range s.nodes {
-		if n.success > 0 || n.fixed {
-			continue
-		}
 		if !s.opts.Private && discovery.IPGroup(n.addrs[0]) == group {
 			inGroup++
 		}
-		if n.by != by {
+		if n.success > 0 || n.fixed || n.by != by {
 			continue
 		}
 		if same++; !n.busy && n.tries > 0 && (victim == nil || n.tries > victim.tries) {
 			victim = n
 		}
 	}
-	if inGroup >= maxNewPerGroup {
+	if inGroup >= maxPerIPGroup {
 		return false
 	}
 	if len(s.nodes) < s.opts.MaxNodes && same < s.opts.MaxNodes/newShare {

@@ -71,12 +71,11 @@ func (s *Seeder) sampleNow(now time.Time) sample {
 				continue
 			}
 		}
-		told := false
-		for _, a := range n.addrs {
+		// Of each node one address: the one at which it answered. The others are only what somebody said.
+		for _, a := range discovery.Dialable(n.addrs[:1], s.opts.Private) {
 			text := "dnsaddr=" + a.String() + "/p2p/" + n.id.String()
-			if !told && len(text) <= maxTXTString && len(out.txt) < sampleSize {
+			if len(text) <= maxTXTString && len(out.txt) < sampleSize {
 				out.txt = append(out.txt, text)
-				told = true // of each node one address: the one at which it answered
 			}
 			out.addIP(a)
 		}

@@ -36,6 +36,8 @@ type limiter struct {
 	nets      map[netip.Prefix]*level
 	all       level
 	slips     uint64
+	slip      level // of the answers that send to TCP
+	swept     time.Time
 	questions uint64
 	replies   map[string]uint64
 }
@@ -68,10 +70,10 @@ func (l *limiter) question(now time.Time, from net.Addr, udp bool) verdict {
 	if !udp {
 		return allow
 	}
-	if l.all.take(now, allRate, allBurst) && l.network(now, from).take(now, netRate, netBurst) {
+	if l.network(now, from).take(now, netRate, netBurst) && l.all.take(now, allRate, allBurst) {
 		return allow
 	}
-	if l.slips++; l.slips%slipEvery == 0 && l.slips/slipEvery%allRate != 0 {
+	if l.slips++; l.slips%slipEvery == 0 && l.slip.take(now, allRate, allBurst) {
 		return slip
 	}
 	l.count("dropped")
@@ -94,7 +96,8 @@ func (l *limiter) network(now time.Time, from net.Addr) *level {
 	}
 	n := l.nets[key]
 	if n == nil {
-		if len(l.nets) >= maxNets {
+		if len(l.nets) >= maxNets && now.Sub(l.swept) >= time.Second {
+			l.swept = now
 			maps.DeleteFunc(l.nets, func(_ netip.Prefix, n *level) bool { return now.Sub(n.at).Seconds()*netRate >= netBurst })
 		}
 		for k := range l.nets { // all are busy: a forged flood; any one makes room

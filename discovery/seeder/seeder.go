@@ -36,6 +36,7 @@ const (
 	maxMaxNodes     = 100_000
 	defaultWorkers  = 32
 	maxWorkers      = 512
+	maxInterval     = 24 * time.Hour
 )
 
 // ErrForeign says that a node is of another network: it is forgotten and not probed again for a day.
@@ -80,7 +81,7 @@ type Options struct {
 	// from several goroutines. An error counts against the node, unless ctx has ended.
 	Probe func(ctx context.Context, node peer.AddrInfo) (Report, error)
 
-	// Interval is the time between two probes of a good node, from 1 s. Default 15 min.
+	// Interval is the time between two probes of a good node, 1 s to 24 h. Default 15 min.
 	Interval time.Duration
 	// Workers is the number of probes at once, 1 to 512. Default 32.
 	Workers int
@@ -112,6 +113,9 @@ func (o *Options) validate() error {
 			bad("Nameservers: %q is not a host name", ns)
 		}
 		o.Nameservers[i] = dns.CanonicalName(ns)
+		if dns.IsSubDomain(o.Zone, o.Nameservers[i]) {
+			bad("Nameservers: %q is within the zone, which answers for no host; name it in the parent zone", ns)
+		}
 	}
 	if o.Mailbox == "" {
 		o.Mailbox = "hostmaster@" + strings.TrimSuffix(o.Zone, ".")
@@ -148,8 +152,8 @@ func (o *Options) validate() error {
 	if o.Interval == 0 {
 		o.Interval = 15 * time.Minute
 	}
-	if o.Interval < time.Second {
-		bad("Interval: %s is under 1s", o.Interval)
+	if o.Interval < time.Second || o.Interval > maxInterval {
+		bad("Interval: %s is not within 1s and %s", o.Interval, maxInterval)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -24,7 +24,7 @@ import (
 const (
 	MaxBans      = 4096
 	maxBanReason = 200
-	maxBanFile   = 4 << 20
+	maxBanFile   = 8 << 20
 	// MaxBanTime is the longest ban; what is meant for ever may be renewed.
 	MaxBanTime = 10 * 365 * 24 * time.Hour
 )
@@ -59,7 +59,7 @@ func (b *Ban) parseTarget(text string) error {
 			p = netip.PrefixFrom(ip.Unmap(), p.Bits()-96)
 		}
 		if p.Bits() == 0 {
-			return fmt.Errorf("ban %q: that is everybody; to take no connections set p2p.max_inbound to 0", text)
+			return fmt.Errorf("ban %q: that is everybody", text)
 		}
 		b.prefix, b.Target = p.Masked(), p.Masked().String()
 		return nil
@@ -264,8 +264,10 @@ func (b *Bans) InterceptSecured(_ network.Direction, id peer.ID, c network.ConnM
 	return !b.banned(id, c.RemoteMultiaddr())
 }
 
-// InterceptUpgraded implements connmgr.ConnectionGater.
-func (b *Bans) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+// InterceptUpgraded implements connmgr.ConnectionGater: a ban may have come during the handshake.
+func (b *Bans) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
+	return !b.banned(c.RemotePeer(), c.RemoteMultiaddr()), 0
+}
 
 // Enforce ends the connections that a ban concerns and returns how many there were.
 func (h *Host) Enforce(b *Bans) (ended int) {

@@ -70,7 +70,7 @@ type Options struct {
 	// on a private network it does nothing.
 	NAT bool
 
-	MaxInbound int // connections that others opened; default 128
+	MaxInbound int // connections that others opened; default 128; -1: none
 	MaxConns   int // connections in all; default 192; at least MaxInbound
 
 	// ProtocolLimits bound protocols by id; libp2p's own have defaults.
@@ -100,6 +100,9 @@ func (o *Options) complete() error {
 	}
 	if o.MaxInbound == 0 {
 		o.MaxInbound = min(DefaultMaxInbound, o.MaxConns)
+	}
+	if o.MaxInbound == -1 {
+		o.MaxInbound = 0
 	}
 	if o.MaxInbound < 0 || o.MaxConns < o.MaxInbound {
 		errs = append(errs, fmt.Errorf("max inbound %d and max connections %d: want 0 < inbound ≤ connections", o.MaxInbound, o.MaxConns))
@@ -239,7 +242,7 @@ func (h *Host) listen(addrs []ma.Multiaddr, logger *slog.Logger) error {
 		}
 		switch {
 		case err == nil:
-		case lacksIPv6(a, err):
+		case LacksIPv6(a, err):
 			no6 = append(no6, a)
 		default:
 			errs = append(errs, listenError(a, err))
@@ -270,9 +273,9 @@ func probe(a ma.Multiaddr) error {
 	return l.Close()
 }
 
-// lacksIPv6 reports whether the address asks for all of IPv6 on a machine that
+// LacksIPv6 reports whether the address asks for all of IPv6 on a machine that
 // has it switched off.
-func lacksIPv6(a ma.Multiaddr, err error) bool {
+func LacksIPv6(a ma.Multiaddr, err error) bool {
 	_, e := a.ValueForProtocol(ma.P_IP6)
 	return e == nil && manet.IsIPUnspecified(a) &&
 		(errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL))

@@ -419,6 +419,20 @@ func TestMaxInbound(t *testing.T) {
 	}
 }
 
+// None is none, not the default.
+func TestNoInbound(t *testing.T) {
+	server := start(t, 1, func(o *host.Options) { o.MaxInbound, o.MaxConns = -1, 4 })
+	client := start(t, 2, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if client.Connect(ctx, peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()[:1]}) == nil {
+		t.Error("a connection was accepted")
+	}
+	if err := server.Connect(t.Context(), peer.AddrInfo{ID: client.ID(), Addrs: client.Addrs()[:1]}); err != nil {
+		t.Errorf("it cannot dial: %v", err)
+	}
+}
+
 func TestProtocolLimits(t *testing.T) {
 	const id = "/limited/1"
 	server := start(t, 1, func(o *host.Options) {

@@ -119,10 +119,14 @@ func newResources(o *Options, refused *refusals) (network.ResourceManager, error
 
 // partialLimits are the limits that differ from libp2p's defaults.
 func partialLimits(o *Options) rcmgr.PartialLimitConfig {
+	inbound := rcmgr.LimitVal(o.MaxInbound)
+	if o.MaxInbound == 0 {
+		inbound = rcmgr.BlockAllLimit // a plain 0 stands for the library's default
+	}
 	limits := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns:         rcmgr.LimitVal(o.MaxConns),
-			ConnsInbound:  rcmgr.LimitVal(o.MaxInbound),
+			ConnsInbound:  inbound,
 			ConnsOutbound: rcmgr.LimitVal(o.MaxConns),
 			// Each peer keeps a handful of long-lived streams and some short ones.
 			Streams:         rcmgr.LimitVal(o.MaxConns * 64),

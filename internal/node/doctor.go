@@ -24,6 +24,7 @@ import (
 	"dunlin/config"
 	"dunlin/discovery"
 	"dunlin/internal/api"
+	"dunlin/internal/host"
 )
 
 // Verdicts of a Finding.
@@ -140,7 +141,10 @@ func checkListen(c *config.Config, running bool) (out []Finding) {
 		if running {
 			f.Detail = "a node is running: not tried"
 		}
-		if err != nil {
+		switch {
+		case err != nil && host.LacksIPv6(a, err):
+			f.Detail, err = "left out: this machine has no IPv6", nil
+		case err != nil:
 			f.Verdict, f.Detail = FindingFail, err.Error()
 			f.Do = "stop what uses it (ss -lntup shows it), or choose another address with --listen"
 		}
@@ -221,7 +225,7 @@ func checkSources(ctx context.Context, c *config.Config, log *slog.Logger, versi
 		out = append(out, r...)
 	}
 	for _, f := range out {
-		if f.Check == "peer" && f.Verdict != FindingFail {
+		if f.Check == "peer" && f.Verdict == FindingOK {
 			reached++
 		}
 	}

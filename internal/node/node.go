@@ -215,7 +215,7 @@ func (n *Node) openNetwork() error {
 	n.host, err = host.New(host.Options{
 		Key: key, Listen: listen, Announce: announce, Agent: n.agent,
 		Private: n.private, NAT: n.c.P2P.NAT,
-		MaxInbound:           n.c.P2P.MaxInbound,
+		MaxInbound:           cmp.Or(n.c.P2P.MaxInbound, -1),
 		MaxConns:             n.c.P2P.MaxInbound + 2*n.c.P2P.MaxOutbound + 16,
 		ProtocolLimits:       limits,
 		Bans:                 n.bans,
@@ -231,7 +231,7 @@ func (n *Node) openNetwork() error {
 		Host: n.host, Namespace: exchange.Prefix(chainID),
 		Bootstrap: bootstrap, Persistent: persistent,
 		DNSSeeds: n.c.P2P.DNSSeeds, DNSServers: n.c.P2P.DNSServers,
-		Dir: filepath.Join(n.c.Home, peersDir), MaxOutbound: n.c.P2P.MaxOutbound,
+		Dir: filepath.Join(n.c.Home, peersDir), MaxOutbound: cmp.Or(n.c.P2P.MaxOutbound, -1),
 		Private: n.private,
 		Logger:  n.log.With("subsystem", "discovery"),
 	})

@@ -95,7 +95,11 @@ func RunSeeder(ctx context.Context, o SeederOptions) (err error) {
 			Handler:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 5 * time.Second}),
 			ReadTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10,
 		}
-		wg.Go(func() { _ = srv.Serve(metrics) })
+		wg.Go(func() {
+			if err := srv.Serve(metrics); !errors.Is(err, http.ErrServerClosed) {
+				o.Logger.Warn("metrics are no longer served", "error", err)
+			}
+		})
 		wg.Go(func() { <-ctx.Done(); _ = srv.Close() })
 	}
 	if o.ZoneFile != "" {
