@@ -124,7 +124,7 @@ func (c *conductor) connect(i uint32, it *item) error {
 		step:  step{block: b, height: nd.height, spent: make([]consensus.SpentTx, len(b.Txs))},
 		flags: consensus.ScriptFlags(p, parent, b.Hash),
 	}
-	c.coins.push(&f.step)
+	c.push(&f.step)
 	if err := c.applyCoins(parent, f); err != nil {
 		return c.giveUp(f, err)
 	}

@@ -362,6 +362,61 @@ func TestCoinIsOfThePublishedTip(t *testing.T) {
 	check(rival[3])
 }
 
+// The blocks on the way forward count as those on the way back do: neither keeps more
+// than the queue may hold. It is over when the new tip is out, or the old one is back.
+func TestLongReorgForward(t *testing.T) {
+	b, blocks := grown(120)
+	good := b.MineN(blocks[115], 6)
+	bad := b.Mine(good[4], badScript(blocks[1]))
+	for name, last := range map[string]*consensus.Block{"good": good[5], "bad": bad} {
+		t.Run(name, func(t *testing.T) {
+			g, hold := newGate(-1)
+			h := open(t, func(o *chain.Options) {
+				o.Engine = g
+				for _, x := range append(slices.Clone(blocks[116:]), good[:3]...) {
+					o.MaxQueueBytes += int64(len(x.Raw))
+				}
+			})
+			h.connectAll(blocks[1:])
+			for _, x := range good[:5] {
+				h.want(x, chain.SideChain)
+			}
+			g.mu.Lock()
+			g.held[121] = hold
+			g.mu.Unlock()
+			ticket, err := h.Submit(t.Context(), last.Raw, fromSync)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-g.at
+			if n := chain.Steps(h.Chain); n != 1 {
+				t.Errorf("%d steps are kept, want that of the block at hand", n)
+			}
+			op := wire.OutPoint{Hash: *blocks[118].Txs[0].Hash()}
+			if _, _, err := h.Coin(op); !errors.Is(err, chain.ErrBusy) {
+				t.Errorf("error %v, want ErrBusy", err)
+			}
+			close(hold)
+			ticket.Wait(t.Context())
+			h.rest()
+			tip, want := blocks[120], true
+			if name == "good" {
+				tip, want = last, false
+			}
+			h.wantTip(tip)
+			if n := chain.Steps(h.Chain); n != 0 {
+				t.Errorf("%d steps are kept afterwards", n)
+			}
+			if _, ok, err := h.Coin(op); err != nil || ok != want {
+				t.Errorf("coin of the old branch: %v, %v", ok, err)
+			}
+			next := b.Mine(tip)
+			h.want(next, chain.Connected)
+			h.wantCoins(b, next)
+		})
+	}
+}
+
 // A reorganisation too deep for its steps to be kept says so instead of giving
 // the coins of another tip, and is over with the next tip.
 func TestCoinDuringDeepReorg(t *testing.T) {

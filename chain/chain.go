@@ -407,7 +407,8 @@ func (c *Chain) Flush(ctx context.Context) error {
 // Invalidate marks a block, and with it all that builds on it, as an operator's
 // decision: the chain leaves it for the best other branch, even one with less
 // work, and refuses it from now on, over restarts and a reindex: that is durable when
-// it returns. ErrNotFound if its header is unknown.
+// it returns. ErrNotFound if its header is unknown. ErrPruned or ErrDamaged if the way
+// back lacks a block; then nothing has changed. It reads every block that it takes back.
 func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 	return c.ask(ctx, func(c *conductor) (answer, err error) {
 		i, ok := c.tree.lookup(&hash)
@@ -423,6 +424,11 @@ func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 		}
 		if c.active(i) && c.tree.prunedAbove(c.tip.get(), c.tree.node(i).parent) {
 			return fmt.Errorf("invalidate %v at height %d: it or a block above it %w, so it cannot be taken back", hash, c.tree.node(i).height, ErrPruned), nil
+		}
+		if damage, err := c.damagedAbove(i); err != nil {
+			return nil, err
+		} else if damage != nil {
+			return fmt.Errorf("invalidate %v at height %d: %w", hash, c.tree.node(i).height, damage), nil
 		}
 		if err := c.deny(hash); err != nil {
 			return fmt.Errorf("invalidate %v: %w", hash, err), nil

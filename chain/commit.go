@@ -195,7 +195,10 @@ func (c *conductor) waitForDisk(it *item) error {
 				c.held = append(c.held, next)
 				continue
 			}
-			err = c.await(next) // a worker may still have it
+			if err = c.await(next); err != nil { // a worker may still have it, so its hash stays unread
+				next.answer(Verdict{Outcome: Failed, Height: -1, Err: ErrClosed})
+				return err
+			}
 			next.answer(Verdict{Outcome: Failed, Hash: next.hash, Height: -1, Err: ErrLowDisk})
 		case <-c.w.done:
 			err = c.finish()

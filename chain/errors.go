@@ -16,6 +16,9 @@ var ErrNotFound = errors.New("chain: block not on disk")
 // ErrPruned is returned for what needs blocks or undo data that were pruned.
 var ErrPruned = store.ErrPruned
 
+// ErrDamaged is returned for what needs a block whose bytes on disk are damaged.
+var ErrDamaged = errors.New("is damaged on disk")
+
 // ErrBusy is returned for a coin during a reorganisation so deep that the coins
 // of the published tip are not at hand. Ask again after the next change of tip.
 var ErrBusy = errors.New("chain: coins are not at hand during a deep reorganisation")

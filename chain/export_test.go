@@ -66,6 +66,16 @@ func ReadFrames(p *consensus.Params, r io.Reader) (blocks [][]byte, offset, padd
 	}
 }
 
+// Queued returns how many blocks the conductor has not taken yet.
+func Queued(c *Chain) int { return len(c.queue.order) }
+
+// Steps returns how many steps lie between the published tip and the coins, in memory.
+func Steps(c *Chain) int {
+	c.coins.mu.RLock()
+	defer c.coins.mu.RUnlock()
+	return len(c.coins.steps)
+}
+
 // Balance is what the conductor does after it applied a block: it judges whether
 // the coins may be worth change satoshi more than before.
 func Balance(c *Chain, b *consensus.Block, height int32, spent []consensus.SpentTx, change int64) error {

@@ -167,8 +167,40 @@ func (c *conductor) unlink(i uint32, d *store.DamageError) {
 	c.noteDamage(i, d)
 }
 
+// damagedAbove reads the blocks of the active chain from the tip down to i, if i is one
+// of them, and says whether the first that is damaged keeps the chain from going back
+// below i. The damage found is listed.
+func (c *conductor) damagedAbove(i uint32) (damage, err error) {
+	if !c.active(i) {
+		return nil, nil
+	}
+	t := c.tree
+	buf := make([]byte, 64<<10)
+	for up, end := c.tip.get(), t.node(i).parent; up != end; up = t.node(up).parent {
+		select {
+		case <-c.stop:
+			return nil, errStopping
+		default:
+		}
+		t.mu.RLock()
+		at := t.body(up).block
+		t.mu.RUnlock()
+		err := c.store.CheckBlock(at, buf)
+		d := blockDamage(err)
+		if err != nil && d == nil {
+			return nil, fmt.Errorf("checking block %v at height %d: %w", t.node(up).hash, t.node(up).height, err)
+		}
+		if d != nil {
+			c.noteDamage(up, d)
+			return fmt.Errorf("block %v at height %d %w, so the chain cannot go back beyond it: try again when it was fetched from a peer, or mend it: %w",
+				t.node(up).hash, t.node(up).height, ErrDamaged, d), nil
+		}
+	}
+	return nil, nil
+}
+
 // block leaves the branch to target alone until a block of the active chain that lies
-// in the way, i, is restored.
+// in the way, i, is restored. The target is not an ancestor of the coins' block.
 func (c *conductor) block(i, target uint32, d *store.DamageError) {
 	t := c.tree
 	c.noteDamage(i, d)

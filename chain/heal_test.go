@@ -11,6 +11,7 @@ import (
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/store"
 )
 
 // damagedHome is a chain of these blocks with damage in the bytes of some.
@@ -134,6 +135,85 @@ func TestDamagedStoredBlockIsFetchedAgain(t *testing.T) {
 	h.wantTip(blocks[141])
 	h.wantCoins(b, blocks[141])
 	verifies(t, h.o)
+}
+
+// An operator's word that would take a damaged block back is refused, with nothing
+// changed, and holds when the block was restored.
+func TestInvalidateBelowDamage(t *testing.T) {
+	b, blocks := short()
+	h := damagedHome(t, blocks[1:], blocks[130])
+	for _, i := range []int{120, 130} {
+		err := h.Invalidate(t.Context(), blocks[i].Hash)
+		if !errors.Is(err, chain.ErrDamaged) {
+			t.Fatalf("invalidate %d: %v", i, err)
+		}
+		for _, what := range []string{"height 130 is damaged", "from a peer", "blocks/00000.blk", "dunlin chain reindex"} {
+			if !strings.Contains(err.Error(), what) {
+				t.Errorf("%q does not say %q", err, what)
+			}
+		}
+	}
+	h.wantDamaged(blocks[130])
+	h.wantTip(blocks[141])
+	h.reopen()
+	h.wantTip(blocks[141])
+	if err := h.Invalidate(t.Context(), blocks[131].Hash); err != nil { // above the damage
+		t.Fatal(err)
+	}
+	h.wantTip(blocks[130])
+	if err := h.Invalidate(t.Context(), blocks[120].Hash); !errors.Is(err, chain.ErrDamaged) {
+		t.Fatalf("again: %v", err)
+	}
+	h.want(blocks[130], chain.Duplicate)
+	if err := h.Invalidate(t.Context(), blocks[120].Hash); err != nil {
+		t.Fatal(err)
+	}
+	h.wantTip(blocks[119])
+	h.reopen()
+	h.wantCoins(b, blocks[119])
+	verifies(t, h.o)
+}
+
+// Where the word is there and the damage came afterwards, the chain ends with the
+// command that mends it, which then does.
+func TestDamageBelowWhatWasInvalidated(t *testing.T) {
+	_, blocks := short()
+	other := open(t, nil)
+	other.connectAll(blocks[1:])
+	if err := other.Invalidate(t.Context(), blocks[120].Hash); err != nil {
+		t.Fatal(err)
+	}
+	other.close()
+	const name = "home/INVALIDATED"
+	var word []byte
+	edit(t, other.o.FS, name, func(raw []byte) []byte { word = bytes.Clone(raw); return raw })
+
+	h := damagedHome(t, blocks[1:], blocks[130])
+	h.close()
+	f, err := h.o.FS.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(word); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h.load()
+		err := h.Run(t.Context())
+		d, ok := errors.AsType[*store.DamageError](err)
+		if !ok || d.File != "blocks/00000.blk" || d.Mend != "dunlin chain reindex" || !strings.Contains(err.Error(), "height 130") {
+			t.Fatalf("run: %v", err)
+		}
+		h.close()
+	}
+	h.o.Reindex = true
+	h.start()
+	h.o.Reindex = false
+	h.wantTip(blocks[119])
+	h.wantRule(blocks[120], "duplicate-invalid")
 }
 
 // A reorganisation that meets damage waits, on the old tip, for the block to be

@@ -4,17 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
 )
 
 // crash replaces the file system by what a power cut leaves of it: all that was
@@ -277,6 +282,71 @@ func TestLowDisk(t *testing.T) {
 	}
 	if l := h.log.with("disk space is back"); len(l) != 1 {
 		t.Errorf("lines %q", l)
+	}
+}
+
+// askedFS calls ask, if it is set, before it says how much space is free.
+type askedFS struct {
+	fullFS
+	ask *atomic.Pointer[func()]
+}
+
+func (f askedFS) GetDiskUsage(dir string) (vfs.DiskUsage, error) {
+	if ask := f.ask.Load(); ask != nil {
+		(*ask)()
+	}
+	return f.fullFS.GetDiskUsage(dir)
+}
+
+// A chain that stops on a full disk, while a worker has yet to prepare the block that
+// is refused for it, says that it stopped and leaves to the worker what is the worker's.
+func TestStopOnLowDisk(t *testing.T) {
+	b, blocks := grown(111)
+	tx := enginetest.Spend(blocks[1], 0, 1000, enginetest.OpTrue())
+	spends := b.MineTemplate(blocks[111], enginetest.Template{Txs: []*wire.MsgTx{tx}, Fees: 1000})
+	next := b.MineN(spends, 2)
+	var free atomic.Uint64
+	free.Store(1 << 20)
+	var ask atomic.Pointer[func()]
+	inScript, script := make(chan struct{}), make(chan struct{})
+	h := open(t, func(o *chain.Options) {
+		o.FS = askedFS{fullFS{vfs.NewMem(), &free}, &ask}
+		o.MinFreeBytes = 1000
+		o.Workers = 1
+		o.ScriptsChecked = func(chainhash.Hash, uint32) bool { close(inScript); <-script; return true }
+	})
+	h.connectAll(blocks[1:])
+	submit := func(x *consensus.Block, kind chain.SourceKind) *chain.Ticket {
+		t.Helper()
+		ticket, err := h.Submit(t.Context(), x.Raw, chain.Source{Kind: kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ticket
+	}
+	submit(spends, chain.FromGossip)
+	<-inScript // the only worker is busy
+	asked, answer := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(asked); <-answer })
+	ask.Store(&once)
+	submit(next[0], chain.FromSync)
+	<-asked // it is not known yet that the disk is full
+	refused := submit(next[1], chain.FromRPC)
+	free.Store(500)
+	close(answer)
+	for deadline := time.Now().Add(patience); chain.Queued(h.Chain) > 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the block stays in the queue")
+		}
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- h.stop() }()
+	if v := refused.Wait(t.Context()); v.Outcome != chain.Failed || !errors.Is(v.Err, chain.ErrClosed) || v.Hash != (chainhash.Hash{}) {
+		t.Errorf("verdict %+v", v)
+	}
+	close(script)
+	if err := <-stopped; err != nil {
+		t.Error(err)
 	}
 }
 

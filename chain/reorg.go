@@ -48,7 +48,9 @@ func (c *conductor) advance() error {
 				continue
 			}
 			at := c.applied
-			if err := c.disconnect(); blockDamage(err) != nil {
+			// A branch beside this one can wait for the block; what must be left because
+			// it is invalid cannot.
+			if err := c.disconnect(); blockDamage(err) != nil && c.tree.fork(at, target) != target {
 				c.block(at, target, blockDamage(err))
 			} else if err != nil {
 				return err
@@ -234,6 +236,19 @@ func (c *conductor) refuseStored(it *item, i uint32, err error) error {
 	return err
 }
 
+// push notes that s is the next thing to happen to the coins. In a reorganisation what
+// was noted before is forgotten when the blocks, back and forward, take more memory
+// than the queue may: nothing is published meanwhile that would let them go. The step
+// itself stays, for the engine.
+func (c *conductor) push(s *step) {
+	if c.away || s.back {
+		if c.awayBytes += int64(len(s.block.Raw)); c.awayBytes > c.o.MaxQueueBytes {
+			c.coins.lose()
+		}
+	}
+	c.coins.push(s)
+}
+
 // takeBack undoes a block in memory, from what it noted when it was applied.
 func (c *conductor) takeBack(s *step) error {
 	for n, tx := range slices.Backward(s.spent) {
@@ -285,10 +300,7 @@ func (c *conductor) disconnect() error {
 	// A block that was never published needs no step back: the one forward goes.
 	undone := c.coins.newest(b.Hash)
 	if undone == nil {
-		c.coins.push(s)
-		if c.awayBytes += int64(len(raw)); c.awayBytes > c.o.MaxQueueBytes {
-			c.coins.lose()
-		}
+		c.push(s)
 	}
 	worth := c.coins.worth
 	for n, tx := range slices.Backward(s.spent) {
@@ -399,7 +411,8 @@ func (c *conductor) settle() error {
 		if err := c.publish(0); err != nil {
 			return err
 		}
-		if c.away && c.verified == c.tip.get() { // the old branch again
+		// The old branch again, or steps were lost whose blocks were never published.
+		if (c.away || c.coins.stepsLost) && c.verified == c.tip.get() {
 			c.coins.keep(0)
 			c.home()
 		}

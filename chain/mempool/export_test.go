@@ -241,6 +241,13 @@ func (o *orphanage) verify() error {
 	return nil
 }
 
+// Owes returns what a peer is in debt with.
+func (p *Pool) Owes(peer string) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waste[peer].now(p.o.Now())
+}
+
 // Charge books a cost to a peer.
 func (p *Pool) Charge(peer string, cost time.Duration, now time.Time) {
 	p.mu.Lock()

@@ -360,6 +360,30 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// TestOrphansAreCharged: what it took to find that inputs are missing is the peer's, also
+// where the transaction is kept; the try that their parent starts is charged by itself.
+func TestOrphansAreCharged(t *testing.T) {
+	t.Parallel()
+	l := running(t, 1, nil)
+	a := l.pay(1000, 1, l.coinbase(0))
+	child := l.pay(1000, 1, coinsOf(a)[0])
+	l.wantRule(child, "missing-inputs", nobody)
+	if n, _ := l.pool.Orphans(); n != 1 {
+		t.Fatalf("%d orphans, want 1", n)
+	}
+	owed := l.pool.Owes("peer")
+	if owed <= 0 {
+		t.Errorf("the peer owes %v for an orphan", owed)
+	}
+	if _, err := l.submit(a, "other"); err != nil || !l.has(child) {
+		t.Fatalf("parent: %v, child in: %v", err, l.has(child))
+	}
+	if now := l.pool.Owes("peer"); now != owed {
+		t.Errorf("the peer owes %v after its orphan got in, %v before", now, owed)
+	}
+	l.verify()
+}
+
 // TestSpoiledOrphan: a copy with a spoiled witness does not keep the good one out.
 func TestSpoiledOrphan(t *testing.T) {
 	t.Parallel()

@@ -71,8 +71,9 @@ func (o *orphanage) keep(c *candidate, missing []wire.OutPoint, now time.Time) {
 		o.drop(o.victim())
 	}
 	o.seq++
-	n := &orphan{candidate: c, bytes: bytes, expires: now.Add(orphanLife), seq: o.seq, missing: make(map[wire.OutPoint]struct{}, len(missing))}
-	n.cost, n.relay = 0, true
+	again := *c // c itself goes on: its peer is charged for this try
+	again.cost, again.relay = 0, true
+	n := &orphan{candidate: &again, bytes: bytes, expires: now.Add(orphanLife), seq: o.seq, missing: make(map[wire.OutPoint]struct{}, len(missing))}
 	o.byWID[c.wid] = n
 	o.bytes += bytes
 	for _, op := range missing {

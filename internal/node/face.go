@@ -401,7 +401,7 @@ func (f face) mark(ctx context.Context, hash, what string, do func(context.Conte
 	switch err := do(ctx, *h); {
 	case errors.Is(err, chain.ErrNotFound):
 		return api.Errorf(http.StatusNotFound, "block %s is unknown", hash)
-	case errors.Is(err, chain.ErrPruned):
+	case errors.Is(err, chain.ErrPruned), errors.Is(err, chain.ErrDamaged):
 		return api.Errorf(http.StatusConflict, "%v", err)
 	case err != nil:
 		return err
