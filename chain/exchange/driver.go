@@ -35,6 +35,7 @@ const (
 	firstFetchGap   = 3 // blocks that gossip may be about to bring
 	maxRetargetGap  = 2 * time.Second
 	maxPullFailures = 3               // in a row: the peer is of no use
+	maxIdle         = 2               // pulls in a row without a new header, from which on a claim is in doubt
 	refusedAgain    = 5 * time.Second // before a block that may become valid is fetched again
 )
 
@@ -74,6 +75,7 @@ type driver struct {
 	gaps      map[int32]bool // heights above connected whose block was refused and is not here yet; at most a window
 
 	pulls     int
+	pullCut   time.Time // the latest that made room
 	pullMoved time.Time // the pulls brought new headers at a fair rate, or one began
 
 	storing bool // one of the pulls under way has brought new headers
@@ -101,6 +103,10 @@ type peerSync struct {
 	common    chainhash.Hash // highest header known to be on its chain
 	pulling   bool
 	pullTip   chainhash.Hash // tip when the latest pull began
+	cut       func()         // ends the pull under way; nil: none, or it was called
+	shown     int            // headers that the latest pull brought
+	turn      time.Time      // when its latest pull began that was no probe, or it connected
+	idle      int            // pulls in a row that were left, or ended, behind others without a new header
 	doubts    int            // pulls in a row that ended well without what it claims
 	failures  int            // pulls in a row that failed
 	notBefore time.Time      // no pull until then
@@ -267,7 +273,7 @@ func (d *driver) perform(ctx context.Context, a ibd.Action) ibd.Event {
 
 func (d *driver) onReady(ctx context.Context, r *remote) {
 	tip, _ := r.lastTip()
-	d.peers[ibd.PeerID(r.id)] = &peerSync{r: r, tip: tip, tipAt: d.x.o.Now(), greeting: true}
+	d.peers[ibd.PeerID(r.id)] = &peerSync{r: r, tip: tip, tipAt: d.x.o.Now(), turn: d.x.o.Now(), greeting: true}
 	d.tellPeer(ctx, d.peers[ibd.PeerID(r.id)])
 	d.considerPulls(ctx)
 }
@@ -541,6 +547,7 @@ func (d *driver) onTrouble(err error) {
 // that one is slow or stores nothing. While it goes on every other such peer is
 // asked for one header, to see whether it is on the same branch; if it is not, it is
 // pulled from as well, so that nobody can lead us up a branch of its own for long.
+// While all pulls are taken and another peer waits, the slowest is ended now and then.
 func (d *driver) considerPulls(ctx context.Context) {
 	if !d.ready {
 		return
@@ -560,25 +567,65 @@ func (d *driver) considerPulls(ctx context.Context) {
 			candidates = append(candidates, p)
 		}
 	}
-	slices.SortStableFunc(candidates, func(a, b *peerSync) int {
-		if a.wished != b.wished {
-			if a.wished {
-				return -1
-			}
-			return 1
-		}
-		// Claims are free: who has shown nothing for them comes last.
-		return cmp.Or(cmp.Compare(a.doubts+a.failures, b.doubts+b.failures), b.tip.Work.Cmp(a.tip.Work), cmp.Compare(a.rtt, b.rtt))
-	})
+	slices.SortStableFunc(candidates, comparePulls)
 	for _, p := range candidates {
 		near := p.wished || p.tip.Height-best.Height <= nearHeaders
 		slow := now.Sub(d.pullMoved) > pullSlow
+		whole := d.pulls == 0 || near || slow
 		switch {
-		case d.pulls == 0, (near || slow) && d.pulls < maxPulls:
-			d.startPull(ctx, p, false)
-		case d.storing && d.pulls < maxPulls && now.Sub(p.agreed) >= probeEvery:
-			d.startPull(ctx, p, true)
+		case !whole && (!d.storing || now.Sub(p.agreed) < probeEvery):
+		case d.pulls >= maxPulls:
+			d.cutPull(now)
+			return
+		default:
+			d.startPull(ctx, p, !whole)
 		}
+	}
+}
+
+// comparePulls orders the peers that headers could be asked of. Who waits longest
+// comes first, as claims are free: peers that bring nothing, however many, and
+// however much they claim, take turns with the others. One that has brought nothing
+// before, or not what it claimed, is taken to have waited less.
+func comparePulls(a, b *peerSync) int {
+	if a.wished != b.wished {
+		if a.wished {
+			return -1
+		}
+		return 1
+	}
+	turn := func(p *peerSync) time.Time {
+		return p.turn.Add(time.Duration(min(p.doubts+p.failures+p.idle, 8)) * retryPull)
+	}
+	return cmp.Or(turn(a).Compare(turn(b)), b.tip.Work.Cmp(a.tip.Work), cmp.Compare(a.rtt, b.rtt))
+}
+
+// cutPull ends the slowest of the pulls under way so that another peer can be
+// asked, if one is slow. The one that has brought most goes on whatever its rate: if
+// our own link is slow, all are, and one must come to its end.
+func (d *driver) cutPull(now time.Time) {
+	if now.Sub(d.pullCut) < pullSlow {
+		return
+	}
+	var most, slowest *peerSync
+	var least float64
+	pulling := slices.DeleteFunc(d.sorted(), func(p *peerSync) bool { return p.cut == nil })
+	for _, p := range pulling {
+		if most == nil || p.shown > most.shown {
+			most = p
+		}
+	}
+	for _, p := range pulling {
+		took := now.Sub(p.pullBegan)
+		rate := float64(p.shown) / max(took, 1).Seconds()
+		if p != most && took > pullSlow && rate < pullLeast && (slowest == nil || rate < least) {
+			slowest, least = p, rate
+		}
+	}
+	if slowest != nil {
+		d.pullCut = now
+		slowest.cut()
+		slowest.cut = nil
 	}
 }
 
@@ -601,13 +648,16 @@ func (d *driver) startPull(ctx context.Context, p *peerSync, probe bool) {
 		d.storing = false
 	}
 	if !probe {
-		d.pullMoved = now
+		d.pullMoved, p.turn = now, now
 	}
+	within, cut := context.WithCancel(ctx)
+	p.cut, p.shown = cut, 0
 	d.tell(ctx, now) // a short sync is over before the next tick
 	r := p.r
 	d.x.tasks.Go(func() {
-		res := d.x.pull(ctx, r, probe, func(e pullProgress) { d.post(ctx, e) })
-		if res.blame != "" && ctx.Err() == nil {
+		defer cut()
+		res := d.x.pull(within, r, probe, func(e pullProgress) { d.post(ctx, e) })
+		if res.blame != "" && within.Err() == nil {
 			d.x.blame(r.id, res.blame)
 		}
 		d.post(ctx, res)
@@ -624,6 +674,7 @@ func (d *driver) onPullProgress(ctx context.Context, e pullProgress) {
 	if e.last != (chainhash.Hash{}) {
 		p.common = e.last
 	}
+	p.shown = e.shown
 	if e.added > 0 && float64(e.added) >= pullLeast*now.Sub(p.pullBegan).Seconds() {
 		d.pullMoved = now
 	}
@@ -637,7 +688,11 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 	d.pulls--
 	now := d.x.o.Now()
 	if p := d.peers[ibd.PeerID(e.from.id)]; p != nil && p.r == e.from {
-		p.pulling = false
+		wasCut := p.cut == nil
+		p.pulling, p.cut = false, nil
+		if e.added > 0 {
+			p.idle = 0
+		}
 		if e.last != (chainhash.Hash{}) {
 			p.common = e.last
 		}
@@ -645,11 +700,18 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 			p.tip, p.tipAt = e.tip, now
 		}
 		switch {
+		case e.added == 0 && (e.behind || wasCut && e.err != nil):
+			// Others are faster, or it sends for ever what is known. It will be asked
+			// what they do not bring, but not at once.
+			p.idle++
+			p.notBefore = now.Add(retryPull << min(p.idle-1, 6))
 		case headerKnown(d.x.o.Chain, p.pullTip):
-			p.doubts, p.failures = 0, 0
+			p.doubts, p.failures, p.idle = 0, 0, 0
 		case e.agrees:
 			p.agreed = now
 		case e.behind: // it will be asked what the others do not bring
+		case wasCut && e.err != nil:
+			p.notBefore = now.Add(retryPull)
 		case noRoom(e.err):
 			p.notBefore = now.Add(retryPull)
 		case e.err == nil || tooLittleWork(e.err):
@@ -754,10 +816,11 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 		peers: len(d.peers), pulls: d.pulls, stats: d.sched.Stats(), trouble: d.trouble,
 	}
 	v.tip, _ = d.x.o.Chain.Tip()
-	// The best peer whose claim is more than our headers and not in doubt.
+	// The best peer whose claim is more than our headers and not in doubt. A tip whose
+	// header is known is not: the tree knows its work, whatever is claimed.
 	var ahead *peerSync
 	for _, p := range d.sorted() {
-		if p.tip.Work.Cmp(v.best.Work) > 0 && p.doubts == 0 && !d.lacks(p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
+		if p.tip.Work.Cmp(v.best.Work) > 0 && p.doubts == 0 && p.idle < maxIdle && !headerKnown(d.x.o.Chain, p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
 			ahead = p
 		}
 	}

@@ -461,3 +461,24 @@ func TestEmptyClaims(t *testing.T) {
 		t.Errorf("asked %d times", a)
 	}
 }
+
+// TestKnownTipOverstated: a peer that claims a tip which is known, with absurd
+// work and height, does not keep a node from being synced.
+func TestKnownTipOverstated(t *testing.T) {
+	source := newFakeChain()
+	source.grow(t, 20, 1, 300)
+	s, n, liar := newNode(t, source), newNode(t, newFakeChain()), newNode(t, newFakeChain())
+	liar.stop()
+	hs := greetByHand(t, liar, n)
+	tip := TipInfo{Height: 1 << 20, Hash: source.params.GenesisHash, Work: big.NewInt(1 << 40)}
+	if _, err := hs.Write(appendDelimited(nil, (&helloMessage{Tip: &tip}).append(nil))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the claim is here", func() bool { return n.Peers()[0].Height == 1<<20 })
+	connect(t, n.host, s.host)
+	awaitTip(t, n, source)
+	eventually(t, "synced", func() bool { return n.Sync().State == Synced })
+	if target := n.Sync().Target; target != 20 {
+		t.Errorf("the target is %d", target)
+	}
+}

@@ -55,6 +55,7 @@ type pullProgress struct {
 	tip   TipInfo
 	last  chainhash.Hash
 	added int // headers that were new to us, since the pull began
+	shown int // and those that were looked at in a presync
 }
 
 // A headerPull fetches the headers of a peer's chain that follow our best header
@@ -75,6 +76,7 @@ type headerPull struct {
 	headers  []consensus.Header // of one reply
 	last     chainhash.Hash     // of the last reply; zero before the first
 	total    int
+	shown    int            // headers that were looked at in a presync
 	presync  Presync        // nil: what comes is stored at once
 	second   bool           // pass of the presync
 	base     chainhash.Hash // below the presync
@@ -146,7 +148,7 @@ func (p *headerPull) pass(ctx context.Context) (again bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("headers up to height %d: %w", top, err)
 		}
-		p.tell(pullProgress{from: p.r, tip: p.res.tip, last: p.res.last, added: p.res.added})
+		p.tell(pullProgress{from: p.r, tip: p.res.tip, last: p.res.last, added: p.res.added, shown: p.res.added + p.shown})
 		if again || !more || p.overtaken(top) {
 			return again, nil
 		}
@@ -208,9 +210,9 @@ func (p *headerPull) take(ctx context.Context, reply *headersReply, more bool) (
 		if p.presync, ok = c.NewPresync(p.base); !ok {
 			return false, err
 		}
-		return false, p.presync.Check(ctx, p.headers)
+		return false, p.check(ctx)
 	case !p.second:
-		if err := p.presync.Check(ctx, p.headers); err != nil {
+		if err := p.check(ctx); err != nil {
 			return false, err
 		}
 		if p.presync.Work().Cmp(c.LeastWork()) >= 0 {
@@ -231,6 +233,15 @@ func (p *headerPull) take(ctx context.Context, reply *headersReply, more bool) (
 		return false, errShort
 	}
 	return false, nil
+}
+
+// check looks at the headers of a reply.
+func (p *headerPull) check(ctx context.Context) error {
+	if err := p.presync.Check(ctx, p.headers); err != nil {
+		return err
+	}
+	p.shown += len(p.headers)
+	return nil
 }
 
 // added notes what the chain made of headers.

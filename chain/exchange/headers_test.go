@@ -385,6 +385,77 @@ func TestEndlessHeadersBesideHonest(t *testing.T) {
 	}
 }
 
+// Peers that claim much and send for ever what is known take turns with the
+// others: the chain of one that claims less is fetched.
+func TestKnownHeadersBesideHonest(t *testing.T) {
+	t.Parallel()
+	source := mined(40_000, 1)
+	known := &headerSource{fakeChain: newFakeChain(), hashes: make(map[chainhash.Hash]int32)}
+	for _, raw := range source.raws[:35_001] {
+		known.add(raw)
+	}
+	var asked atomic.Int64
+	serve := func(s network.Stream, r headersRequest) error {
+		asked.Add(1)
+		return sendHeaders(s, 1, known.raws[1:][:min(r.Max, MaxHeaders)], huge())
+	}
+	n := newHeaderNode(t, 0, vfs.NewMem(), "home")
+	connect(t, n.o.Host, serving(t, known).o.Host)
+	n.awaitHeaders(t, known)
+	for i := range int64(5) {
+		connect(t, n.o.Host, lying(t, huge(), serve))
+		eventually(t, "the liar is asked", func() bool { return asked.Load() > i })
+	}
+	connect(t, n.o.Host, serving(t, source).o.Host)
+	n.awaitHeaders(t, source)
+	if a := asked.Load(); a > 5*(2*headersAhead+2) { // twice, if the first rest is over by now
+		t.Errorf("the liars were asked %d times", a)
+	}
+	if len(n.blames) > 0 {
+		t.Errorf("blamed: %v", <-n.blames)
+	}
+}
+
+// Peers that together take all pulls, and send slowly, do not keep another from being asked.
+func TestSlowHeadersInEveryPull(t *testing.T) {
+	t.Parallel()
+	n := newHeaderNode(t, 0, vfs.NewMem(), "home", func(o *Options) { o.Now = hastily(20) })
+	for i := range uint64(maxPulls) {
+		var sent atomic.Int64
+		connect(t, n.o.Host, lying(t, huge(), endless(100+i, time.Second, &sent)))
+		eventually(t, "the liar is asked", func() bool { return sent.Load() > 0 })
+	}
+	source := mined(6000, 1)
+	s := serving(t, source)
+	connect(t, n.o.Host, s.o.Host)
+	n.awaitKnown(t, source)
+	if len(n.blames) > 0 {
+		t.Errorf("blamed: %v", <-n.blames)
+	}
+}
+
+// Who waits longest is asked first, whatever is claimed.
+func TestPullOrder(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1_000_000, 0)
+	peers := []*peerSync{
+		{wished: true, turn: at, tip: TipInfo{Height: 1, Work: big.NewInt(1)}},
+		{turn: at.Add(-time.Minute), tip: TipInfo{Height: 2, Work: big.NewInt(1)}},
+		{turn: at.Add(-time.Second), tip: TipInfo{Height: 3, Work: big.NewInt(2)}},
+		{turn: at.Add(-time.Second), tip: TipInfo{Height: 4, Work: big.NewInt(1)}},
+		{turn: at.Add(-2 * time.Second), idle: 1, tip: TipInfo{Height: 5, Work: big.NewInt(9)}},
+		{turn: at.Add(-2 * time.Second), idle: 1, doubts: 1, tip: TipInfo{Height: 6, Work: big.NewInt(9)}},
+		{turn: at.Add(-2 * time.Second), idle: 1000, tip: TipInfo{Height: 7, Work: big.NewInt(9)}},
+	}
+	slices.Reverse(peers)
+	slices.SortStableFunc(peers, comparePulls)
+	for i, p := range peers {
+		if p.tip.Height != int32(i+1) {
+			t.Errorf("place %d has the peer of place %d", i+1, p.tip.Height)
+		}
+	}
+}
+
 // The second time another chain comes than the first time: nothing of it is kept.
 func TestPresyncMismatch(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxWithheld = 64               // remembered blocks that nobody hands out
+	maxWithheld = 64               // remembered blocks that nobody hands out; for more the oldest is forgotten
 	withheldFor = 10 * time.Minute // before a branch with such a block is tried again as a whole
 	// silentShare is the part of StallAfter, 3 s by default, without a verdict and with
 	// no more than a trickle of the next block, before a branch is left if there is
@@ -122,7 +122,7 @@ func (d *driver) watchFront(ctx context.Context, now time.Time) {
 // with known set only if all who claim to have it withhold another one.
 func (d *driver) leave(now time.Time, known bool) {
 	height, hash, ok := d.lowestMissing()
-	if !ok || len(d.withheld) >= maxWithheld {
+	if !ok {
 		return
 	}
 	claimants := d.claimants(height, hash)
@@ -135,6 +135,9 @@ func (d *driver) leave(now time.Time, known bool) {
 		delete(d.withheld, hash) // there is nothing better than to wait
 		return
 	}
+	if len(d.withheld) > maxWithheld {
+		d.forgetWithheld(hash)
+	}
 	for _, p := range claimants {
 		d.withholding(p, p.withholds+1)
 	}
@@ -142,6 +145,18 @@ func (d *driver) leave(now time.Time, known bool) {
 		d.x.log.Warn("branch left: nobody hands out its next block", "height", height, "hash", hash,
 			"header_height", d.best.Height, "instead_height", goal.Height, "instead", goal.Hash, "suppressed", n)
 	}
+}
+
+// forgetWithheld forgets the withheld block whose time is over first, other than
+// the one to keep. If its branch is followed once more it is left again.
+func (d *driver) forgetWithheld(keep chainhash.Hash) {
+	var first chainhash.Hash
+	for h, w := range d.withheld {
+		if o := d.withheld[first]; h != keep && (o == nil || w.until.Before(o.until)) {
+			first = h
+		}
+	}
+	delete(d.withheld, first)
 }
 
 // claimants lists the peers that say to have validated the block at height.

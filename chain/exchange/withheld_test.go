@@ -1,9 +1,15 @@
 package exchange
 
 import (
+	"encoding/binary"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/ibd"
 )
 
 // TestWithheldBranch: a branch with more work whose blocks nobody hands out delays
@@ -53,4 +59,74 @@ func TestWithheldBranch(t *testing.T) {
 	}
 	close(release)
 	awaitTip(t, n, evil)
+}
+
+// TestWithheldBranchesForgotten: however many branches are offered whose blocks
+// nobody hands out, the next one is left too.
+func TestWithheldBranchesForgotten(t *testing.T) {
+	t.Parallel()
+	c, evil := newFakeChain(), newFakeChain()
+	c.grow(t, 5, 1, 300)
+	g := c.params
+	bs := makeBlocks(g.GenesisHash, g.Genesis.Header.Timestamp, 10, 2, fixedSize(300))
+	evil.addAll(t, bs)
+	for h := int32(1); h <= 10; h++ {
+		if _, _, err := c.accept(headersFrom(t, evil, h)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := newNode(t, c)
+	n.stop() // the loop is played by hand
+	d, now := newDriver(n.Exchange, nil), time.Now()
+	tip := func(c *fakeChain) TipInfo {
+		at, _ := c.Tip()
+		return TipInfo{Height: at.Height, Hash: at.Hash, Work: at.Work}
+	}
+	d.peers["honest"] = &peerSync{r: &remote{id: "honest"}, tip: tip(c)}
+	d.peers["evil"] = &peerSync{r: &remote{id: "evil"}, tip: tip(evil)}
+	d.best, d.targeted = d.goal(), true
+	if d.best.Height != 10 {
+		t.Fatalf("the goal is at height %d", d.best.Height)
+	}
+	var hashes []chainhash.Hash
+	for i := range maxWithheld {
+		var h chainhash.Hash
+		binary.LittleEndian.PutUint64(h[:], uint64(i+1))
+		hashes = append(hashes, h)
+		// The tenth is the one that is tried again first.
+		until := now.Add(time.Duration(1+(i+maxWithheld-10)%maxWithheld) * time.Second)
+		d.withheld[h] = &withheldBlock{height: 1, until: until, next: now}
+	}
+	d.leave(now, false)
+	first := chainhash.DoubleHashH(bs[0][:80])
+	if d.withheld[first] == nil {
+		t.Error("the branch is not left")
+	}
+	if len(d.withheld) != maxWithheld || d.withheld[hashes[10]] != nil {
+		t.Errorf("%d are remembered, the oldest among them: %v", len(d.withheld), d.withheld[hashes[10]] != nil)
+	}
+	if goal := d.goal(); goal.Hash != tip(c).Hash {
+		t.Errorf("the goal is at height %d", goal.Height)
+	}
+	if p := d.peers[ibd.PeerID("evil")]; p.withholds != 1 || d.withholders != 1 {
+		t.Errorf("the peer withholds %d, %d peers withhold", p.withholds, d.withholders)
+	}
+	// Without another goal nothing is forgotten for it.
+	delete(d.withheld, first)
+	d.withheld[hashes[10]] = &withheldBlock{height: 1, until: now.Add(time.Second)}
+	delete(d.peers, "honest")
+	d.leave(now, false)
+	if d.withheld[first] != nil || len(d.withheld) != maxWithheld || d.withheld[hashes[10]] == nil {
+		t.Errorf("%d are remembered", len(d.withheld))
+	}
+}
+
+// headersFrom returns the header of c's chain at a height.
+func headersFrom(t *testing.T, c *fakeChain, height int32) []consensus.Header {
+	t.Helper()
+	h, err := consensus.DecodeHeader(c.params, c.blockAt(height)[:consensus.HeaderBytes])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []consensus.Header{h}
 }
