@@ -467,14 +467,11 @@ func TestEmptyClaims(t *testing.T) {
 func TestKnownTipOverstated(t *testing.T) {
 	source := newFakeChain()
 	source.grow(t, 20, 1, 300)
-	s, n, liar := newNode(t, source), newNode(t, newFakeChain()), newNode(t, newFakeChain())
-	liar.stop()
-	hs := greetByHand(t, liar, n)
-	tip := TipInfo{Height: 1 << 20, Hash: source.params.GenesisHash, Work: big.NewInt(1 << 40)}
-	if _, err := hs.Write(appendDelimited(nil, (&helloMessage{Tip: &tip}).append(nil))); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the claim is here", func() bool { return n.Peers()[0].Height == 1<<20 })
+	s, n := newNode(t, source), newNode(t, newFakeChain())
+	liar := lying(t, TipInfo{Height: 1 << 20, Hash: source.params.GenesisHash, Work: big.NewInt(1 << 40)},
+		func(network.Stream, headersRequest) error { return nil })
+	connect(t, n.host, liar)
+	eventually(t, "the claim is here", func() bool { return n.Ready(liar.ID()) && n.Peers()[0].Height == 1<<20 })
 	connect(t, n.host, s.host)
 	awaitTip(t, n, source)
 	eventually(t, "synced", func() bool { return n.Sync().State == Synced })
