@@ -304,13 +304,17 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 		return noNode, err
 	}
 	work := workOf(c.o.Engine.Work(h))
-	// What sync brings has its header in the tree, which went through the gate.
-	if src.Kind == FromSync || src.Kind == FromGossip {
-		g := c.headerGate()
-		if src.Kind == FromSync {
-			g = gate{least: workOf(c.o.Params.MinChainWork), room: 1}
+	sum := c.tree.node(parent).work.add(work)
+	switch {
+	// What sync brings has its header in the tree as a rule, which went through the
+	// gate. A new block at the tip is what gossip is for: headers that were sent
+	// before it must not keep it out, and for a bad one its sender pays.
+	case src.Kind == FromSync, src.Kind == FromGossip && parent == c.tip.get():
+		if least := workOf(c.o.Params.MinChainWork); least.more(sum) {
+			return noNode, tooLittleWork(sum, least)
 		}
-		if err := g.check(c.tree.node(parent).work.add(work), work128{}, 1); err != nil {
+	case src.Kind == FromGossip:
+		if err := c.admit(parent, sum, work128{}, 1); err != nil {
 			return noNode, err
 		}
 	}

@@ -36,11 +36,12 @@ const (
 	BodyBytes = unsafe.Sizeof(body{})
 )
 
-// LimitHeaders sets how many headers the tree takes beside the validated chain.
-func LimitHeaders(c *Chain, side, ahead int) {
+// LimitHeaders sets how many headers the tree takes beside the validated chain,
+// and how many more near its tip.
+func LimitHeaders(c *Chain, side, ahead, near int) {
 	c.tree.mu.Lock()
 	defer c.tree.mu.Unlock()
-	c.tree.maxSide, c.tree.maxAhead = side, ahead
+	c.tree.maxSide, c.tree.maxAhead, c.tree.maxNear = side, ahead, near
 }
 
 // Seals returns how many seals are in memory.

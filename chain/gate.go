@@ -20,70 +20,160 @@ import (
 //     more work than the best header chain is taken: an honest reorganisation
 //     has that.
 //   - Headers that are not on the validated chain are at most maxSideHeaders and
-//     maxAheadHeaders together. More are taken when blocks have followed.
+//     maxAheadHeaders together: the room. More are taken when blocks have followed.
 //
-// So a node that starts from genesis, without anything to compare with, holds
-// about 150 MB of headers at most above what it has validated. Where all work is the
-// same (regtest), nothing tells spam from a chain, and a gate that was filled with
-// spam keeps honest branches out that are not longer; MinChainWork helps there.
+// What was once stored stays, so a room that was filled with spam stays full. Some
+// branches are therefore taken all the same; see [tree.exempt].
+//
+// Where all work is the same (regtest), nothing tells spam from a chain, and a room
+// that was filled with spam keeps honest branches out that are not the best and fork
+// off further down; MinChainWork helps there.
 const (
 	gateBlocks      = 144
 	maxSideHeaders  = 1 << 18
 	maxAheadHeaders = 1 << 20
+	// maxNearHeaders is how many headers near the validated tip are taken without
+	// room until it is another.
+	maxNearHeaders = 256
 )
 
 // A gate is what headers from peers must meet at one moment.
 type gate struct {
-	least work128
-	room  int // headers
+	tip, best uint32
+	floor     work128 // nothing below is taken
+	least     work128 // the floor, or more than the best header chain where the side is full
+	beat      work128 // the least that is more than the best header chain has
+	room      int     // headers; may be negative
+	ahead     int     // headers of the best header chain that are not validated
 }
 
 // headerGate returns the gate as of now. O(log height).
 func (c *Chain) headerGate() gate {
 	t := c.tree
-	tip := c.tip.get()
+	g := gate{tip: c.tip.get()}
 	t.mu.RLock()
-	n, best := int(t.n), t.bestHeader
+	n := int(t.n)
+	g.best = t.bestHeader
 	side, ahead := t.maxSide, t.maxAhead
 	t.mu.RUnlock()
 
-	nd := t.node(tip)
+	nd := t.node(g.tip)
 	own := nd.work
 	if nd.parent != noNode {
 		own = own.sub(t.node(nd.parent).work)
 	}
-	g := gate{least: nd.work.sub(own.times(gateBlocks))}
-	if least := workOf(c.o.Params.MinChainWork); least.more(g.least) {
-		g.least = least
+	g.floor = nd.work.sub(own.times(gateBlocks))
+	if least := workOf(c.o.Params.MinChainWork); least.more(g.floor) {
+		g.floor = least
 	}
+	g.least = g.floor
 	off := n - int(nd.height) - 1
 	g.room = side + ahead - off
-	beside := off
-	if best != noNode {
-		b := t.node(best)
-		beside -= int(b.height - t.node(t.fork(best, tip)).height)
-		if beat := b.work.add(work128{lo: 1}); beside >= side && beat.more(g.least) {
-			g.least = beat
+	if g.best != noNode {
+		b := t.node(g.best)
+		g.ahead = int(b.height - t.node(t.fork(g.best, g.tip)).height)
+		g.beat = b.work.add(work128{lo: 1})
+		if off-g.ahead >= side && g.beat.more(g.least) {
+			g.least = g.beat
 		}
 	}
 	return g
 }
 
-// check says why a branch that ends with this much work, or is proven to, may
-// not be added to by n headers.
-func (g gate) check(have, proven work128, n int) error {
+// admit says why n new headers above parent may not be added, if the branch ends
+// with this much work with them, or is proven to further up.
+func (c *Chain) admit(parent uint32, have, proven work128, n int) error {
+	if proven == maxWork {
+		return nil // the operator's own
+	}
 	if proven.more(have) {
 		have = proven
 	}
-	if g.least.more(have) {
-		return ruleError("too-little-chainwork", consensus.BlameNobody, fmt.Sprintf("the branch has %x, the least is %x", have.big(), g.least.big()))
+	g := c.headerGate()
+	if g.floor.more(have) {
+		return tooLittleWork(have, g.floor)
 	}
-	if n > g.room {
-		return ruleError("too-many-headers", consensus.BlameNobody, fmt.Sprintf("%d more headers beside the validated chain, there is room for %d", n, max(0, g.room)))
+	if !g.least.more(have) && n <= g.room {
+		return nil
 	}
-	return nil
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.exempt(&g, parent, have, n):
+		return nil
+	case g.least.more(have):
+		return tooLittleWork(have, g.least)
+	case n >= headerBatch && parent != g.best:
+		// There is more to come, which may show enough.
+		return tooLittleWork(have, t.enough())
+	}
+	return ruleError("too-many-headers", consensus.BlameNobody, fmt.Sprintf("%d more headers beside the validated chain, there is room for %d", n, max(0, g.room)))
+}
+
+func tooLittleWork(have, least work128) error {
+	return ruleError("too-little-chainwork", consensus.BlameNobody, fmt.Sprintf("the branch has %x, the least is %x", have.big(), least.big()))
+}
+
+// exempt says whether n headers above parent, on a branch that ends with this much
+// work, are taken though there is no room, and deducts them from what they are
+// taken for. The caller holds mu. These are:
+//
+//   - What extends the best header chain, up to maxAhead above the validated one:
+//     it takes the place of nothing. If that is not the branch with most work that
+//     ever was (which proved invalid, or was shown and never came), up to gateBlocks.
+//   - What forks off within the last gateBlocks of the validated chain and is no
+//     longer than that; maxNear in all until the validated tip is another.
+//   - A branch with twice the work of all that was seen before: whoever fills the
+//     room by that must double the work each time. It gives room for as many
+//     headers as such a branch can have, maxAhead at most, which branches with no
+//     less work share: pulls are interrupted, and others go on.
+func (t *tree) exempt(g *gate, parent uint32, have work128, n int) bool {
+	if parent == g.best && g.ahead+n <= t.maxAhead && (!t.most.more(t.node(parent).work) || g.ahead+n <= gateBlocks) {
+		return true
+	}
+	if t.nearTip != g.tip {
+		t.nearTip, t.nearLeft = g.tip, t.maxNear
+	}
+	at := t.node(t.fork(parent, g.tip)).height
+	if t.node(g.tip).height-at <= gateBlocks && int(t.node(parent).height-at)+n <= gateBlocks && n <= t.nearLeft {
+		t.nearLeft -= n
+		return true
+	}
+	if !t.most.times(2).more(have) {
+		t.most, t.mostLeft = have, t.maxAhead
+		if easiest := t.node(0).work; easiest.times(uint64(t.maxAhead)).more(have) {
+			t.mostLeft = int(new(big.Int).Div(have.big(), easiest.big()).Int64())
+		}
+	}
+	if t.most.more(have) || n > t.mostLeft {
+		return false
+	}
+	t.mostLeft -= n
+	return true
+}
+
+// enough is the work of a branch that is taken without room. The caller holds mu.
+func (t *tree) enough() work128 {
+	if t.mostLeft >= headerBatch {
+		return t.most
+	}
+	return t.most.times(2)
 }
 
 // LeastWork returns the cumulative work that a branch of headers from peers must
-// have for AcceptHeaders to add any of them. It changes with the tip.
-func (c *Chain) LeastWork() *big.Int { return c.headerGate().least.big() }
+// have for AcceptHeaders to add any of them, but for those near the tip. It changes
+// with the tip. Where there is no room, a branch that does not extend the best header
+// chain needs more; [Presync.Work] heeds that.
+func (c *Chain) LeastWork() *big.Int {
+	g := c.headerGate()
+	return g.asked().big()
+}
+
+// asked is what LeastWork returns.
+func (g *gate) asked() work128 {
+	if g.room < headerBatch && g.beat.more(g.least) {
+		return g.beat
+	}
+	return g.least
+}

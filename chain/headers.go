@@ -27,7 +27,8 @@ func unknownParent(parent *chainhash.Hash) *consensus.RuleError {
 // [Chain.LeastWork] ("too-little-chainwork", which blames nobody). Who has more to
 // come looks at all of it first and then calls AcceptProven. More headers than
 // the tree has room for beside the validated chain are refused too
-// ("too-many-headers", which blames nobody). The headers are durable with the next
+// ("too-many-headers", which blames nobody), but for a branch that is short and near
+// the tip, extends the best header chain, or has far more work. The headers are durable with the next
 // commit. It may be called at any time and by many.
 func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last Tip, err error) {
 	return c.acceptHeaders(ctx, hs, work128{})
@@ -86,7 +87,7 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		for _, w := range works {
 			sum = sum.add(w)
 		}
-		if short := g.check(sum, proven, len(good)); short != nil {
+		if short := c.admit(parent, sum, proven, len(good)); short != nil {
 			if err == nil {
 				err = short
 			}

@@ -84,8 +84,21 @@ func (p *Presync) Check(ctx context.Context, hs []consensus.Header) error {
 	return nil
 }
 
-// Work returns the cumulative work of the branch as far as Check saw it.
-func (p *Presync) Work() *big.Int { return p.work.big() }
+// Work returns the cumulative work of the branch as far as Check saw it. But while
+// there is no room for its headers and it has not shown the work of a branch that
+// is taken all the same, Work returns less than [Chain.LeastWork]: the second pass
+// would be refused.
+func (p *Presync) Work() *big.Int {
+	g := p.c.headerGate()
+	t := p.c.tree
+	t.mu.RLock()
+	enough := t.enough()
+	t.mu.RUnlock()
+	if less := g.asked().sub(work128{lo: 1}); g.room < headerBatch && enough.more(p.work) && p.work.more(less) {
+		return less.big()
+	}
+	return p.work.big()
+}
 
 // Accept takes the next batch of the second pass, which must be that of the
 // first, and adds it to the tree as AcceptProven does. Another one is a

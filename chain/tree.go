@@ -91,8 +91,15 @@ type tree struct {
 	bestHeader uint32
 	// prunedTop is the greatest height of a pruned node; -1 if there is none.
 	prunedTop int32
-	// maxSide and maxAhead are the gate's limits; constant but in tests.
-	maxSide, maxAhead int
+	// maxSide, maxAhead and maxNear are the gate's limits; constant but in tests.
+	maxSide, maxAhead, maxNear int
+	// most is the greatest work of any branch that was stored, valid or not, or was
+	// proven and got room for that: mostLeft more headers on branches with no less.
+	most     work128
+	mostLeft int
+	// nearLeft is how many headers near the validated tip nearTip need no room.
+	nearTip  uint32
+	nearLeft int
 	// strays are blocks found on disk by a reindex whose parents' headers are not
 	// known: damage lies between. They are taken up when sync brings the header.
 	strays map[chainhash.Hash]tailBlock
@@ -107,9 +114,11 @@ func newTree(p *consensus.Params) *tree {
 		pending:    make(map[uint32][]uint32),
 		bestLinked: noNode,
 		bestHeader: noNode,
+		nearTip:    noNode,
 		prunedTop:  -1,
 		maxSide:    maxSideHeaders,
 		maxAhead:   maxAheadHeaders,
+		maxNear:    maxNearHeaders,
 	}
 	t.dir.Store(new([]*chunk))
 	return t
@@ -211,11 +220,15 @@ func (t *tree) place(h *consensus.Header, hash chainhash.Hash, parent uint32, wo
 		skip:    noNode,
 	}
 	if parent == noNode {
+		t.most = work
 		return i
 	}
 	p := t.node(parent)
 	nd.height = p.height + 1
 	nd.work = p.work.add(work)
+	if nd.work.more(t.most) {
+		t.most = nd.work
+	}
 	nd.skip = t.skipOf(parent)
 	nd.votes = t.params.NextVotes(p.votes, past{t, i})
 	if t.has(parent, flagBad) {

@@ -284,7 +284,7 @@ func (h *home) connectBranch(blocks []*consensus.Block) {
 func TestHeaderGateRoom(t *testing.T) {
 	b, blocks := grown(60)
 	h := open(t, nil)
-	chain.LimitHeaders(h.Chain, 10, 40)
+	chain.LimitHeaders(h.Chain, 10, 40, 0)
 	accept := func(want int, rule string, blocks []*consensus.Block) {
 		t.Helper()
 		n, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks))
@@ -315,6 +315,130 @@ func TestHeaderGateRoom(t *testing.T) {
 	accept(40, "", b.MineN(blocks[60], 40))
 	if got := len(h.Tips()); got != 3 {
 		t.Errorf("%d tips", got)
+	}
+}
+
+// A room that is full of spam, as it still is after a restart, does not keep out
+// what the chain goes on with: headers and blocks at the tip, a short reorganisation,
+// and a branch with twice the work; each in its own bounds.
+func TestHeaderGateFull(t *testing.T) {
+	const near = 20
+	b, blocks := grown(120)
+	h := open(t, nil)
+	limit := func() { chain.LimitHeaders(h.Chain, 10, 60, near) }
+	limit()
+	accept := func(want int, rule string, blocks []*consensus.Block) {
+		t.Helper()
+		n, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks))
+		if rule == "" && err != nil {
+			t.Fatal(err)
+		} else if rule != "" {
+			checkRule(t, err, rule)
+		}
+		if n != want {
+			t.Fatalf("%d added, want %d", n, want)
+		}
+	}
+	fill := func() {
+		t.Helper()
+		for range 100 {
+			if _, _, err := h.AcceptHeaders(t.Context(), headersOf(b.MineN(blocks[0], 2))); err != nil {
+				return
+			}
+		}
+		t.Fatal("the room has no end")
+	}
+	accept(30, "", b.MineN(blocks[0], 30))
+	accept(31, "", b.MineN(blocks[0], 31)) // the best header chain is spam
+	fill()
+	h.reopen()
+	limit()
+
+	// Twice the work is 64 headers on regtest, and 60 is the most of a branch there is
+	// room for: then blocks must follow.
+	far := blocks[1:82]
+	accept(0, "too-little-chainwork", far[:31])
+	accept(0, "too-many-headers", far[:62])
+	n, _, err := h.AcceptProven(t.Context(), headersOf(far[:40]), big.NewInt(2*64-1))
+	if checkRule(t, err, "too-many-headers"); n != 0 {
+		t.Fatalf("%d added", n)
+	}
+	if n, _, err = h.AcceptProven(t.Context(), headersOf(far[:21]), big.NewInt(2*64)); n != 21 || err != nil {
+		t.Fatal(n, err)
+	}
+	// Who breaks off has used it up: another branch needs twice as much again.
+	n, _, err = h.AcceptProven(t.Context(), headersOf(b.MineN(blocks[0], 40)), big.NewInt(2*64))
+	if checkRule(t, err, "too-many-headers"); n != 0 {
+		t.Fatalf("%d added", n)
+	}
+	// The same branch goes on, whoever brings it.
+	if n, _, err = h.AcceptProven(t.Context(), headersOf(far[:60]), big.NewInt(2*64)); n != 39 || err != nil {
+		t.Fatal(n, err)
+	}
+	accept(0, "too-many-headers", far)
+	h.connectAll(blocks[1:61])
+	accept(21, "", far)
+	h.connectAll(blocks[61:101])
+	h.wantTip(blocks[100])
+
+	// At the tip: what extends the best header chain, and short forks.
+	accept(1, "", blocks[101:102])
+	if v := h.submitFrom(blocks[101].Raw, chain.Source{Kind: chain.FromGossip}); v.Outcome != chain.Connected {
+		t.Fatalf("verdict %+v", v)
+	}
+	if v := h.submitFrom(blocks[102].Raw, chain.Source{Kind: chain.FromGossip}); v.Outcome != chain.Connected {
+		t.Fatalf("verdict %+v", v)
+	}
+	h.wantTip(blocks[102])
+	accept(6, "", b.MineN(blocks[102], 6)) // spam that nobody has the blocks of
+	if v := h.submitFrom(blocks[103].Raw, chain.Source{Kind: chain.FromGossip}); v.Outcome != chain.Connected {
+		t.Fatalf("verdict %+v", v)
+	}
+	h.wantTip(blocks[103])
+	side := b.MineN(blocks[101], 3)
+	accept(3, "", side)
+	h.connectBranch(side)
+	accept(near, "", b.MineN(blocks[101], near))
+	accept(0, "too-little-chainwork", []*consensus.Block{b.Mine(blocks[100])})
+	// A new block at the tip, which comes with its bytes, is taken even then.
+	next := b.Mine(side[2])
+	accept(0, "too-little-chainwork", []*consensus.Block{b.Mine(side[1])})
+	if v := h.submitFrom(next.Raw, chain.Source{Kind: chain.FromGossip}); v.Outcome != chain.Connected {
+		t.Fatalf("verdict %+v", v)
+	}
+	h.reopen()
+}
+
+// While the room is full a presync goes on until it has shown enough to be taken.
+func TestPresyncWithoutRoom(t *testing.T) {
+	b, blocks := grown(70)
+	h := open(t, nil)
+	chain.LimitHeaders(h.Chain, 10, 70, 0)
+	for _, n := range []int{30, 31, 19} {
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf(b.MineN(blocks[0], n))); err != nil && n > 19 {
+			t.Fatal(err)
+		}
+	}
+	p, _ := h.NewPresync(blocks[0].Hash)
+	enough := 0
+	for batch := range slices.Chunk(headersOf(blocks[1:]), 7) {
+		if err := p.Check(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+		if enough += len(batch); p.Work().Cmp(h.LeastWork()) >= 0 {
+			break
+		}
+	}
+	if enough != 63 { // with genesis twice the 32 that are the best
+		t.Fatalf("enough after %d headers", enough)
+	}
+	for batch := range slices.Chunk(headersOf(blocks[1:64]), 7) {
+		if n, _, err := p.Accept(t.Context(), batch); n != len(batch) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if n, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks[64:])); n != 7 || err != nil {
+		t.Fatal(n, err)
 	}
 }
 
