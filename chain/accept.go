@@ -308,7 +308,7 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 	switch {
 	// What sync brings has its header in the tree as a rule, which went through the
 	// gate. A new block at the tip is what gossip is for: headers that were sent
-	// before it must not keep it out, and for a bad one its sender pays.
+	// before it must not keep it out, and it comes with its bytes.
 	case src.Kind == FromSync, src.Kind == FromGossip && parent == c.tip.get():
 		if least := workOf(c.o.Params.MinChainWork); least.more(sum) {
 			return noNode, tooLittleWork(sum, least)
