@@ -47,6 +47,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/multiformats/go-multibase"
+	"golang.org/x/time/rate"
 
 	"dunlin/discovery/internal/lines"
 )
@@ -255,7 +256,10 @@ func New(opts Options) (*Discovery, error) {
 		lookup: systemResolver{net.DefaultResolver},
 		wake:   make(chan struct{}, 1), wakeName: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 		avoid: map[peer.ID]avoidance{}, added: map[peer.ID]addedPeer{},
-		px:    peerExchange{askers: map[peer.ID]*tokens{}, toAsk: make(chan peer.ID, maxToAsk)},
+		px: peerExchange{
+			askers: map[peer.ID]*rate.Limiter{}, all: rate.NewLimiter(rate.Every(askAllEvery), askAllBurst),
+			toAsk: make(chan peer.ID, maxToAsk),
+		},
 		yield: map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
 	}
 	if len(opts.DNSServers) > 0 {

@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/record"
 	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -52,31 +53,10 @@ const (
 	maxToAsk      = 64
 )
 
-// tokens is a token bucket: burst tokens at most, a new one each every.
-type tokens struct {
-	left float64
-	at   time.Time
-}
-
-// take takes a token if there is one.
-func (t *tokens) take(now time.Time, every time.Duration, burst int) bool {
-	if t.at.IsZero() {
-		t.left = float64(burst)
-	} else {
-		t.left = min(float64(burst), t.left+float64(now.Sub(t.at))/float64(every))
-	}
-	t.at = now
-	if t.left < 1 {
-		return false
-	}
-	t.left--
-	return true
-}
-
 // peerExchange is the state of <Namespace>/peers/1; Discovery's lock guards it.
 type peerExchange struct {
-	askers    map[peer.ID]*tokens
-	all       tokens
+	askers    map[peer.ID]*rate.Limiter
+	all       *rate.Limiter
 	sample    [][]byte
 	sampledAt time.Time
 	sampledOf int // peers that could be told then
@@ -303,7 +283,7 @@ func (d *Discovery) mayAsk(id peer.ID, now time.Time) bool {
 	if t == nil {
 		if len(x.askers) >= maxAskers {
 			for p, old := range x.askers { // those who may ask anyhow need no memory
-				if now.Sub(old.at) >= askBurst*askEvery {
+				if old.TokensAt(now) >= askBurst {
 					delete(x.askers, p)
 				}
 			}
@@ -312,10 +292,10 @@ func (d *Discovery) mayAsk(id peer.ID, now time.Time) bool {
 			x.refused++
 			return false
 		}
-		t = &tokens{}
+		t = rate.NewLimiter(rate.Every(askEvery), askBurst)
 		x.askers[id] = t
 	}
-	if !t.take(now, askEvery, askBurst) || !x.all.take(now, askAllEvery, askAllBurst) {
+	if !t.AllowN(now, 1) || !x.all.AllowN(now, 1) {
 		x.refused++
 		return false
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Rates of answers over UDP, where senders can be forged: by the network of the sender (an attacker
@@ -33,33 +35,20 @@ const (
 // limiter bounds the answers and counts them.
 type limiter struct {
 	mu        sync.Mutex
-	nets      map[netip.Prefix]*level
-	all       level
+	nets      map[netip.Prefix]*rate.Limiter
+	all       *rate.Limiter
 	slips     uint64
-	slip      level // of the answers that send to TCP
+	slip      *rate.Limiter // of the answers that send to TCP
 	swept     time.Time
 	questions uint64
 	replies   map[string]uint64
 }
 
-// level is a token bucket.
-type level struct {
-	tokens float64
-	at     time.Time
-}
-
-func (l *level) take(now time.Time, rate, burst float64) bool {
-	if l.at.IsZero() {
-		l.tokens = burst
-	} else {
-		l.tokens = min(burst, l.tokens+now.Sub(l.at).Seconds()*rate)
+func newLimiter() *limiter {
+	return &limiter{
+		nets: map[netip.Prefix]*rate.Limiter{}, replies: map[string]uint64{},
+		all: rate.NewLimiter(allRate, allBurst), slip: rate.NewLimiter(allRate, allBurst),
 	}
-	l.at = now
-	if l.tokens < 1 {
-		return false
-	}
-	l.tokens--
-	return true
 }
 
 // question decides on one question and counts it.
@@ -70,10 +59,10 @@ func (l *limiter) question(now time.Time, from net.Addr, udp bool) verdict {
 	if !udp {
 		return allow
 	}
-	if l.network(now, from).take(now, netRate, netBurst) && l.all.take(now, allRate, allBurst) {
+	if l.network(now, from).AllowN(now, 1) && l.all.AllowN(now, 1) {
 		return allow
 	}
-	if l.slips++; l.slips%slipEvery == 0 && l.slip.take(now, allRate, allBurst) {
+	if l.slips++; l.slips%slipEvery == 0 && l.slip.AllowN(now, 1) {
 		return slip
 	}
 	l.count("dropped")
@@ -81,7 +70,7 @@ func (l *limiter) question(now time.Time, from net.Addr, udp bool) verdict {
 }
 
 // network is the bucket of the sender's network.
-func (l *limiter) network(now time.Time, from net.Addr) *level {
+func (l *limiter) network(now time.Time, from net.Addr) *rate.Limiter {
 	var ip netip.Addr
 	if a, ok := from.(*net.UDPAddr); ok {
 		ip = a.AddrPort().Addr().Unmap()
@@ -91,14 +80,11 @@ func (l *limiter) network(now time.Time, from net.Addr) *level {
 		bits = 56
 	}
 	key, _ := ip.WithZone("").Prefix(bits)
-	if l.nets == nil {
-		l.nets = map[netip.Prefix]*level{}
-	}
 	n := l.nets[key]
 	if n == nil {
 		if len(l.nets) >= maxNets && now.Sub(l.swept) >= time.Second {
 			l.swept = now
-			maps.DeleteFunc(l.nets, func(_ netip.Prefix, n *level) bool { return now.Sub(n.at).Seconds()*netRate >= netBurst })
+			maps.DeleteFunc(l.nets, func(_ netip.Prefix, n *rate.Limiter) bool { return n.TokensAt(now) >= netBurst })
 		}
 		for k := range l.nets { // all are busy: a forged flood; any one makes room
 			if len(l.nets) < maxNets {
@@ -106,7 +92,7 @@ func (l *limiter) network(now time.Time, from net.Addr) *level {
 			}
 			delete(l.nets, k)
 		}
-		n = &level{}
+		n = rate.NewLimiter(netRate, netBurst)
 		l.nets[key] = n
 	}
 	return n
@@ -120,9 +106,6 @@ func (l *limiter) reply(kind string) {
 }
 
 func (l *limiter) count(kind string) {
-	if l.replies == nil {
-		l.replies = map[string]uint64{}
-	}
 	l.replies[kind]++
 }
 

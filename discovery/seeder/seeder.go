@@ -192,7 +192,7 @@ type Seeder struct {
 	udp []net.PacketConn
 	tcp []net.Listener
 
-	limits limiter
+	limits *limiter
 
 	mu      sync.Mutex // guards what follows; held for work in memory only
 	nodes   map[peer.ID]*node
@@ -211,7 +211,7 @@ func New(opts Options) (*Seeder, error) {
 	}
 	s := &Seeder{
 		opts: opts, log: opts.Logger, wake: make(chan struct{}, 1),
-		nodes: map[peer.ID]*node{}, foreign: map[peer.ID]time.Time{}, serial: uint32(time.Now().Unix()), //nolint:gosec // wraps in 2106, as serials do
+		limits: newLimiter(), nodes: map[peer.ID]*node{}, foreign: map[peer.ID]time.Time{}, serial: uint32(time.Now().Unix()), //nolint:gosec // wraps in 2106, as serials do
 	}
 	now := time.Now()
 	if opts.Dir != "" {
