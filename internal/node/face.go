@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,7 +115,8 @@ type connection struct {
 	inbound bool
 }
 
-// connected lists a connection for each connected peer, sorted by id.
+// connected lists a connection for each connected peer, one that we dialled if
+// there is one, sorted by peer id.
 func (n *Node) connected() []connection {
 	var out []connection
 	for _, id := range sortedPeers(n.host.Network().Peers()) {
@@ -122,8 +124,11 @@ func (n *Node) connected() []connection {
 		if len(conns) == 0 {
 			continue
 		}
-		c := conns[0]
-		out = append(out, connection{id: id, addr: c.RemoteMultiaddr(), inbound: c.Stat().Direction == network.DirInbound})
+		// Two that dial each other at once keep both connections. The peer is then
+		// one that we chose, as discovery counts it.
+		ours := func(c network.Conn) bool { return c.Stat().Direction == network.DirOutbound }
+		c := conns[max(slices.IndexFunc(conns, ours), 0)]
+		out = append(out, connection{id: id, addr: c.RemoteMultiaddr(), inbound: !ours(c)})
 	}
 	return out
 }
@@ -147,7 +152,7 @@ func (f face) Peers() []api.Peer {
 	for _, c := range f.connected() {
 		a := api.Peer{ID: c.id.String(), Addr: c.addr.String(), Endpoint: endpoint(c.addr), Inbound: c.inbound, Height: -1}
 		if p, ok := greeted[c.id]; ok {
-			a.Agent, a.Ready, a.Inbound = p.Agent, true, p.Inbound
+			a.Agent, a.Ready = p.Agent, true
 			a.Height, a.TipHash, a.Work = p.Height, p.Hash.String(), hexWork(p.Work)
 			a.RTTMS, a.Since = float64(p.RTT.Microseconds())/1000, p.Since.UTC()
 			a.BytesIn, a.BytesOut, a.InFlight = p.BytesIn, p.BytesOut, p.InFlight
