@@ -41,6 +41,8 @@ var mayImport = map[string][]string{
 	"discovery/internal/lines":   {},
 	"discovery/seeder":           {"discovery", "discovery/internal/lines"},
 	"gossip":                     {},
+	"internal/address":           {"chain/consensus"},
+	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/mempool", "chain/mining", "internal/address", "internal/api"},
 	"internal/logs":              {},
 	"internal/host":              {},
 	"internal/api":               {"chain/consensus", "internal/web"},

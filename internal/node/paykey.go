@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/btcsuite/btcd/address/v2"
+	btcaddr "github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
@@ -16,22 +16,12 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/config"
+	"dunlin/internal/address"
 )
 
 // miningKeyFile holds the key that the coinbase pays when no address is given:
 // one line, wallet import format (WIF), 0600.
 const miningKeyFile = "mining.key"
-
-// addressParams is what btcd's address functions want to know of a network.
-func addressParams(p *consensus.Params) *chaincfg.Params {
-	return &chaincfg.Params{
-		Name:             p.Name,
-		Bech32HRPSegwit:  p.Bech32HRP,
-		PubKeyHashAddrID: p.PubKeyHashAddrID,
-		ScriptHashAddrID: p.ScriptHashAddrID,
-		PrivateKeyID:     p.PrivateKeyID,
-	}
-}
 
 // CheckConfig checks what the settings alone cannot: that the mining address is
 // one of the network. It opens nothing.
@@ -39,7 +29,7 @@ func CheckConfig(c *config.Config) error {
 	if c.Mining.Address == "" {
 		return nil
 	}
-	if _, err := decodeAddress(c.Mining.Address, addressParams(c.Chain.Params)); err != nil {
+	if _, err := address.Decode(c.Mining.Address, address.Params(c.Chain.Params)); err != nil {
 		return fmt.Errorf("%s: mining.address %q: %w", c.Origin("mining.address"), c.Mining.Address, err)
 	}
 	return nil
@@ -48,13 +38,9 @@ func CheckConfig(c *config.Config) error {
 // minerScript returns the script and the address that the miner pays: the
 // configured address, else a key made in the home.
 func minerScript(p *consensus.Params, c *config.Config) (script []byte, addr string, err error) {
-	params := addressParams(p)
+	params := address.Params(p)
 	if c.Mining.Address != "" {
-		a, err := decodeAddress(c.Mining.Address, params)
-		if err != nil {
-			return nil, "", fmt.Errorf("mining.address %q: %w", c.Mining.Address, err)
-		}
-		script, err := txscript.PayToAddrScript(a)
+		script, err := address.Script(c.Mining.Address, params)
 		if err != nil {
 			return nil, "", fmt.Errorf("mining.address %q: %w", c.Mining.Address, err)
 		}
@@ -64,7 +50,7 @@ func minerScript(p *consensus.Params, c *config.Config) (script []byte, addr str
 	if err != nil {
 		return nil, "", err
 	}
-	a, err := address.NewAddressWitnessPubKeyHash(address.Hash160(wif.SerializePubKey()), params)
+	a, err := btcaddr.NewAddressWitnessPubKeyHash(btcaddr.Hash160(wif.SerializePubKey()), params)
 	if err != nil {
 		return nil, "", fmt.Errorf("mining key: %w", err)
 	}

@@ -1,11 +1,9 @@
-package node
+package address_test
 
 import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,13 +12,13 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
-	"dunlin/config"
+	"dunlin/internal/address"
 )
 
 // TestAddresses: every address of a network decodes and encodes to itself, and
 // is refused on another network.
 func TestAddresses(t *testing.T) {
-	bitcoin, regtest := addressParams(consensus.Bitcoin()), addressParams(consensus.Regtest())
+	bitcoin, regtest := address.Params(consensus.Bitcoin()), address.Params(consensus.Regtest())
 	for _, c := range []struct{ bitcoin, class string }{
 		{"1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2", "pubkeyhash"},
 		{"3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy", "scripthash"},
@@ -29,7 +27,7 @@ func TestAddresses(t *testing.T) {
 		{"bc1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qccfmv3", "witness_v0_scripthash"},
 		{"bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0", "witness_v1_taproot"},
 	} {
-		a, err := decodeAddress(c.bitcoin, bitcoin)
+		a, err := address.Decode(c.bitcoin, bitcoin)
 		if err != nil {
 			t.Errorf("%s: %v", c.bitcoin, err)
 			continue
@@ -41,7 +39,7 @@ func TestAddresses(t *testing.T) {
 		if !strings.EqualFold(a.EncodeAddress(), c.bitcoin) {
 			t.Errorf("%s encodes to %s", c.bitcoin, a.EncodeAddress())
 		}
-		if _, err := decodeAddress(c.bitcoin, regtest); err == nil {
+		if _, err := address.Decode(c.bitcoin, regtest); err == nil {
 			t.Errorf("%s is accepted on regtest", c.bitcoin)
 		}
 	}
@@ -53,7 +51,7 @@ func TestAddresses(t *testing.T) {
 		"BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KEMAWH9",                     // not a valid checksum
 		"bc1pw5dgrnzv", // one byte
 	} {
-		if a, err := decodeAddress(bad, bitcoin); err == nil {
+		if a, err := address.Decode(bad, bitcoin); err == nil {
 			t.Errorf("%q is accepted as %s", bad, a)
 		}
 	}
@@ -81,7 +79,7 @@ func TestAddressVectors(t *testing.T) {
 			continue
 		}
 		text, want := row[0].(string), row[1].(string)
-		a, err := decodeAddress(text, addressParams(p))
+		a, err := address.Decode(text, address.Params(p))
 		if err != nil {
 			// Core knows witness versions 2 to 16 and short programs, to which
 			// nothing of ours pays.
@@ -107,7 +105,7 @@ func TestAddressVectors(t *testing.T) {
 	readVectors(t, "key_io_invalid.json", &invalid)
 	for _, row := range invalid {
 		for name, p := range params {
-			if a, err := decodeAddress(row[0], addressParams(p)); err == nil {
+			if a, err := address.Decode(row[0], address.Params(p)); err == nil {
 				t.Errorf("%q is accepted on %s as %s", row[0], name, a)
 			}
 		}
@@ -132,42 +130,5 @@ func TestBase58(t *testing.T) {
 	}
 	if len(rows) < 10 {
 		t.Errorf("only %d rows", len(rows))
-	}
-}
-
-// TestMiningKey: made once, kept, 0600, never overwritten; an address of another
-// network is named.
-func TestMiningKey(t *testing.T) {
-	c, err := config.Load(config.LoadOptions{
-		Home: t.TempDir(), Env: []string{}, NoFile: true,
-		Flags: []config.Setting{{Key: "network", Values: []string{"regtest"}, From: "--network"}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	script, addr, err := minerScript(c.Chain.Params, c)
-	if err != nil || len(script) != 22 || !strings.HasPrefix(addr, "bcrt1q") {
-		t.Fatalf("script %x, address %s, %v", script, addr, err)
-	}
-	path := filepath.Join(c.Home, miningKeyFile)
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
-	}
-	if _, again, err := minerScript(c.Chain.Params, c); err != nil || again != addr {
-		t.Errorf("%s then %s, %v", addr, again, err)
-	}
-	if err := os.WriteFile(path, []byte("damaged\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := minerScript(c.Chain.Params, c); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("a damaged key: %v", err)
-	}
-	c.Mining.Address = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
-	if err := CheckConfig(c); err == nil || !strings.Contains(err.Error(), "mining.address") {
-		t.Errorf("an address of another network: %v", err)
-	}
-	c.Mining.Address = addr
-	if err := CheckConfig(c); err != nil {
-		t.Error(err)
 	}
 }

@@ -1,4 +1,8 @@
-package node
+// Package address turns addresses of a network into output scripts and back.
+//
+// It holds no state: all that differs between networks comes from their
+// parameters.
+package address
 
 import (
 	"errors"
@@ -9,15 +13,48 @@ import (
 	"github.com/btcsuite/btcd/address/v2/base58"
 	"github.com/btcsuite/btcd/address/v2/bech32"
 	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+
+	"dunlin/chain/consensus"
 )
 
-// decodeAddress reads an address of the given network only: base58 (P2PKH,
+// Params is what btcd's address functions want to know of a network.
+func Params(p *consensus.Params) *chaincfg.Params {
+	return &chaincfg.Params{
+		Name:             p.Name,
+		Bech32HRPSegwit:  p.Bech32HRP,
+		PubKeyHashAddrID: p.PubKeyHashAddrID,
+		ScriptHashAddrID: p.ScriptHashAddrID,
+		PrivateKeyID:     p.PrivateKeyID,
+	}
+}
+
+// Script returns the output script that pays an address. Errors are as of [Decode].
+func Script(s string, p *chaincfg.Params) ([]byte, error) {
+	a, err := Decode(s, p)
+	if err != nil {
+		return nil, err
+	}
+	return txscript.PayToAddrScript(a)
+}
+
+// Of returns the address that an output script pays, and false if it has none, as
+// bare public keys and multisig scripts.
+func Of(script []byte, p *chaincfg.Params) (string, bool) {
+	class, addrs, _, err := txscript.ExtractPkScriptAddrs(script, p)
+	if err != nil || len(addrs) != 1 || class == txscript.PubKeyTy || class == txscript.MultiSigTy {
+		return "", false
+	}
+	return addrs[0].EncodeAddress(), true
+}
+
+// Decode reads an address of the given network only: base58 (P2PKH,
 // P2SH) or bech32/bech32m (BIP173, BIP350; P2WPKH, P2WSH, P2TR).
 //
 // btcd's DecodeAddress knows bech32 prefixes by a process-wide registry, into
 // which an operator's own network would have to be written; this takes them from
 // the parameters.
-func decodeAddress(s string, p *chaincfg.Params) (address.Address, error) {
+func Decode(s string, p *chaincfg.Params) (address.Address, error) {
 	if i := strings.LastIndexByte(s, '1'); i > 0 && strings.EqualFold(s[:i], p.Bech32HRPSegwit) {
 		return decodeSegwit(s, p)
 	}
