@@ -68,13 +68,13 @@ func TestEclipse(t *testing.T) {
 				for _, ai := range good {
 					n.disc.LearnFrom(time.Now(), ai, discovery.SourceDNS, "seed.honest.test")
 				}
-				virtual(time.Minute) // it was there before the attack began
+				s.Pass(time.Minute) // it was there before the attack began
 			}
 			// The attacker speaks first and most.
 			for i, ai := range sybils {
 				n.disc.LearnFrom(time.Now(), ai, []discovery.Source{discovery.SourceDNS, discovery.SourceDHT, discovery.SourcePeers}[i%3], "66")
 			}
-			virtual(2 * time.Minute)
+			s.Pass(2 * time.Minute)
 			have, bad := 0, 0
 			for _, c := range n.host.Network().Conns() {
 				switch {

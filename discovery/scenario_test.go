@@ -14,9 +14,6 @@ import (
 	"dunlin/discovery"
 )
 
-// virtual waits in virtual time.
-func virtual(pause time.Duration) { <-time.After(pause) }
-
 // The bootstrap node dies; a node that was there before finds the others by its
 // book and its anchors alone.
 func TestBootstrapDiesAndBookIsEnough(t *testing.T) {
@@ -30,10 +27,10 @@ func TestBootstrapDiesAndBookIsEnough(t *testing.T) {
 		from := addr(boot.host)
 		old := s.start(simIP(20), func(o *discovery.Options) { o.Dir, o.Bootstrap = dir, []ma.Multiaddr{from} })
 		s.atLeast(append(nodes, old), 4, 3*time.Second)
-		virtual(10 * time.Second)
+		s.Pass(10 * time.Second)
 		old.stop()
 		boot.stop()
-		virtual(time.Minute)
+		s.Pass(time.Minute)
 		s.atLeast(nodes, 4, time.Second) // the mesh lives without the bootstrap
 
 		again := s.start(simIP(20), func(o *discovery.Options) { o.Dir = dir })
@@ -60,7 +57,7 @@ func TestLateSource(t *testing.T) {
 			o.Bootstrap = []ma.Multiaddr{full}
 			o.Logger = log.logger()
 		})
-		virtual(90 * time.Second)
+		s.Pass(90 * time.Second)
 		text := log.String()
 		for _, want := range []string{`level=WARN msg="no peers" for_s=60`, "20.1.0.1:8000 timed out", "routing_table=0", "timeout="} {
 			if !strings.Contains(text, want) {
@@ -72,7 +69,7 @@ func TestLateSource(t *testing.T) {
 		}
 		hosts = append(hosts, s.startOn(s.hostWithKey(simIP(0), key), nil), n)
 		t.Logf("connected %s after the source came", s.atLeast(hosts, 1, 15*time.Second))
-		virtual(2 * time.Minute)
+		s.Pass(2 * time.Minute)
 		if !strings.Contains(log.String(), "level=INFO msg=discovery dns=0/0 book=1 static=1") {
 			t.Errorf("no line about the change:\n%s", log.String())
 		}
@@ -85,7 +82,7 @@ func TestNoSource(t *testing.T) {
 	inSim(t, func(s *sim) {
 		var log logLines
 		n := s.start(simIP(0), func(o *discovery.Options) { o.Logger = log.logger() })
-		virtual(17 * time.Minute)
+		s.Pass(17 * time.Minute)
 		if !strings.Contains(log.String(), "waiting to be dialled") {
 			t.Errorf("log:\n%s", log.String())
 		}
@@ -109,7 +106,7 @@ func TestPersistentIsRedialled(t *testing.T) {
 			if err := n.host.Network().ClosePeer(a.host.ID()); err != nil {
 				t.Fatal(err)
 			}
-			virtual(12 * time.Second) // others must not have dialled us for it
+			s.Pass(12 * time.Second) // others must not have dialled us for it
 			if n.host.Network().Connectedness(a.host.ID()) != network.Connected {
 				t.Fatal("not redialled")
 			}
@@ -128,11 +125,11 @@ func TestAvoid(t *testing.T) {
 		a.disc.Avoid(n.host.ID(), 2*time.Hour, "other side")
 		n.disc.Avoid(a.host.ID(), time.Hour, "wrong genesis")
 		_ = n.host.Network().ClosePeer(a.host.ID())
-		virtual(50 * time.Minute)
+		s.Pass(50 * time.Minute)
 		if c := n.host.Network().Connectedness(a.host.ID()); c == network.Connected {
 			t.Error("dialled within the hour")
 		}
-		virtual(12 * time.Minute)
+		s.Pass(12 * time.Minute)
 		if c := n.host.Network().Connectedness(a.host.ID()); c != network.Connected {
 			t.Errorf("not dialled after the hour: %+v", n.disc.Stats())
 		}
@@ -143,7 +140,7 @@ func TestAvoid(t *testing.T) {
 func TestAddPeerIsDialledAtOnce(t *testing.T) {
 	inSim(t, func(s *sim) {
 		a, n := s.start(simIP(0), nil), s.start(simIP(1), nil)
-		virtual(10 * time.Minute) // every pause has grown
+		s.Pass(10 * time.Minute) // every pause has grown
 		if err := n.disc.AddPeer(peer.AddrInfo{ID: a.host.ID(), Addrs: a.host.Addrs()}, false); err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +169,7 @@ func TestSpreadOverGroups(t *testing.T) {
 				for _, ai := range infos {
 					n.disc.Learn(time.Now(), ai, discovery.SourceDNS)
 				}
-				virtual(time.Minute)
+				s.Pass(time.Minute)
 				groups := map[string]int{}
 				for _, c := range n.host.Network().Conns() {
 					groups[discovery.GroupOf(c.RemoteMultiaddr())]++
@@ -209,7 +206,7 @@ func TestPublicNetwork(t *testing.T) {
 		t.Logf("10 nodes have 4 peers after %s", s.atLeast(nodes, 4, 3*time.Second))
 		lone := peer.AddrInfo{ID: testPeers(t, 1)[0], Addrs: []ma.Multiaddr{ma.StringCast("/ip4/40.0.0.1/udp/8000/quic-v1")}}
 		nodes[3].disc.Learn(time.Now(), lone, discovery.SourceDNS)
-		virtual(150 * time.Second)
+		s.Pass(150 * time.Second)
 		if f := nodes[3].disc.Stats().Feelers; f == 0 {
 			t.Errorf("no feeler: %+v", nodes[3].disc.Stats())
 		}
@@ -229,7 +226,7 @@ func TestProvidersAreInTheCappedStore(t *testing.T) {
 			nodes = append(nodes, s.start(simIP(i), knows(addr(nodes[0].host))))
 		}
 		s.atLeast(nodes, 3, 3*time.Second)
-		virtual(5 * time.Second)
+		s.Pass(5 * time.Second)
 		stopAll(nodes)
 		for i, n := range nodes {
 			if got := n.disc.StoredProviders(); got != 4 {

@@ -2,33 +2,25 @@ package discovery_test
 
 import (
 	"context"
-	"crypto/rand"
-	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
-	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/x/simlibp2p"
-	"github.com/marcopolo/simnet"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"dunlin/discovery"
+	"dunlin/internal/simnet"
 )
 
 const simNamespace = "/dunlin/simtest-01234567"
 
 // sim is a network of real hosts in virtual time, 50 ms of round trip apart.
 type sim struct {
-	t   *testing.T
-	net *simnet.Simnet
-	wg  sync.WaitGroup
+	*simnet.Network
+	t *testing.T
 }
 
 // node is a host with a running discovery.
@@ -41,38 +33,20 @@ type node struct {
 // inSim runs f in a bubble of virtual time.
 func inSim(t *testing.T, f func(s *sim)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		s := &sim{t: t, net: &simnet.Simnet{LatencyFunc: simnet.StaticLatency(25 * time.Millisecond)}}
-		s.net.Start()
-		f(s)
-		s.wg.Wait()
-		s.net.Close()
-	})
+	simnet.Test(t, simnet.Options{}, func(t *testing.T, n *simnet.Network) { f(&sim{n, t}) })
 }
 
 // simIP is the address of the i-th host; each is in an IP group of its own.
-func simIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{20, byte(i + 1), 0, 1}) }
+func simIP(i int) netip.Addr { return simnet.IP(i) }
 
-func (s *sim) host(ip netip.Addr) host.Host {
+func (s *sim) host(ip netip.Addr) *simnet.Host {
 	s.t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return s.hostWithKey(ip, key)
+	return s.hostWithKey(ip, nil)
 }
 
-func (s *sim) hostWithKey(ip netip.Addr, key crypto.PrivKey) host.Host {
+func (s *sim) hostWithKey(ip netip.Addr, key crypto.PrivKey) *simnet.Host {
 	s.t.Helper()
-	link := simnet.LinkSettings{BitsPerSecond: 20 * simlibp2p.OneMbps}
-	h, err := libp2p.New(
-		libp2p.Identity(key),
-		libp2p.Transport(libp2pquic.NewTransport), // alone: nothing leaves the simulation
-		libp2p.ListenAddrStrings(fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", ip)),
-		simlibp2p.QUICSimnet(s.net, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link}),
-		libp2p.DisableIdentifyAddressDiscovery(), // it stalls virtual time
-		libp2p.ResourceManager(&network.NullResourceManager{}),
-	)
+	h, err := s.NewHost(simnet.HostOptions{IP: ip, Key: key})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -95,9 +69,9 @@ func (s *sim) startOn(h host.Host, set func(o *discovery.Options)) *node {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(s.Context())
 	done := make(chan struct{})
-	s.wg.Go(func() {
+	s.Go(func(context.Context) {
 		defer close(done)
 		if err := d.Run(ctx); err != nil {
 			s.t.Error(err)
@@ -131,26 +105,23 @@ func knows(addrs ...ma.Multiaddr) func(*discovery.Options) {
 // how long the last one took.
 func (s *sim) atLeast(nodes []*node, peers int, within time.Duration) time.Duration {
 	s.t.Helper()
-	start := time.Now()
-	for {
-		short := 0
+	short := 0
+	took, met := s.Until(within, func() bool {
+		short = 0
 		for _, n := range nodes {
 			if len(n.host.Network().Peers()) < peers {
 				short++
 			}
 		}
-		took := time.Since(start)
-		if short == 0 {
-			return took
+		return short == 0
+	})
+	if !met {
+		for i, n := range nodes {
+			s.t.Logf("node %d: %+v", i, n.disc.Stats())
 		}
-		if took >= within {
-			for i, n := range nodes {
-				s.t.Logf("node %d: %+v", i, n.disc.Stats())
-			}
-			s.t.Fatalf("after %s %d of %d nodes have fewer than %d peers", took, short, len(nodes), peers)
-		}
-		virtual(10 * time.Millisecond)
+		s.t.Fatalf("after %s %d of %d nodes have fewer than %d peers", took, short, len(nodes), peers)
 	}
+	return took
 }
 
 func TestOneBootstrap(t *testing.T) {
@@ -162,7 +133,7 @@ func TestOneBootstrap(t *testing.T) {
 		t.Logf("20 nodes have 4 peers after %s", s.atLeast(nodes, 4, 2*time.Second))
 		t.Logf("… and 8 after %s more", s.atLeast(nodes, 8, 3*time.Second))
 		// Every advert works, and is seen to have been taken.
-		virtual(2 * time.Second)
+		s.Pass(2 * time.Second)
 		for i, n := range nodes {
 			if a := n.disc.Stats().Advert; a.At.IsZero() || a.Sent == 0 || a.Held == 0 {
 				t.Errorf("node %d: advert %+v", i, a)

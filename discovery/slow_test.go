@@ -23,7 +23,7 @@ func TestSlowChurn(t *testing.T) {
 			nodes = append(nodes, s.start(simIP(i), knows(addr(nodes[0].host))))
 		}
 		t.Logf("seed %d: %d nodes have 8 peers after %s", seed, size, s.atLeast(nodes, 8, 1500*time.Millisecond))
-		virtual(3 * time.Second)
+		s.Pass(3 * time.Second)
 		late := 0
 		for _, n := range nodes {
 			if a := n.disc.Stats().Advert; a.At.IsZero() || a.Held == 0 {
@@ -50,7 +50,7 @@ func TestSlowChurn(t *testing.T) {
 				slowest = max(slowest, s.atLeast(nodes[i:i+1], 4, 2*time.Second))
 				next++
 			}
-			virtual(time.Second)
+			s.Pass(time.Second)
 			for i, n := range nodes {
 				peers := len(n.host.Network().Peers())
 				if fewest = min(fewest, peers); peers < 4 {

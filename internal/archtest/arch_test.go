@@ -47,10 +47,11 @@ var mayImport = map[string][]string{
 	"internal/host":              {},
 	"internal/api":               {"chain/consensus", "internal/web"},
 	"internal/web":               {},
+	"internal/simnet":            {},
 	"internal/testnet":           {"config", "internal/api", "chain/consensus"},
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
-	"cmd/dunlin-bench":           {"internal/api", "chain/consensus"},
+	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "discovery"},
 }
 
 // libraries may be imported by other modules: they take an Options struct and
@@ -60,15 +61,23 @@ var libraries = []string{"discovery", "gossip", "chain"}
 // mayUseLibp2p lists the packages that may depend, directly or not, on libp2p.
 var mayUseLibp2p = []string{
 	"discovery", "discovery/seeder", "gossip", "chain/exchange",
-	"internal/host", "internal/logs", "internal/node", "internal/testnet", "cmd/dunlin",
+	"internal/host", "internal/logs", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
 }
+
+// simulation is for tests and measurements: no product may contain it, not even where
+// mayImport allows everything. It knows nothing of ours, so that the tests of a
+// library may use it (and nothing else that is internal): whoever takes the library
+// does not get its tests.
+const simulation = "internal/simnet"
+
+var mayContainSimulation = []string{simulation, "cmd/dunlin-bench"}
 
 // mayStartGoroutines lists the packages in which a go statement may appear. The
 // goroutine table of ARCHITECTURE.md says who waits for each.
 var mayStartGoroutines = []string{
 	"chain", "chain/store", "chain/consensus/pow", "chain/consensus/enginetest", "chain/exchange", "chain/mempool", "chain/mining",
 	"discovery", "discovery/seeder", "gossip",
-	"internal/api", "internal/host", "internal/node", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
+	"internal/api", "internal/host", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
 }
 
 // pure lists the packages that may not read the clock, sleep or draw random
@@ -100,6 +109,8 @@ type pkg struct {
 	ImportPath, Dir, Doc string
 	GoFiles              []string
 	Imports, Deps        []string
+
+	TestImports, XTestImports []string
 }
 
 func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
@@ -107,6 +118,12 @@ func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module+"/")
 func TestArchitecture(t *testing.T) {
 	for _, p := range list(t) {
 		t.Run(p.name(), func(t *testing.T) {
+			for _, imp := range slices.Concat(p.TestImports, p.XTestImports) {
+				dep, ours := strings.CutPrefix(imp, module+"/")
+				if ours && isLibrary(p.name()) && dep != simulation && (dep == "config" || strings.HasPrefix(dep, "internal/")) {
+					t.Errorf("a test of a library imports %s", dep)
+				}
+			}
 			if len(p.GoFiles) == 0 {
 				return
 			}
@@ -129,6 +146,9 @@ func TestArchitecture(t *testing.T) {
 						t.Errorf("depends on %s: not in mayUseLibp2p", dep)
 					}
 				}
+			}
+			if slices.Contains(p.Deps, module+"/"+simulation) && !slices.Contains(mayContainSimulation, p.name()) {
+				t.Errorf("depends on %s, which is for tests", simulation)
 			}
 			for _, f := range p.GoFiles {
 				checkFile(t, p, f)
@@ -212,7 +232,7 @@ func mayGo(t *testing.T, p pkg, at token.Position) {
 
 func list(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Imports,Deps", "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Imports,Deps,TestImports,XTestImports", "./...")
 	cmd.Dir = "../.."
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
