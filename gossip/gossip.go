@@ -71,8 +71,17 @@ const (
 	defaultSeenTTL     = 2 * time.Minute
 	defaultDegree      = 5
 	defaultConcurrency = 2
-	maxQueue           = 256
+	defaultQueue       = 256
+	maxQueue           = 8192
 	queueBytes         = 32 << 20
+	// queueShare is the part of a topic's queue that one peer may fill, and
+	// leastShare what it may have there anyhow.
+	queueShare = 4
+	leastShare = 4
+	// arrivals is the queue between pubsub's loop and its workers, which only start
+	// validations. pubsub's 32 overflowed when one frame brought a hundred small
+	// messages.
+	arrivals = 2048
 
 	// frameSlack is the room beside the largest payload in an RPC: the topic's
 	// name and control messages that ride along.
@@ -83,8 +92,9 @@ const (
 	meshWait = 2500 * time.Millisecond
 
 	// outboundRPCs is the queue to one peer. pubsub's 32 overflowed at 60 KB and
-	// 16 neighbours; messages are shared between queues, so more cost little.
-	outboundRPCs = 128
+	// 16 neighbours; messages are shared between queues, so more cost little. At
+	// 500 small messages a second this is a second of a link that stands still.
+	outboundRPCs = 512
 )
 
 // Topic is one topic of the network.
@@ -95,10 +105,13 @@ type Topic struct {
 	// Concurrency is how many Validate calls run at once; default 2. Keep it
 	// small for anything that decodes.
 	Concurrency int
-	// Queue is how many messages wait for a Validate call; beyond, they are
-	// dropped and counted as Throttled. Default: as many of the largest as fit
-	// into 32 MiB, at most 256 and at least 4.
+	// Queue is how many messages wait for a Validate call, a quarter of them of one
+	// peer; beyond, or beyond 32 MiB together, they are dropped and counted as
+	// Throttled. Default: as many of the largest as fit into 32 MiB, at most 256
+	// and at least 4. At most 8192.
 	Queue int
+	// PeerRate bounds what one peer may send.
+	PeerRate Rate
 
 	// Validate judges a message of another peer before it is passed on. It must
 	// return soon: the message waits. from sent it and need not have made it.
@@ -196,10 +209,13 @@ func (t *Topic) complete() error {
 		errs = append(errs, fmt.Errorf("topic %q: concurrency %d: want 1 to %d", t.Name, t.Concurrency, maxConcurrency))
 	}
 	if t.Queue == 0 {
-		t.Queue = min(maxQueue, max(4, queueBytes/max(t.MaxBytes, 1)))
+		t.Queue = min(defaultQueue, max(4, queueBytes/max(t.MaxBytes, 1)))
 	}
 	if t.Queue < 0 || t.Queue > maxQueue {
 		errs = append(errs, fmt.Errorf("topic %q: queue %d: want 1 to %d", t.Name, t.Queue, maxQueue))
+	}
+	if err := t.PeerRate.complete(); err != nil {
+		errs = append(errs, fmt.Errorf("topic %q: %w", t.Name, err))
 	}
 	if t.Validate == nil {
 		errs = append(errs, fmt.Errorf("topic %q: no Validate", t.Name))
@@ -311,6 +327,7 @@ func (g *Gossip) join(ctx context.Context) (*running, error) {
 		pubsub.WithPeerOutboundQueueSize(outboundRPCs),
 		pubsub.WithSeenMessagesTTL(g.o.SeenTTL),
 		pubsub.WithValidateThrottle(validations),
+		pubsub.WithValidateQueueSize(arrivals),
 		pubsub.WithPeerScore(scoreParams(&g.o), scoreThresholds()),
 		// After WithPeerScore, says its documentation.
 		pubsub.WithPeerScoreInspect(func(scores map[peer.ID]float64) { g.scores.Store(&scores) }, scoreInterval),
@@ -329,7 +346,8 @@ func (g *Gossip) join(ctx context.Context) (*running, error) {
 	r := &running{ps: ps, handles: make(map[string]*pubsub.Topic, len(names))}
 	for _, name := range names {
 		t := g.topics[name]
-		// Our own queue stands behind pubsub's throttle, which drops at once.
+		// Our own queue stands behind pubsub's throttle, which drops at once and,
+		// being as long, never does.
 		err := ps.RegisterTopicValidator(name, g.validator(t), pubsub.WithValidatorConcurrency(t.Concurrency+t.Queue))
 		if err != nil {
 			return nil, fmt.Errorf("topic %s: %w", name, err)

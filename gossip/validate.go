@@ -5,6 +5,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -14,6 +15,7 @@ import (
 const (
 	reasonTooLarge    = "too large"
 	reasonStopping    = "stopping"
+	reasonRate        = "peer over rate"
 	reasonUnspecified = "unspecified"
 	reasonOther       = "other"
 )
@@ -28,7 +30,9 @@ const (
 type topic struct {
 	Topic
 	slots     chan struct{} // a token a running Validate call
-	listeners peers         // who said that it is on the topic
+	meter     *meter
+	line      line
+	listeners peers // who said that it is on the topic
 
 	received, accepted, duplicates, throttled, published, dropped atomic.Uint64
 	bytesIn, bytesOut                                             atomic.Uint64
@@ -36,7 +40,12 @@ type topic struct {
 }
 
 func newTopic(t Topic) *topic {
-	return &topic{Topic: t, slots: make(chan struct{}, t.Concurrency)}
+	return &topic{
+		Topic: t, slots: make(chan struct{}, t.Concurrency), meter: newMeter(t.PeerRate, t.MaxBytes),
+		line: line{
+			share: t.Concurrency + max(leastShare, t.Queue/queueShare), mostBytes: max(queueBytes, t.MaxBytes), of: make(map[peer.ID]int),
+		},
+	}
 }
 
 // validator is what pubsub calls for each new message: it checks the size, waits
@@ -50,11 +59,22 @@ func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
 			return pubsub.ValidationIgnore
 		}
 		defer g.calls.leave()
-		t.received.Add(1)
 		if len(m.Data) > t.MaxBytes {
+			t.received.Add(1)
 			t.rejected.add(reasonTooLarge)
 			return pubsub.ValidationReject
 		}
+		if !t.meter.allow(from, len(m.Data), time.Now()) {
+			t.received.Add(1)
+			t.ignored.add(reasonRate)
+			return pubsub.ValidationIgnore
+		}
+		if !t.line.join(from, len(m.Data)) {
+			t.throttled.Add(1)
+			return pubsub.ValidationIgnore
+		}
+		defer t.line.leave(from, len(m.Data))
+		t.received.Add(1)
 		select {
 		case t.slots <- struct{}{}:
 		case <-ctx.Done():

@@ -27,10 +27,17 @@ const (
 	maxTxLag = 6
 	// txValidators check transactions at the same time; scripts run inside.
 	txValidators = 2
+	// txQueue is how many transactions wait for them: some seconds of 500 a second,
+	// so that a collection of garbage or a block in between loses none.
+	txQueue = 4096
 	// blockValidators decode blocks at the same time: four of the largest take
 	// some 100 MB between them.
 	blockValidators = 2
 )
+
+// txRate bounds what one neighbour may send: twice the 500 transactions a second
+// that all of them together are built for, some 20 times what fits into blocks.
+var txRate = gossip.Rate{Messages: 1000, Bytes: 1 << 20, Burst: 10}
 
 // pending is a block on its way from gossip to the chain.
 type pending struct {
@@ -62,7 +69,7 @@ func (n *Node) openGossip() (err error) {
 		Host: n.host,
 		Topics: []gossip.Topic{
 			{Name: n.blockTopic(), MaxBytes: relay.MaxMessageBytes(n.params), Concurrency: blockValidators, Validate: n.judgeBlock},
-			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Validate: n.judgeTx},
+			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Queue: txQueue, PeerRate: txRate, Validate: n.judgeTx},
 		},
 		Private:     n.private,
 		OnTopicPeer: n.topicPeer,
