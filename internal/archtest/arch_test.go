@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"internal/web":               {},
 	"internal/simnet":            {},
 	"internal/testnet":           {"config", "internal/api", "chain/consensus"},
+	"internal/netlab":            {}, // for tests only
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
 	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "discovery"},
