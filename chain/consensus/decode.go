@@ -336,6 +336,37 @@ func CheckEncoding(p *Params, raw []byte) error {
 	return nil
 }
 
+// TxOffsets returns where the transactions of a block begin in raw, and one more:
+// where the last one ends. It checks the encoding as CheckEncoding does.
+func TxOffsets(p *Params, raw []byte) ([]uint32, error) {
+	l, rerr := scanBlock(p, raw)
+	if rerr != nil {
+		return nil, rerr
+	}
+	offsets := make([]uint32, 0, l.txs+1)
+	off := l.first
+	for range l.txs {
+		offsets = append(offsets, uint32(off))
+		l, _ := scanTx(raw, off)
+		off += l.size
+	}
+	return append(offsets, uint32(off)), nil
+}
+
+// CheckTxEncoding says whether raw is an encoding of one transaction, whatever is
+// in it, and nothing more. It allocates nothing but its error, a *RuleError with
+// BlameSender.
+func CheckTxEncoding(raw []byte) error {
+	l, err := scanTx(raw, 0)
+	switch {
+	case err != nil:
+		return err
+	case l.size != len(raw):
+		return badSender("bad-encoding", "%d trailing bytes", len(raw)-l.size)
+	}
+	return nil
+}
+
 // DecodeBlock decodes raw (header ‖ seal ‖ transactions), which it keeps. It
 // scans counts against the bytes that remain before anything is allocated; what
 // it allocates is at most 8 times the input plus 64 KiB unless the header commits

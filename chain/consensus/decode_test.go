@@ -57,6 +57,17 @@ func TestRealBlocks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			at, err := consensus.TxOffsets(p, raw)
+			if err != nil || len(at) != len(b.Txs)+1 || int(at[len(b.Txs)]) != len(raw) {
+				t.Fatalf("%d offsets for %d transactions: %v", len(at), len(b.Txs), err)
+			}
+			for i, tx := range b.Txs {
+				var w bytes.Buffer
+				_ = tx.MsgTx().Serialize(&w)
+				if one := raw[at[i]:at[i+1]]; !bytes.Equal(one, w.Bytes()) || consensus.CheckTxEncoding(one) != nil {
+					t.Fatalf("transaction %d is not at %d to %d", i, at[i], at[i+1])
+				}
+			}
 			oracle, err := btcutil.NewBlockFromBytes(raw)
 			if err != nil {
 				t.Fatal(err)

@@ -477,6 +477,11 @@ func (c *blockClient) end(a *ask, f *frame) (blockEvent, error) {
 		}
 	case statusNotFound:
 		e.status, err = ibd.NotFound, ErrNotFound
+	case statusNotYet:
+		if len(a.req.Hashes) == 0 {
+			return e, violation("not yet in reply to a request by height")
+		}
+		e.status, err = ibd.NotFound, ErrNotYet
 	case statusBusy:
 		e.status, err = ibd.Busy, ErrBusy
 	case statusTooLarge:
@@ -540,10 +545,11 @@ func (c *blockClient) fail(ctx context.Context, liar *ask, err error) {
 	}
 }
 
-// FetchBlock asks a peer for one block by hash, whose header the chain must know, and returns its bytes:
-// the header is checked to be the one asked for, nothing else. It shares the caps
-// of the download: it may wait for room. It fails with ErrNotReady, ErrNotFound or
-// ErrBusy.
+// FetchBlock asks a peer for one block by hash and returns its bytes: the header is
+// checked to be the one asked for, nothing else. It shares the caps and the stream
+// of the download: it may wait for room. It fails with ErrNotReady, ErrNotFound,
+// ErrNotYet (the block is in work there), ErrBusy or ErrViolation; every other error
+// is of the stream or of ctx: nobody is at fault.
 func (x *Exchange) FetchBlock(ctx context.Context, from peer.ID, hash chainhash.Hash) ([]byte, error) {
 	r := x.remote(from)
 	if r == nil {

@@ -212,6 +212,21 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 		}
 		b.hashes = append(b.hashes[:0], at(i))
 		size := int64(c.BlockSize(b.hashes[0]))
+		var raw []byte // of a block that is not on disk yet
+		if size == 0 && sr.Count == 0 {
+			err := b.out.Flush() // what was answered before does not wait with this
+			if err != nil {
+				return frame{}, err
+			}
+			b.rest()
+			switch raw, err = b.x.pendingBlock(ctx, b.r, sr.withdrawn, b.hashes[0]); {
+			case errors.Is(err, errNotYet):
+				return frame{Status: statusNotYet}, nil
+			case err != nil:
+				return frame{}, err
+			}
+			size = int64(len(raw))
+		}
 		switch {
 		case size == 0:
 			return frame{Status: statusNotFound}, nil
@@ -230,10 +245,14 @@ func (b *blockServer) answer(ctx context.Context, sr *servedRequest) (frame, err
 		var sent int64
 		var st status
 		var err error
-		if size+recordFrame > pieceBytes {
+		switch {
+		case raw != nil:
+			n, sent = 1, size
+			st, err = b.memory(ctx, sr.ID, raw)
+		case size+recordFrame > pieceBytes:
 			n, sent = 1, size
 			st, err = b.large(ctx, sr.ID, size)
-		} else {
+		default:
 			// As many as would fit if all were of this size.
 			for k := i + 1; k < min(count, i+int(min(room, pieceBytes)/(size+recordFrame))); k++ {
 				b.hashes = append(b.hashes, at(k))
@@ -338,6 +357,21 @@ func (b *blockServer) large(ctx context.Context, id uint64, size int64) (status,
 		offset += int64(len(part))
 	}
 	return statusOK, nil
+}
+
+// memory sends a block that is not on disk yet. Its bytes are kept for others as
+// well: they are not this stream's to count.
+func (b *blockServer) memory(ctx context.Context, id uint64, raw []byte) (status, error) {
+	if st, err := b.turn(ctx, int64(len(raw))); err != nil || st != statusOK {
+		return st, err
+	}
+	return statusOK, b.x.gate.send(func() error {
+		if err := b.frame(&frame{ID: id, Length: int64(len(raw))}); err != nil {
+			return err
+		}
+		_, err := b.out.Write(raw)
+		return err
+	})
 }
 
 // unreadable is how a request ends whose block cannot be read. The peer hears

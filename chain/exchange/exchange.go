@@ -41,6 +41,7 @@ type Exchange struct {
 	gate       *gate    // turns to read and send
 	decodes    *gate    // turns to decode a block for its transactions
 	outbox     *outbox  // memory on its way out
+	holds      holds    // requests for blocks that are in work
 	unreadable logLimit // blocks on disk that cannot be served
 	sent       struct{ bytes, busy atomic.Int64 }
 

@@ -30,6 +30,8 @@ type Options struct {
 	// TxByID returns a transaction of the mempool, serialised with witness; it
 	// keeps no reference to the result. Default: the mempool is empty.
 	TxByID func(id chainhash.Hash) ([]byte, bool)
+	// Pending knows the blocks that are not on disk yet. Default: none.
+	Pending Pending
 	// Lowest returns the lowest height whose block is served. Default: 0.
 	Lowest func() int32
 
@@ -47,6 +49,10 @@ type Options struct {
 	// BusyAfter is how long a request may wait for its turn before it is
 	// answered busy; default 2 s.
 	BusyAfter time.Duration
+	// HoldFor is how long a request for parts of a block that is in work here waits for
+	// them before it is answered not_yet; default 1 s: some round trips to whoever
+	// has them.
+	HoldFor time.Duration
 	// ServeBytes bounds the memory of what is on its way out to all peers
 	// together; default 64 MiB. The transactions of one largest block always fit.
 	ServeBytes int64
@@ -109,6 +115,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"stall after", &o.StallAfter, 10 * time.Second},
 		{"quiet network", &o.QuietNetwork, time.Hour},
 		{"busy after", &o.BusyAfter, 2 * time.Second},
+		{"hold for", &o.HoldFor, time.Second},
 	} {
 		orDefault(d.value, d.unset)
 		if *d.value < 0 {
@@ -129,6 +136,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.TxByID == nil {
 		o.TxByID = func(chainhash.Hash) ([]byte, bool) { return nil, false }
+	}
+	if o.Pending == nil {
+		o.Pending = nothingPending{}
 	}
 	if o.Lowest == nil {
 		o.Lowest = func() int32 { return 0 }

@@ -439,7 +439,7 @@ func TestServedHeaders(t *testing.T) {
 // TestServedTxs: a reply from the mempool carries 4 MiB and counts against what
 // may be on its way out; without room the answer is busy, and nobody is blamed.
 func TestServedTxs(t *testing.T) {
-	tx := make([]byte, 400_000)
+	tx := txOf(t, 400_000)
 	c := newFakeChain()
 	n := newNode(t, c, func(o *Options) {
 		o.TxByID = func(chainhash.Hash) ([]byte, bool) { return tx, true }

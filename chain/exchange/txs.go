@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,10 @@ var (
 	ErrNotFound = errors.New("exchange: the peer does not have it")
 	ErrBusy     = errors.New("exchange: the peer is busy")
 	ErrNotYet   = errors.New("exchange: the peer does not have it yet")
+	// ErrViolation says that the peer broke the protocol (a wrong number, what does
+	// not decode, more than was asked for): it has been disconnected and OnBlame was
+	// told.
+	ErrViolation = errProtocol
 )
 
 // serveTxs answers one request for transactions on one stream.
@@ -68,18 +73,47 @@ type foundTxs struct {
 	txs [][]byte
 }
 
-// decodesAtOnce bounds the memory of blocks that are decoded to pick
-// transactions out of them: several times their bytes each.
+func (f *foundTxs) add(tx []byte) {
+	f.txs = append(f.txs, tx)
+	f.Sizes = append(f.Sizes, uint32(len(tx)))
+}
+
+func (f *foundTxs) total() (n int64) {
+	for _, tx := range f.txs {
+		n += int64(len(tx))
+	}
+	return n
+}
+
+// decodesAtOnce bounds the memory of blocks that are read to pick transactions
+// out of them.
 const decodesAtOnce = 2
 
 // findTxs gathers what req asks for. The parcel is what its memory takes, the
 // caller's to give back; nil if there is none.
 func (x *Exchange) findTxs(ctx context.Context, r *remote, s network.Stream, req *txsRequest) (reply foundTxs, p *parcel, err error) {
-	if len(req.IDs) == 0 && x.o.Chain.BlockSize(req.Block) == 0 {
-		reply.Status = lacking(x.o.Chain, req.Block)
-		return reply, nil, nil
+	if len(req.IDs) == 0 {
+		txs, known, err := x.pendingTxs(ctx, r, req)
+		switch {
+		case errors.Is(err, errNotYet):
+			reply.Status = statusNotYet
+			return reply, nil, nil
+		case err != nil:
+			return reply, nil, err
+		case known:
+			for _, tx := range txs {
+				reply.add(tx)
+			}
+		case x.o.Chain.BlockSize(req.Block) == 0:
+			reply.Status = lacking(x.o.Chain, req.Block)
+			return reply, nil, nil
+		}
 	}
-	reply, p, err = x.gatherTxs(ctx, r, s, req)
+	if len(reply.txs) == 0 {
+		p, err = x.gatherTxs(ctx, r, s, req, &reply)
+	} else {
+		p, err = x.takeRoom(ctx, r, s, &reply)
+	}
 	if p != nil && err == nil {
 		if err = x.gate.acquire(ctx, r.gone, &r.account, p.n, x.o.BusyAfter); err == nil {
 			x.gate.release(&r.account, 0)
@@ -92,25 +126,28 @@ func (x *Exchange) findTxs(ctx context.Context, r *remote, s network.Stream, req
 	return reply, p, err
 }
 
-// gatherTxs is findTxs but for the turn to send.
-func (x *Exchange) gatherTxs(ctx context.Context, r *remote, s network.Stream, req *txsRequest) (reply foundTxs, p *parcel, err error) {
+// gatherTxs reads what req asks for from disk or from the mempool, when it is its
+// turn.
+func (x *Exchange) gatherTxs(ctx context.Context, r *remote, s network.Stream, req *txsRequest, reply *foundTxs) (*parcel, error) {
 	if err := x.decodes.acquire(ctx, r.gone, &r.searches, 1, x.o.BusyAfter); err != nil {
-		return reply, nil, err
+		return nil, err
 	}
 	defer x.decodes.release(&r.searches, 0)
 	if len(req.IDs) > 0 {
-		x.findByID(&reply, req)
-	} else if err := x.findByIndex(&reply, req); err != nil {
-		return reply, nil, err
+		x.findByID(reply, req)
+	} else if err := x.findByIndex(reply, req); err != nil {
+		return nil, err
 	}
-	var total int64
-	for _, tx := range reply.txs {
-		total += int64(len(tx))
+	return x.takeRoom(ctx, r, s, reply)
+}
+
+// takeRoom waits for room for a reply; nil: it needs none.
+func (x *Exchange) takeRoom(ctx context.Context, r *remote, s network.Stream, reply *foundTxs) (*parcel, error) {
+	total := reply.total()
+	if total == 0 {
+		return nil, nil //nolint:nilnil // no parcel is an answer
 	}
-	if total > 0 {
-		p, err = x.outbox.take(ctx, r.gone, total, x.o.BusyAfter, func() { _ = s.ResetWithError(network.StreamResourceLimitExceeded) })
-	}
-	return reply, p, err
+	return x.outbox.take(ctx, r.gone, total, x.o.BusyAfter, func() { _ = s.ResetWithError(network.StreamResourceLimitExceeded) })
 }
 
 // lacking is how a request for transactions of a block ends that is not here.
@@ -130,8 +167,7 @@ func (x *Exchange) findByID(reply *foundTxs, req *txsRequest) {
 			tx = nil
 		}
 		total += len(tx)
-		reply.txs = append(reply.txs, tx)
-		reply.Sizes = append(reply.Sizes, uint32(len(tx)))
+		reply.add(tx)
 	}
 }
 
@@ -145,34 +181,27 @@ func (x *Exchange) findByIndex(reply *foundTxs, req *txsRequest) error {
 	if err != nil {
 		return fmt.Errorf("read block %v: %w", req.Block, err)
 	}
-	b, err := consensus.DecodeBlock(x.o.Chain.Params(), raw)
+	at, err := consensus.TxOffsets(x.o.Chain.Params(), raw)
 	if err != nil {
-		return fmt.Errorf("decode block %v: %w", req.Block, err)
+		return fmt.Errorf("block %v on disk: %w", req.Block, err)
 	}
+	// Copies, so that the block is not kept for the sake of a few of its transactions
+	// while the peer takes its time.
 	for _, i := range req.Indexes {
-		if int64(i) >= int64(len(b.Txs)) {
-			return violation("index %d in a block of %d transactions", i, len(b.Txs))
+		if int64(i) >= int64(len(at)-1) {
+			return violation("index %d in a block of %d transactions", i, len(at)-1)
 		}
-		w := &sliceWriter{b: make([]byte, 0, b.Txs[i].MsgTx().SerializeSize())}
-		if err := b.Txs[i].MsgTx().Serialize(w); err != nil {
-			return fmt.Errorf("serialise transaction %d: %w", i, err)
-		}
-		reply.txs = append(reply.txs, w.b)
-		reply.Sizes = append(reply.Sizes, uint32(len(w.b)))
+		reply.add(bytes.Clone(raw[at[i]:at[i+1]]))
 	}
 	return nil
 }
 
-type sliceWriter struct{ b []byte }
-
-func (w *sliceWriter) Write(p []byte) (int, error) {
-	w.b = append(w.b, p...)
-	return len(p), nil
-}
-
 // FetchBlockTxs asks a peer for the transactions of a block at ascending
 // indexes, at most MaxTxIndexes, and returns them in that order, serialised with
-// witness and not validated. It fails with ErrNotReady, ErrNotFound, ErrNotYet or ErrBusy.
+// witness: each is one transaction by its encoding, nothing else is known of them. It
+// fails with ErrNotReady, ErrNotFound, ErrNotYet, ErrBusy or ErrViolation; every
+// other error is of the stream or of ctx: nobody is at fault. The peer may take 1 s
+// to answer that it does not have them yet.
 func (x *Exchange) FetchBlockTxs(ctx context.Context, from peer.ID, block chainhash.Hash, indexes []uint32) ([][]byte, error) {
 	return x.fetchTxs(ctx, from, &txsRequest{Block: block, Indexes: indexes}, len(indexes), x.o.Limits.MaxBlockBytes)
 }
@@ -260,6 +289,9 @@ func (x *Exchange) readTxs(r *remote, s network.Stream, req *txsRequest, n int, 
 		txs[i] = make([]byte, size)
 		if _, err := io.ReadFull(in, txs[i]); err != nil {
 			return nil, unexpectedEOF(err)
+		}
+		if err := consensus.CheckTxEncoding(txs[i]); err != nil {
+			return nil, violation("transaction %d: %w", i, err)
 		}
 	}
 	return txs, nil

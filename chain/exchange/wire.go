@@ -86,7 +86,7 @@ const (
 	statusBusy      status = 2
 	statusTooLarge  status = 3 // the first block alone exceeds max bytes; size says how large it is
 	statusCancelled status = 4
-	statusNotYet    status = 5 // txs only: relayed, not completed yet; ask again, nobody is to blame
+	statusNotYet    status = 5 // by block hash only: relayed, not completed yet; ask again, nobody is to blame
 )
 
 type headersRequest struct {
