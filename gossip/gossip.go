@@ -13,6 +13,8 @@
 //   - A message's id is the SHA-256 of its payload. Messages have no author, no
 //     number and no signature; one that has is refused.
 //   - Nothing is called after Run has returned.
+//   - What a peer can make grow is bounded, by pubsub or before pubsub sees it
+//     (limits.go), and what it does wrong lowers its score (score.go).
 //
 // docs/protocol-gossip.md has the wire protocol.
 package gossip
@@ -32,6 +34,7 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
@@ -42,6 +45,7 @@ var (
 	ErrNobody       = errors.New("nobody listens to the topic")
 	ErrUnknownTopic = errors.New("unknown topic")
 	ErrNotRunning   = errors.New("gossip is not running")
+	ErrSeen         = errors.New("message was sent or passed on already")
 )
 
 // Result is what Validate decides about a message.
@@ -81,7 +85,9 @@ const (
 	// arrivals is the queue between pubsub's loop and its workers, which only start
 	// validations. pubsub's 32 overflowed when one frame brought a hundred small
 	// messages.
-	arrivals = 2048
+	arrivals     = 2048
+	defaultWaste = 1000
+	maxWaste     = 100_000
 
 	// frameSlack is the room beside the largest payload in an RPC: the topic's
 	// name and control messages that ride along.
@@ -112,6 +118,12 @@ type Topic struct {
 	Queue int
 	// PeerRate bounds what one peer may send.
 	PeerRate Rate
+	// Waste is how many new messages of one peer may be of no use (ignored, rejected,
+	// or lost because too many waited) before its messages on the topic are dropped
+	// unread, and not marked as seen, until the budget has grown again: it is
+	// full after SeenTTL. It bounds what useless messages cost: 2·Waste ids of
+	// about 400 B a peer. Default 1000.
+	Waste int
 
 	// Validate judges a message of another peer before it is passed on. It must
 	// return soon: the message waits. from sent it and need not have made it.
@@ -129,8 +141,9 @@ type Options struct {
 	// Private says that nodes may share addresses (testnets, containers, NAT):
 	// peers are not marked down for that.
 	Private bool
-	// Direct peers are sent every message and kept connected, outside the mesh;
-	// they should have this peer as a direct one too.
+	// Direct peers are sent every message and kept connected, outside the mesh, and
+	// heard whatever their score. They must have this peer as a direct one too: see
+	// SetDirect.
 	Direct []peer.AddrInfo
 	// SeenTTL is how long a payload is known and not looked at again; default
 	// 2 min. It bounds what a flood costs, and the memory of message ids.
@@ -138,16 +151,22 @@ type Options struct {
 	// Degree is the number of mesh neighbours wanted a topic; default 5, from 4
 	// to 12. Bytes sent grow with it, delay hardly shrinks.
 	Degree int
-	// PeerExchange tells pruned peers of others. For seeds only.
+	// PeerExchange tells pruned peers of others. For seeds only: it is believed by
+	// those to whom AppScore of the seed is TrustedScore.
 	PeerExchange bool
 
 	// OnTopicPeer is called when a peer has joined a topic, from one goroutine a
 	// topic: the time to publish again what found nobody.
 	OnTopicPeer func(topic string, p peer.ID)
-	// AppScore is added to a peer's score, for what it does on other protocols:
-	// 0 is neutral, -16,000 stops listening to it. It is called from pubsub's
-	// loop and must neither block nor call back. Default: 0 for all.
+	// AppScore is added to a peer's score, for who it is: 0 is neutral,
+	// -GraylistPoints stops listening to it, TrustedScore believes its peer
+	// exchange. What it does wrong is for Blame. It is called from pubsub's loop
+	// and must neither block nor call back. Default: 0 for all.
 	AppScore func(peer.ID) float64
+	// OnGraylisted is called when a connected peer has been graylisted for a minute,
+	// and every minute while it stays so, from one goroutine: the time to
+	// disconnect it.
+	OnGraylisted func(peer.ID, Standing)
 
 	// Logger also gets pubsub's own lines; a peer can repeat some of those at
 	// warn, so thin them out. Default: none.
@@ -188,6 +207,9 @@ func (o *Options) complete() error {
 	if o.OnTopicPeer == nil {
 		o.OnTopicPeer = func(string, peer.ID) {}
 	}
+	if o.OnGraylisted == nil {
+		o.OnGraylisted = func(peer.ID, Standing) {}
+	}
 	if o.AppScore == nil {
 		o.AppScore = func(peer.ID) float64 { return 0 }
 	}
@@ -217,6 +239,12 @@ func (t *Topic) complete() error {
 	if err := t.PeerRate.complete(); err != nil {
 		errs = append(errs, fmt.Errorf("topic %q: %w", t.Name, err))
 	}
+	if t.Waste == 0 {
+		t.Waste = defaultWaste
+	}
+	if t.Waste < 0 || t.Waste > maxWaste {
+		errs = append(errs, fmt.Errorf("topic %q: waste %d: want 1 to %d", t.Name, t.Waste, maxWaste))
+	}
 	if t.Validate == nil {
 		errs = append(errs, fmt.Errorf("topic %q: no Validate", t.Name))
 	}
@@ -226,15 +254,22 @@ func (t *Topic) complete() error {
 // Gossip is a node's part in the topics. Its methods may be called from any
 // goroutine, also before and after Run.
 type Gossip struct {
-	o       Options
-	self    peer.ID
-	topics  map[string]*topic // fixed after New
-	tracer  *tracer
-	calls   gate
-	started atomic.Bool
-	ready   chan struct{}
-	running atomic.Pointer[running]
-	scores  atomic.Pointer[map[peer.ID]float64]
+	o        Options
+	self     peer.ID
+	topics   map[string]*topic // fixed after New
+	tracer   *tracer
+	accounts *accounts
+	blames   blames
+	direct   peers
+	calls    gate
+	started  atomic.Bool
+	ready    chan struct{}
+	running  atomic.Pointer[running]
+	// standings is what pubsub's snapshots are; told has the newest.
+	standings atomic.Pointer[map[peer.ID]*pubsub.PeerScoreSnapshot]
+	told      chan struct{}
+
+	badFrames atomic.Uint64
 }
 
 // running is what exists only while Run runs.
@@ -248,11 +283,17 @@ func New(o Options) (*Gossip, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("gossip options: %w", err)
 	}
-	g := &Gossip{o: o, self: o.Host.ID(), topics: make(map[string]*topic, len(o.Topics)), ready: make(chan struct{})}
-	for _, t := range o.Topics {
-		g.topics[t.Name] = newTopic(t)
+	g := &Gossip{
+		o: o, self: o.Host.ID(), topics: make(map[string]*topic, len(o.Topics)), ready: make(chan struct{}),
+		accounts: newAccounts(o.Topics, o.SeenTTL), told: make(chan struct{}, 1),
 	}
-	g.tracer = &tracer{topics: g.topics, grafted: make(chan struct{}), mesh: make(map[string]map[peer.ID]struct{}, len(g.topics))}
+	for i, t := range o.Topics {
+		g.topics[t.Name] = newTopic(t, i)
+	}
+	for _, d := range o.Direct {
+		g.direct.set(d.ID, true)
+	}
+	g.tracer = newTracer(g.topics, g.accounts)
 	return g, nil
 }
 
@@ -289,6 +330,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 			g.watch(ctx, name, events)
 		})
 	}
+	watchers.Go(func() { g.watchGraylist(ctx) })
 	g.running.Store(r)
 	close(g.ready)
 
@@ -328,9 +370,16 @@ func (g *Gossip) join(ctx context.Context) (*running, error) {
 		pubsub.WithSeenMessagesTTL(g.o.SeenTTL),
 		pubsub.WithValidateThrottle(validations),
 		pubsub.WithValidateQueueSize(arrivals),
-		pubsub.WithPeerScore(scoreParams(&g.o), scoreThresholds()),
+		pubsub.WithAppSpecificRpcInspector(g.inspect),
+		pubsub.WithPeerScore(scoreParams(&g.o, g.appScore), scoreThresholds()),
 		// After WithPeerScore, says its documentation.
-		pubsub.WithPeerScoreInspect(func(scores map[peer.ID]float64) { g.scores.Store(&scores) }, scoreInterval),
+		pubsub.WithPeerScoreInspect(func(s map[peer.ID]*pubsub.PeerScoreSnapshot) {
+			g.standings.Store(&s)
+			select {
+			case g.told <- struct{}{}:
+			default:
+			}
+		}, scoreInterval),
 		pubsub.WithPeerExchange(g.o.PeerExchange),
 		pubsub.WithRawTracer(g.tracer),
 		pubsub.WithLogger(g.o.Logger),
@@ -339,7 +388,7 @@ func (g *Gossip) join(ctx context.Context) (*running, error) {
 	if len(g.o.Direct) > 0 {
 		opts = append(opts, pubsub.WithDirectPeers(g.o.Direct))
 	}
-	ps, err := pubsub.NewGossipSub(ctx, g.o.Host, opts...)
+	ps, err := pubsub.NewGossipSub(ctx, guardedHost{g.o.Host, g.badFrame}, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -380,21 +429,23 @@ func (g *Gossip) watch(ctx context.Context, topic string, events *pubsub.TopicEv
 			return // ctx ended
 		}
 		if e.Type == pubsub.PeerJoin {
-			g.topics[topic].listeners.add(e.Peer)
+			g.topics[topic].listeners.set(e.Peer, true)
 			g.o.OnTopicPeer(topic, e.Peer)
 		} else {
-			g.topics[topic].listeners.remove(e.Peer)
+			g.topics[topic].listeners.set(e.Peer, false)
 		}
 	}
 }
 
 // Publish sends data to the topic's peers; data must not be changed any more.
 // It returns when the message is queued for them, not when it has arrived; while
-// the topic's first peer is becoming a neighbour it waits, at most 2.5 s. What
-// was sent or seen on the topic within SeenTTL is not sent again, without an
-// error. Errors: ErrUnknownTopic, ErrTooLarge, ErrNotRunning, or ErrNobody if no
-// peer listens to the topic: then the message is not marked as seen, and can be
-// published when OnTopicPeer tells of one.
+// the topic's first peer is becoming a neighbour it waits, at most 2.5 s. Errors:
+// ErrUnknownTopic, ErrTooLarge, ErrNotRunning; ErrNobody if no peer listens to the
+// topic: then the message is not marked as seen, and can be published when
+// OnTopicPeer tells of one; ErrSeen if the same bytes were published or accepted on
+// any topic within SeenTTL: nothing was sent, also not to peers that came since, who
+// have to be told in another way. What was ignored, rejected or throttled when it came
+// from a peer is sent.
 func (g *Gossip) Publish(ctx context.Context, topic string, data []byte) error {
 	t, ok := g.topics[topic]
 	if !ok {
@@ -410,14 +461,80 @@ func (g *Gossip) Publish(ctx context.Context, topic string, data []byte) error {
 	if err := g.awaitNeighbour(ctx, r, t); err != nil {
 		return fmt.Errorf("publish on %s: %w", topic, err)
 	}
+	passed, done := t.own.begin(sha256.Sum256(data))
+	defer done()
 	if err := r.handles[topic].Publish(ctx, data); err != nil {
 		if ctx.Err() == nil && g.running.Load() == nil {
 			err = ErrNotRunning
 		}
 		return fmt.Errorf("publish on %s: %w", topic, err)
 	}
+	if !passed.Load() {
+		return fmt.Errorf("publish on %s: %w", topic, ErrSeen)
+	}
 	t.published.Add(1)
 	return nil
+}
+
+// Send puts a message into the queue of one connected peer, also if it was published
+// or passed on before: what a peer that came late has not heard it takes like any
+// other, what it has seen within its SeenTTL it drops. data must not be changed any
+// more. Errors: ErrUnknownTopic, ErrTooLarge, ErrNotRunning, and ErrNobody if
+// there is no stream to the peer. A full queue drops the message without an
+// error (Stats.Dropped).
+func (g *Gossip) Send(ctx context.Context, p peer.ID, topic string, data []byte) error {
+	t, ok := g.topics[topic]
+	if !ok {
+		return fmt.Errorf("send on %q: %w", topic, ErrUnknownTopic)
+	}
+	if len(data) > t.MaxBytes {
+		return fmt.Errorf("send on %s: %d bytes, limit %d: %w", topic, len(data), t.MaxBytes, ErrTooLarge)
+	}
+	r := g.running.Load()
+	if r == nil {
+		return fmt.Errorf("send on %s: %w", topic, ErrNotRunning)
+	}
+	// The router may be used in pubsub's loop only, and what is called there to learn
+	// whether it is ready is the way in. It never is: nothing is published.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	called, err := false, error(nil)
+	_ = r.handles[topic].Publish(ctx, nil, pubsub.WithReadiness(func(rt pubsub.PubSubRouter, _ string) (bool, error) {
+		defer cancel()
+		called = true
+		gs, ok := rt.(*pubsub.GossipSubRouter)
+		if !ok || !g.tracer.linked(p) {
+			err = ErrNobody
+			return false, nil
+		}
+		gs.SendControl(p, new(pb.ControlMessage), &pb.Message{Topic: &topic, Data: data})
+		return false, nil
+	}))
+	switch {
+	case called && err == nil:
+		return nil
+	case called:
+	case g.running.Load() == nil:
+		err = ErrNotRunning
+	default:
+		err = ctx.Err()
+	}
+	return fmt.Errorf("send on %s to %s: %w", topic, p, err)
+}
+
+// SetDirect makes a peer a direct one, as those of Options.Direct, or an ordinary
+// one again. Both sides must do so: a direct peer is in no mesh, so one that does not
+// know it would push nothing to us. The caller keeps them connected.
+func (g *Gossip) SetDirect(p peer.AddrInfo, direct bool) error {
+	r := g.running.Load()
+	if r == nil {
+		return fmt.Errorf("direct peer %s: %w", p.ID, ErrNotRunning)
+	}
+	g.direct.set(p.ID, direct)
+	if direct {
+		return r.ps.AddDirectPeer(p)
+	}
+	return r.ps.RemoveDirectPeer(p.ID)
 }
 
 // awaitNeighbour waits until somebody would be sent a message of ours, or
@@ -432,10 +549,8 @@ func (g *Gossip) awaitNeighbour(ctx context.Context, r *running, t *topic) error
 	if len(peers) == 0 && t.listeners.empty() {
 		return ErrNobody
 	}
-	for _, d := range g.o.Direct {
-		if slices.Contains(peers, d.ID) {
-			return nil // direct peers are sent everything
-		}
+	if slices.ContainsFunc(peers, g.direct.has) {
+		return nil // direct peers are sent everything
 	}
 	timer := time.NewTimer(meshWait)
 	defer timer.Stop()
@@ -467,11 +582,71 @@ func (g *Gossip) Peers(topic string) []peer.ID {
 	return r.ps.ListPeers(topic)
 }
 
-// Scores returns peers' scores, at most 5 s old; peers that left are in it for a
-// while. The caller owns the map.
+// Scores returns peers' scores, at most 5 s old; peers that left with a score of 0
+// or less are in it for 30 min. The caller owns the map.
 func (g *Gossip) Scores() map[peer.ID]float64 {
-	if s := g.scores.Load(); s != nil {
-		return maps.Clone(*s)
+	all := g.standings.Load()
+	if all == nil {
+		return nil
 	}
-	return nil
+	scores := make(map[peer.ID]float64, len(*all))
+	for p, s := range *all {
+		scores[p] = s.Score
+	}
+	return scores
+}
+
+// Standing returns a peer's score and its reasons, at most 5 s old; false if there
+// is none yet, or the peer has left.
+func (g *Gossip) Standing(p peer.ID) (Standing, bool) {
+	all := g.standings.Load()
+	if all == nil || (*all)[p] == nil {
+		return Standing{}, false
+	}
+	return g.standing(p, (*all)[p]), true
+}
+
+// appScore is what pubsub adds to the score of a peer. It is called from pubsub's
+// loop, for every RPC.
+func (g *Gossip) appScore(p peer.ID) float64 {
+	points, _ := g.blames.of(p, time.Now())
+	return g.o.AppScore(p) - points
+}
+
+// badFrame resets a stream whose peer broke the limits of a frame.
+func (g *Gossip) badFrame(s network.Stream, err error) {
+	g.badFrames.Add(1)
+	p := s.Conn().RemotePeer()
+	g.Blame(p, badFramePoints, err.Error())
+	g.o.Logger.Debug("stream reset", "peer", p, "err", err)
+	_ = s.ResetWithError(network.StreamProtocolViolation)
+}
+
+// watchGraylist tells of peers that stay graylisted.
+func (g *Gossip) watchGraylist(ctx context.Context) {
+	since := make(map[peer.ID]time.Time) // connected peers only
+	for {
+		select {
+		case <-g.told:
+		case <-ctx.Done():
+			return
+		}
+		now := time.Now()
+		bad := make(map[peer.ID]time.Time)
+		for p, s := range *g.standings.Load() {
+			if s.Score >= graylistThreshold || g.o.Host.Network().Connectedness(p) == network.NotConnected {
+				continue
+			}
+			first, known := since[p]
+			if !known {
+				first = now
+			}
+			if now.Sub(first) >= graylistGrace {
+				first = now
+				g.o.OnGraylisted(p, g.standing(p, s))
+			}
+			bad[p] = first
+		}
+		since = bad
+	}
 }

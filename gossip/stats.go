@@ -20,6 +20,18 @@ type Stats struct {
 	UnknownTopic uint64
 	// DroppedRPCs counts RPCs of all kinds lost because a peer's queue was full.
 	DroppedRPCs uint64
+	// BadFrames counts streams that were reset because a frame broke the limits.
+	BadFrames uint64
+	// ControlDropped counts message ids in control messages that were not looked
+	// at because their peer had sent too many.
+	ControlDropped uint64
+	// OneWay counts RPCs that were dropped because their peer let this node open no
+	// stream to it.
+	OneWay uint64
+	// Peers counts connected gossip peers by level.
+	Peers map[Level]int
+	// Blamed counts peers that have blame, connected or not.
+	Blamed int
 }
 
 // TopicStats counts messages of other peers on one topic, and what was sent.
@@ -31,7 +43,9 @@ type TopicStats struct {
 	Rejected   map[string]uint64 // by reason, also pubsub's own ("unexpected signature")
 	Duplicates uint64            // copies of what was seen
 	Throttled  uint64            // lost because too many waited for validation
+	Limited    uint64            // dropped unread because their peer's budget (Topic.Waste) was used up
 	Published  uint64            // by Publish
+	Copies     uint64            // put into peers' queues, of all messages
 	Dropped    uint64            // copies lost because a peer's queue was full
 	BytesIn    uint64            // payloads, copies included
 	BytesOut   uint64            // payloads put into peers' queues
@@ -42,7 +56,18 @@ type TopicStats struct {
 // Stats returns the counters. While Run runs it asks pubsub's loop for the
 // peers, which may take as long as the message in hand.
 func (g *Gossip) Stats() Stats {
-	s := Stats{UnknownTopic: g.tracer.unknown.Load(), DroppedRPCs: g.tracer.droppedRPCs.Load()}
+	s := Stats{
+		UnknownTopic: g.tracer.unknown.Load(), DroppedRPCs: g.tracer.droppedRPCs.Load(), OneWay: g.tracer.oneWay.Load(),
+		BadFrames: g.badFrames.Load(), ControlDropped: g.accounts.controlDropped.Load(),
+		Peers: make(map[Level]int), Blamed: g.blames.count(),
+	}
+	if all := g.standings.Load(); all != nil {
+		for p, snapshot := range *all {
+			if g.tracer.linked(p) {
+				s.Peers[level(snapshot.Score)]++
+			}
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(g.topics)) {
 		t := g.topics[name]
 		mesh, _ := g.tracer.neighbours(name)
@@ -54,6 +79,8 @@ func (g *Gossip) Stats() Stats {
 			Rejected:   t.rejected.all(),
 			Duplicates: t.duplicates.Load(),
 			Throttled:  t.throttled.Load(),
+			Limited:    t.limited.Load(),
+			Copies:     t.copies.Load(),
 			Published:  t.published.Load(),
 			Dropped:    t.dropped.Load(),
 			BytesIn:    t.bytesIn.Load(),
@@ -68,12 +95,36 @@ func (g *Gossip) Stats() Stats {
 // tracer counts what pubsub does; pubsub calls it from its loop, so it only
 // counts.
 type tracer struct {
-	topics               map[string]*topic // fixed
-	unknown, droppedRPCs atomic.Uint64
+	topics                       map[string]*topic // fixed
+	accounts                     *accounts
+	unknown, droppedRPCs, oneWay atomic.Uint64
 
 	mu      sync.Mutex // guards what follows, held for a map access
+	links   map[peer.ID]struct{}
 	mesh    map[string]map[peer.ID]struct{}
 	grafted chan struct{} // closed and replaced at each Graft
+}
+
+func newTracer(topics map[string]*topic, accounts *accounts) *tracer {
+	return &tracer{
+		topics: topics, accounts: accounts, grafted: make(chan struct{}),
+		links: make(map[peer.ID]struct{}), mesh: make(map[string]map[peer.ID]struct{}, len(topics)),
+	}
+}
+
+// linked reports whether there is a stream to the peer.
+func (tr *tracer) linked(p peer.ID) bool {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	_, ok := tr.links[p]
+	return ok
+}
+
+// OnNewOutboundStream implements pubsub.RawTracer.
+func (tr *tracer) OnNewOutboundStream(p peer.ID, _ protocol.ID) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.links[p] = struct{}{}
 }
 
 // neighbours returns how many the topic has, and a channel that is closed when
@@ -108,6 +159,7 @@ func (tr *tracer) Prune(p peer.ID, topic string) {
 func (tr *tracer) OnClosedOutboundStream(p peer.ID) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	delete(tr.links, p)
 	for _, peers := range tr.mesh {
 		delete(peers, p)
 	}
@@ -122,7 +174,10 @@ func (tr *tracer) RejectMessage(m *pubsub.Message, reason string) {
 	}
 	switch reason {
 	case pubsub.RejectValidationFailed, pubsub.RejectValidationIgnored:
-	case pubsub.RejectValidationThrottled, pubsub.RejectValidationQueueFull:
+	case pubsub.RejectValidationThrottled:
+		t.throttled.Add(1)
+		tr.accounts.spend(m.ReceivedFrom, t.index) // it is marked as seen
+	case pubsub.RejectValidationQueueFull:
 		t.throttled.Add(1)
 	default:
 		t.rejected.add(reason)
@@ -151,6 +206,7 @@ func (tr *tracer) RecvRPC(rpc *pubsub.RPC) {
 func (tr *tracer) SendRPC(rpc *pubsub.RPC, _ peer.ID) {
 	for _, m := range rpc.GetPublish() {
 		if t := tr.topics[m.GetTopic()]; t != nil {
+			t.copies.Add(1)
 			t.bytesOut.Add(uint64(len(m.GetData())))
 		}
 	}
@@ -168,7 +224,6 @@ func (tr *tracer) DropRPC(rpc *pubsub.RPC, _ peer.ID) {
 
 // The rest of pubsub.RawTracer says nothing that is counted.
 
-func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID)    {}
 func (*tracer) OnNewIncomingStream(peer.ID, protocol.ID)    {}
 func (*tracer) OnClosedIncomingStream(peer.ID, protocol.ID) {}
 func (*tracer) Join(string)                                 {}

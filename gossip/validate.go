@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"crypto/sha256"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -29,19 +30,21 @@ const (
 // topic is a Topic and what has happened on it.
 type topic struct {
 	Topic
+	index     int           // among Options.Topics
+	own       ownMessages   // being published
 	slots     chan struct{} // a token a running Validate call
 	meter     *meter
 	line      line
 	listeners peers // who said that it is on the topic
 
-	received, accepted, duplicates, throttled, published, dropped atomic.Uint64
-	bytesIn, bytesOut                                             atomic.Uint64
-	ignored, rejected                                             reasons
+	received, accepted, duplicates, throttled, limited, published, dropped atomic.Uint64
+	bytesIn, bytesOut, copies                                              atomic.Uint64
+	ignored, rejected                                                      reasons
 }
 
-func newTopic(t Topic) *topic {
+func newTopic(t Topic, index int) *topic {
 	return &topic{
-		Topic: t, slots: make(chan struct{}, t.Concurrency), meter: newMeter(t.PeerRate, t.MaxBytes),
+		Topic: t, index: index, slots: make(chan struct{}, t.Concurrency), meter: newMeter(t.PeerRate, t.MaxBytes),
 		line: line{
 			share: t.Concurrency + max(leastShare, t.Queue/queueShare), mostBytes: max(queueBytes, t.MaxBytes), of: make(map[peer.ID]int),
 		},
@@ -53,6 +56,7 @@ func newTopic(t Topic) *topic {
 func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
 	return func(ctx context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 		if from == g.self {
+			t.own.pass(sha256.Sum256(m.Data))
 			return pubsub.ValidationAccept // Publish has checked it
 		}
 		if !g.calls.enter() {
@@ -62,15 +66,18 @@ func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
 		if len(m.Data) > t.MaxBytes {
 			t.received.Add(1)
 			t.rejected.add(reasonTooLarge)
+			g.accounts.spend(from, t.index)
 			return pubsub.ValidationReject
 		}
 		if !t.meter.allow(from, len(m.Data), time.Now()) {
 			t.received.Add(1)
 			t.ignored.add(reasonRate)
+			g.accounts.spend(from, t.index)
 			return pubsub.ValidationIgnore
 		}
 		if !t.line.join(from, len(m.Data)) {
 			t.throttled.Add(1)
+			g.accounts.spend(from, t.index)
 			return pubsub.ValidationIgnore
 		}
 		defer t.line.leave(from, len(m.Data))
@@ -89,34 +96,84 @@ func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
 			return pubsub.ValidationAccept
 		case Reject:
 			t.rejected.add(v.Reason)
+			g.accounts.spend(from, t.index)
 			g.o.Logger.Debug("message rejected", "topic", t.Name, "peer", from, "bytes", len(m.Data), "reason", v.Reason)
 			return pubsub.ValidationReject
 		case Ignore:
 		}
 		t.ignored.add(v.Reason)
+		g.accounts.spend(from, t.index)
 		return pubsub.ValidationIgnore
 	}
 }
 
-// peers is a set of connected peers.
+// ownMessages are those that Publish is handing to pubsub. pubsub says nothing when it
+// swallows one that it knows: then it does not ask the validator.
+type ownMessages struct {
+	mu sync.Mutex // guards m, held for a map access
+	m  map[[sha256.Size]byte]*ownMessage
+}
+
+type ownMessage struct {
+	users  int // calls of Publish for the same bytes
+	passed atomic.Bool
+}
+
+// begin is called before the message goes to pubsub, done after.
+func (o *ownMessages) begin(id [sha256.Size]byte) (passed *atomic.Bool, done func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.m == nil {
+		o.m = make(map[[sha256.Size]byte]*ownMessage)
+	}
+	m := o.m[id]
+	if m == nil {
+		m = new(ownMessage)
+		o.m[id] = m
+	}
+	m.users++
+	return &m.passed, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if m.users--; m.users == 0 {
+			delete(o.m, id)
+		}
+	}
+}
+
+// pass notes that pubsub asked for the message.
+func (o *ownMessages) pass(id [sha256.Size]byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if m := o.m[id]; m != nil {
+		m.passed.Store(true)
+	}
+}
+
+// peers is a set of peers.
 type peers struct {
 	mu sync.Mutex // guards m, held for a map access
 	m  map[peer.ID]struct{}
 }
 
-func (s *peers) add(p peer.ID) {
+func (s *peers) set(p peer.ID, member bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !member {
+		delete(s.m, p)
+		return
+	}
 	if s.m == nil {
 		s.m = make(map[peer.ID]struct{})
 	}
 	s.m[p] = struct{}{}
 }
 
-func (s *peers) remove(p peer.ID) {
+func (s *peers) has(p peer.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.m, p)
+	_, ok := s.m[p]
+	return ok
 }
 
 func (s *peers) empty() bool {

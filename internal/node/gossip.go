@@ -186,7 +186,7 @@ func (n *Node) publishBlock(ctx context.Context, raw []byte, hash chainhash.Hash
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, gossip.ErrSeen): // neighbours have it
 		n.unsent = chainhash.Hash{}
 	case errors.Is(err, gossip.ErrNobody):
 		n.unsent = hash

@@ -95,6 +95,9 @@ func (n *Node) publishTx(ctx context.Context, tx *wire.MsgTx) error {
 		return err // cannot happen: it was decoded or signed here
 	}
 	err := n.gossip.Publish(ctx, n.txTopic(), b.Bytes())
+	if errors.Is(err, gossip.ErrSeen) {
+		return nil // neighbours have it
+	}
 	if err != nil && !errors.Is(err, gossip.ErrNobody) && !errors.Is(err, gossip.ErrNotRunning) && ctx.Err() == nil {
 		n.log.Debug("transaction not flooded", "txid", tx.TxHash(), "err", err)
 	}
