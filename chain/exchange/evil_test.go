@@ -148,13 +148,17 @@ func TestBadServers(t *testing.T) {
 			bad.addAll(t, source.branch())
 			good.addAll(t, source.branch())
 			b, g := newNode(t, bad), newNode(t, good)
-			serveBlocksWith(t, b, tc.serve)
+			asked := make(chan struct{}, 1)
+			serveBlocksWith(t, b, func(s network.Stream) {
+				select {
+				case asked <- struct{}{}:
+				default:
+				}
+				tc.serve(s)
+			})
 			n := newNode(t, newFakeChain())
 			connect(t, n.host, b.host)
-			eventually(t, "the bad peer is asked", func() bool {
-				return n.Sync().InFlight > 0 || len(n.blames) > 0 || n.Sync().State == Stalled || n.Sync().Reason != "" ||
-					(n.Ready(b.host.ID()) && n.remote(b.host.ID()).in.Load() > 20_000)
-			})
+			receive(t, "a request to the bad peer", asked)
 			connect(t, n.host, g.host)
 			awaitTip(t, n, source)
 			if tc.blame == "" {
