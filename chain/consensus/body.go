@@ -127,9 +127,14 @@ func checkMerkleRoot(b *Block) *RuleError {
 	for i, tx := range b.Txs {
 		ids[i] = *tx.Hash()
 	}
+	return checkRoot(&b.Header, ids)
+}
+
+// checkRoot overwrites ids.
+func checkRoot(h *Header, ids []chainhash.Hash) *RuleError {
 	root, mutated := merkleRoot(ids)
-	if root != b.Header.MerkleRoot {
-		return badSender("bad-txnmrklroot", "computed %s, header has %s", root, b.Header.MerkleRoot)
+	if root != h.MerkleRoot {
+		return badSender("bad-txnmrklroot", "computed %s, header has %s", root, h.MerkleRoot)
 	}
 	if mutated {
 		return badSender("bad-txns-duplicate", "duplicate transactions leave the merkle root as it is")
@@ -139,10 +144,7 @@ func checkMerkleRoot(b *Block) *RuleError {
 
 func checkWitnesses(segwitActive bool, b *Block) *RuleError {
 	coinbase := b.Txs[0].MsgTx()
-	commits := segwitActive && slices.ContainsFunc(coinbase.TxOut, func(o *wire.TxOut) bool {
-		return isWitnessCommitment(o.PkScript)
-	})
-	if !commits {
+	if !segwitActive || !commits(coinbase) {
 		for i, tx := range b.Txs {
 			if tx.HasWitness() {
 				return badSender("unexpected-witness", "transaction %d has a witness that nothing commits to", i)
@@ -155,6 +157,11 @@ func checkWitnesses(segwitActive bool, b *Block) *RuleError {
 		ids[i] = *tx.WitnessHash()
 	}
 	return checkWitnessRoot(coinbase, ids)
+}
+
+// commits says whether a coinbase commits to the witnesses of its block.
+func commits(coinbase *wire.MsgTx) bool {
+	return slices.ContainsFunc(coinbase.TxOut, func(o *wire.TxOut) bool { return isWitnessCommitment(o.PkScript) })
 }
 
 // isCoinbase says whether tx has the form of a coinbase.

@@ -25,8 +25,9 @@ const (
 type Pending interface {
 	// BlockTxs returns the transactions of a block at ascending indexes, serialised
 	// with witness. If some are not here yet it returns a channel that is closed at
-	// the next change instead; an error if the block has no such index: the asker's
-	// fault; and nothing at all if it knows nothing of the block.
+	// the next change instead; an error if the block has no such index, which is
+	// nobody's fault: a false compact block makes honest nodes ask for it; and nothing
+	// at all if it knows nothing of the block.
 	BlockTxs(block chainhash.Hash, indexes []uint32) (txs [][]byte, changed <-chan struct{}, err error)
 	// Block returns the block's bytes, or a channel that is closed at the next
 	// change, or nothing.
@@ -41,6 +42,9 @@ func (nothingPending) BlockTxs(chainhash.Hash, []uint32) ([][]byte, <-chan struc
 }
 
 func (nothingPending) Block(chainhash.Hash) ([]byte, <-chan struct{}) { return nil, nil }
+
+// errNoIndex says that a block has fewer transactions than somebody thinks.
+var errNoIndex = errors.New("no such index")
 
 // errNotYet says that a block is in work here and was not completed in time.
 var errNotYet = errors.New("not yet")
@@ -116,7 +120,7 @@ func (x *Exchange) pendingTxs(ctx context.Context, r *remote, req *txsRequest) (
 		return changed
 	})
 	if fault != nil {
-		return nil, true, violation("block %v: %w", req.Block, fault)
+		return nil, true, errNoIndex
 	}
 	return txs, txs != nil || err != nil, err
 }

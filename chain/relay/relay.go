@@ -1,16 +1,19 @@
 // Package relay judges the messages of the block and transaction topics: whether
-// to pass them on, and what to do with what they carry.
+// to pass them on, and what to do with what they carry. It also puts blocks
+// together again that came as compact blocks ([Assembler]).
 //
 // It is pure: no goroutine, clock or I/O, and it fetches nothing. A judgement is
-// made inside a gossip validator, so it costs no more than a header check, a
-// guarded decode and two merkle roots; whether the transactions of a block are
-// valid is found out after the block was passed on (BIP152 high bandwidth).
+// made inside a gossip validator, so it costs no more than a header check and, of
+// a whole block, a guarded decode and two merkle roots; whether the transactions of
+// a block are valid is found out after it was passed on (BIP152 high bandwidth).
 //
 // # Format of the block topic
 //
 // A message is one byte of encoding and the payload. Encoding 0 is a whole block
-// (header ‖ seal ‖ transactions). Others are reserved: they are ignored, not
-// rejected, because a newer node may send them in good faith.
+// (header ‖ seal ‖ transactions), encoding 1 a compact one ([DecodeCompact]).
+// Others are reserved: they are ignored, not rejected, because a newer node may
+// send them in good faith. Who makes a block sends it with [MakeCompact]; others
+// pass on the message that they got.
 //
 // # Verdicts on the block topic
 //
@@ -18,8 +21,8 @@
 //
 //	check                              verdict  why
 //	empty message                      REJECT   no encoding of anything
-//	first byte not 0                   IGNORE   reserved: a newer node may mean well
-//	longer than the largest block      REJECT   the limit is a constant of the network
+//	first byte above 1                 IGNORE   reserved: a newer node may mean well
+//	longer than its encoding can be    REJECT   the limits are constants of the network
 //	shorter than header and seal       REJECT   cannot be a block
 //	header does not decode             REJECT   the sender could see it
 //	our own trouble                    IGNORE   nobody's fault
@@ -30,15 +33,26 @@
 //	64 heights below the highest seen  IGNORE   no news; sync brings what is needed
 //	block known to be invalid          IGNORE   as above: the sender may not know yet
 //	block on disk                      IGNORE   late copies are normal
-//	body does not decode               REJECT   the sender could see it
-//	merkle root or witness commitment  REJECT   a mutated copy; the header stays clean
+//	whole: body does not decode        REJECT   the sender could see it
+//	whole: merkle root or commitment   REJECT   a mutated copy; the header stays clean
+//	compact: malformed                 REJECT   the sender could see it; a rule for each form
 //	third message with this header     IGNORE   cap; two cover a bad copy that came first
 //	fourth header at this height       IGNORE   cap; honest forks have two or three
 //	sender's second header there       IGNORE   cap; a peer has one best block
 //	anything else                      ACCEPT   whether it is valid is found out after it was passed on
 //
-// What a cap refuses is handed to the chain all the same (Raw). Once connected it
-// is this node's tip, of which neighbours hear by hello: on the topic its id is seen.
+// What a cap refuses is used all the same (Raw, Compact). Once connected it is
+// this node's tip, of which neighbours hear by hello: on the topic its id is seen.
+//
+// # False compact blocks
+//
+// A compact block proves no more than its header, and anybody who has seen a
+// header can make false copies for nothing: short ids of no transactions, a
+// coinbase of another block. So whoever sends one is not at fault, for it may
+// only have passed it on; it takes up one of the two places of its header; and
+// [Assembler] says when both that were passed on were false: then this node sends
+// the block once more, in an encoding of its own ([Deliver].Reflood), so that the
+// real one travels on, hop by hop, whatever came first.
 //
 // # Verdicts on the transaction topic
 //
@@ -109,11 +123,14 @@ type Verdict struct {
 	Reason string // stable, kebab-case; empty for Accept
 	Err    error  // detail of a Reject, nil otherwise
 
-	// Raw is the block to hand to the chain, whatever Result says; nil if there
-	// is none. It shares the message's memory.
-	Raw    []byte
-	Hash   chainhash.Hash // zero if not even the header could be read
-	Height int32          // -1 if unknown
+	// Raw is the whole block to hand to the chain, whatever Result says; nil if
+	// there is none. It shares the message's memory.
+	Raw []byte
+	// Compact is the compact block to hand to an [Assembler], whatever Result
+	// says; nil if there is none. It shares the message's memory.
+	Compact *CompactBlock
+	Hash    chainhash.Hash // zero if not even the header could be read
+	Height  int32          // -1 if unknown
 	// Orphan is true if the parent header is unknown: ask peers for headers.
 	Orphan bool
 }
@@ -153,88 +170,113 @@ func NewBlocks(p *consensus.Params, h Headers) *Blocks {
 	return &Blocks{params: p, headers: h, heights: make(map[int32]*seen)}
 }
 
-// MaxMessageBytes is the largest message of the block topic.
+// MaxMessageBytes is the largest message of the block topic, in bytes.
 func MaxMessageBytes(p *consensus.Params) int { return 1 + p.MaxBlockBytes() }
 
-// Encode returns the message that carries a block.
+// Encode returns the message that carries a block whole.
 func Encode(raw []byte) []byte {
 	return append([]byte{byte(WholeBlock)}, raw...)
 }
 
 // Check judges one message. from names the peer that sent it; "" is this node.
+// It keeps data.
 func (b *Blocks) Check(from string, data []byte) Verdict {
 	v := Verdict{Height: -1}
 	if len(data) == 0 {
 		return v.reject("empty", nil)
 	}
-	if Encoding(data[0]) != WholeBlock {
+	encoding, payload := Encoding(data[0]), data[1:]
+	var most int
+	switch encoding {
+	case WholeBlock:
+		most = b.params.MaxBlockBytes()
+	case CompactEncoding:
+		most = maxCompactBytes(b.params)
+	default:
 		return v.ignore("unknown-encoding")
 	}
-	raw := data[1:]
-	headerBytes := consensus.HeaderBytes + b.params.SealBytes
-	if len(raw) > b.params.MaxBlockBytes() {
-		return v.reject("oversize", fmt.Errorf("%d bytes, at most %d", len(raw), b.params.MaxBlockBytes()))
+	if len(payload) > most {
+		return v.reject("oversize", fmt.Errorf("%d bytes, at most %d", len(payload), most))
 	}
-	if len(raw) < headerBytes {
-		return v.reject("short-header", fmt.Errorf("%d bytes, a header has %d", len(raw), headerBytes))
-	}
-	h, err := consensus.DecodeHeader(b.params, raw[:headerBytes])
-	if err != nil {
-		return v.reject("bad-header", err)
-	}
-	v.Hash = h.BlockHash()
 
 	// 1. The header: proven before anything is decoded.
+	v, past := b.checkHeader(payload)
+	if past == nil {
+		return v
+	}
+
+	// 2. The body: as far as the sender could have seen whether it is wrong.
+	segwit := b.params.Forks(past).Segwit
+	if encoding == CompactEncoding {
+		c, err := decodeCompact(b.params, payload)
+		if err != nil {
+			return v.reject(err.Rule, err)
+		}
+		c.Height, c.Segwit = v.Height, segwit
+		v.Compact = c
+	} else {
+		blk, err := consensus.DecodeBlock(b.params, payload)
+		if err != nil {
+			return v.reject("bad-encoding", err)
+		}
+		if err := consensus.CheckCommitments(b.params, segwit, blk); err != nil {
+			return v.reject("mutated", err)
+		}
+		v.Raw = payload
+	}
+
+	// 3. Caps on what is passed on; what they refuse is used all the same.
+	if why := b.admit(from, v.Height, v.Hash); why != "" {
+		return v.ignore(why)
+	}
+	v.Result = Accept
+	return v
+}
+
+// checkHeader judges what both encodings begin with. past is the view of the
+// parent, nil if v is the verdict already.
+func (b *Blocks) checkHeader(payload []byte) (v Verdict, past consensus.Past) {
+	v.Height = -1
+	headerBytes := consensus.HeaderBytes + b.params.SealBytes
+	if len(payload) < headerBytes {
+		return v.reject("short-header", fmt.Errorf("%d bytes, a header has %d", len(payload), headerBytes)), nil
+	}
+	h, err := consensus.DecodeHeader(b.params, payload[:headerBytes])
+	if err != nil {
+		return v.reject("bad-header", err), nil
+	}
+	v.Hash = h.BlockHash()
 	height, known, err := b.headers.CheckHeader(&h)
 	var rule *consensus.RuleError
 	switch {
 	case err == nil:
 	case !errors.As(err, &rule):
-		return v.ignore("our-trouble") // disk or shutdown: nobody's fault
+		return v.ignore("our-trouble"), nil // disk or shutdown: nobody's fault
 	case rule.Rule == "unknown-parent":
 		v.Orphan = true
-		return v.ignore(rule.Rule)
+		return v.ignore(rule.Rule), nil
 	case rule.Blame == consensus.BlameNobody:
-		return v.ignore(rule.Rule)
+		return v.ignore(rule.Rule), nil
 	case known || rule.Rule == "bad-prevblk":
 		// An honest peer that has not validated the block yet passes it on.
-		return v.ignore("known-invalid")
+		return v.ignore("known-invalid"), nil
 	default:
-		return v.reject(rule.Rule, err)
+		return v.reject(rule.Rule, err), nil
 	}
 	v.Height = height
 	if b.old(height) {
-		return v.ignore("old-height")
+		return v.ignore("old-height"), nil
 	}
-
-	// 2. Already here: late copies are normal.
 	if have, invalid := b.headers.HaveBlock(v.Hash); invalid {
-		return v.ignore("known-invalid")
+		return v.ignore("known-invalid"), nil
 	} else if have {
-		return v.ignore("known")
-	}
-
-	// 3. The body belongs to the header: the sender could have seen that.
-	blk, err := consensus.DecodeBlock(b.params, raw)
-	if err != nil {
-		return v.reject("bad-encoding", err)
+		return v.ignore("known"), nil // late copies are normal
 	}
 	past, ok := b.headers.Past(h.PrevBlock)
 	if !ok {
-		return v.ignore("unknown-parent") // CheckHeader has just known it
+		return v.ignore("unknown-parent"), nil // CheckHeader has just known it
 	}
-	segwit := b.params.Forks(past).Segwit
-	if err := consensus.CheckCommitments(b.params, segwit, blk); err != nil {
-		return v.reject("mutated", err)
-	}
-	v.Raw = raw
-
-	// 4. Caps on what is passed on; the chain gets the block all the same.
-	if why := b.admit(from, height, v.Hash); why != "" {
-		return v.ignore(why)
-	}
-	v.Result = Accept
-	return v
+	return v, past
 }
 
 // old says whether a height is too far below the highest seen to be news.

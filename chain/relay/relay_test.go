@@ -90,7 +90,8 @@ func (w *world) withTx(parent *consensus.Block) *consensus.Block {
 	return w.b.Mine(parent, tx)
 }
 
-// TestBlockVerdicts is the table of the package's documentation.
+// TestBlockVerdicts is the table of the package's documentation, for whole blocks
+// and what both encodings share.
 func TestBlockVerdicts(t *testing.T) {
 	t.Parallel()
 	edit := func(change func(w *world, b *consensus.Block, msg []byte) []byte) func(*world) []byte {
@@ -110,7 +111,7 @@ func TestBlockVerdicts(t *testing.T) {
 		{"good", edit(func(_ *world, _ *consensus.Block, m []byte) []byte { return m }), relay.Accept, "", true, false},
 		{"empty", func(*world) []byte { return nil }, relay.Reject, "empty", false, false},
 		{"unknown encoding", edit(func(_ *world, _ *consensus.Block, m []byte) []byte {
-			m[0] = 1
+			m[0] = 2
 			return m
 		}), relay.Ignore, "unknown-encoding", false, false},
 		{"nothing but an encoding", func(*world) []byte { return []byte{0} }, relay.Reject, "short-header", false, false},
@@ -213,6 +214,105 @@ func TestBlockVerdicts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCompactVerdicts is the same table for compact blocks; TestCompactFaults has
+// the malformed ones.
+func TestCompactVerdicts(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name    string
+		change  func(w *world, b *consensus.Block, m []byte) []byte
+		result  relay.Result
+		reason  string
+		compact bool // handed to the assembler
+		orphan  bool
+	}{
+		{"good", func(_ *world, _ *consensus.Block, m []byte) []byte { return m }, relay.Accept, "", true, false},
+		{"nothing but an encoding", func(_ *world, _ *consensus.Block, m []byte) []byte { return m[:1] }, relay.Reject, "short-header", false, false},
+		{"a cut header", func(_ *world, _ *consensus.Block, m []byte) []byte { return m[:80] }, relay.Reject, "short-header", false, false},
+		{"a header alone", func(_ *world, _ *consensus.Block, m []byte) []byte { return m[:81] }, relay.Reject, "compact-truncated", false, false},
+		{"the largest, garbage", func(w *world, _ *consensus.Block, m []byte) []byte {
+			return append(m, make([]byte, 1+relay.MaxCompactBytes(w.b.Params)-len(m))...)
+		}, relay.Reject, "compact-prefilled", false, false},
+		{"a byte more", func(w *world, _ *consensus.Block, m []byte) []byte {
+			return append(m, make([]byte, 2+relay.MaxCompactBytes(w.b.Params)-len(m))...)
+		}, relay.Reject, "oversize", false, false},
+		{"our own trouble", func(w *world, _ *consensus.Block, m []byte) []byte {
+			w.err = errors.New("disk")
+			return m
+		}, relay.Ignore, "our-trouble", false, false},
+		{"unknown parent", func(w *world, b *consensus.Block, _ []byte) []byte {
+			return compact(t, w.b.Params, w.large(b, 2, 300, 80_000).Raw, 1)
+		}, relay.Ignore, "unknown-parent", false, true},
+		{"from the future", func(w *world, b *consensus.Block, m []byte) []byte {
+			w.now = b.Header.Timestamp.Add(-3 * time.Hour)
+			return m
+		}, relay.Ignore, "time-too-new", false, false},
+		{"false short ids", func(_ *world, _ *consensus.Block, m []byte) []byte {
+			m[100] ^= 1 // nobody can tell
+			return m
+		}, relay.Accept, "", true, false},
+		{"on disk", func(w *world, b *consensus.Block, m []byte) []byte {
+			w.learn(b)
+			w.have[b.Hash] = true
+			return m
+		}, relay.Ignore, "known", false, false},
+		{"header known, block not", func(w *world, b *consensus.Block, m []byte) []byte {
+			w.learn(b)
+			return m
+		}, relay.Accept, "", true, false},
+		{"known to be invalid", func(w *world, b *consensus.Block, m []byte) []byte {
+			w.learn(b)
+			w.invalid[b.Hash] = true
+			return m
+		}, relay.Ignore, "known-invalid", false, false},
+		{"on an invalid parent", func(w *world, _ *consensus.Block, m []byte) []byte {
+			w.invalid[w.b.Params.GenesisHash] = true
+			return m
+		}, relay.Ignore, "known-invalid", false, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld()
+			b := w.large(w.b.Genesis(), 1, 300, 80_000)
+			msg := row.change(w, b, compact(t, w.b.Params, b.Raw, 1))
+			v := w.judge().Check("peer", msg)
+			if v.Result != row.result || v.Reason != row.reason || v.Orphan != row.orphan || (v.Compact != nil) != row.compact || v.Raw != nil {
+				t.Fatalf("got %+v (%v)", v, v.Err)
+			}
+			if c := v.Compact; c != nil && (c.Hash != b.Hash || v.Hash != b.Hash || c.Height != 1 || v.Height != 1 || !c.Segwit || c.Txs() != 300) {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+// TestEncodings: whole and compact encodings of a header share its two places;
+// what is not passed on is used, and what is rejected takes up no place.
+func TestEncodings(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	j := w.judge()
+	b := w.large(w.b.Genesis(), 1, 300, 80_000)
+	check := func(from string, msg []byte, want string) {
+		t.Helper()
+		v := j.Check(from, msg)
+		if v.Reason != want || (v.Result == relay.Accept) != (want == "") || (v.Raw == nil) == (v.Compact == nil) {
+			t.Fatalf("%s: %+v, want reason %q", from, v, want)
+		}
+	}
+	for i := range 5 {
+		bad := compact(t, w.b.Params, b.Raw, uint64(i))
+		if v := j.Check("evil", bad[:len(bad)-1]); v.Result != relay.Reject {
+			t.Fatalf("%+v", v)
+		}
+	}
+	check("a", compact(t, w.b.Params, b.Raw, 1), "")
+	check("b", relay.Encode(b.Raw), "")
+	check("c", compact(t, w.b.Params, b.Raw, 2), "encodings-cap")
+	check("d", relay.Encode(b.Raw), "encodings-cap")
+	check("a", compact(t, w.b.Params, w.large(w.b.Genesis(), 2, 300, 80_000).Raw, 1), "source-cap")
 }
 
 // TestMutatedFirst: a mutated copy that comes first, even many, and from the same
@@ -393,6 +493,7 @@ func FuzzBlockMessage(f *testing.F) {
 	f.Add(relay.Encode(one.Raw))
 	f.Add(relay.Encode(w.b.Mine(w.b.Genesis()).Raw))
 	f.Add(relay.Encode(w.b.Mine(one).Raw))
+	f.Add(compact(f, w.b.Params, w.large(w.b.Genesis(), 1, 300, 80_000).Raw, 1))
 	f.Add([]byte{1, 2, 3})
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, msg []byte) {
@@ -401,7 +502,16 @@ func FuzzBlockMessage(f *testing.F) {
 		inBounds(t, len(msg), func() { v = judge.Check("peer", msg) })
 		switch v.Result {
 		case relay.Accept:
-			if v.Reason != "" || v.Err != nil || v.Orphan || !bytes.Equal(v.Raw, msg[1:]) {
+			if v.Reason != "" || v.Err != nil || v.Orphan {
+				t.Fatalf("%+v", v)
+			}
+			if v.Compact != nil {
+				if v.Raw != nil || msg[0] != byte(relay.CompactEncoding) || v.Compact.Hash != v.Hash {
+					t.Fatalf("%+v", v)
+				}
+				return
+			}
+			if msg[0] != byte(relay.WholeBlock) || !bytes.Equal(v.Raw, msg[1:]) {
 				t.Fatalf("%+v", v)
 			}
 			b, err := consensus.DecodeBlock(w.b.Params, v.Raw)
@@ -412,7 +522,7 @@ func FuzzBlockMessage(f *testing.F) {
 				t.Fatal(err)
 			}
 		case relay.Ignore, relay.Reject:
-			if v.Reason == "" || v.Raw != nil {
+			if v.Reason == "" || v.Raw != nil || v.Compact != nil {
 				t.Fatalf("%+v", v)
 			}
 		default:
