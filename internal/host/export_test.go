@@ -1,7 +1,78 @@
 package host
 
+import (
+	"hash/maphash"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
 // Announced is announced, for tests.
 var Announced = announced
 
 // RankDials is the order in which a peer's addresses are dialled.
 var RankDials = rankDials
+
+// An Inbound is a connection as makeRoom sees it.
+type Inbound struct {
+	ID, Group string
+	Peer      peer.ID
+	Since     time.Time
+	Standing
+	Redundant bool
+}
+
+// Times of the choice.
+const (
+	Tenure         = tenure
+	SupplantAfter  = supplantAfter
+	RotateEvery    = rotateEvery
+	MaxProtected   = maxByGroup + maxByRTT + maxByTx + maxByBlock + maxByUse
+	ClassShare     = classShare
+	MinGroupSlots  = minGroupSlots
+	DefaultIPSlots = maxIPSlots
+)
+
+func (c Inbound) inner() inbound {
+	return inbound{id: c.ID, peer: c.Peer, group: c.Group, since: c.Since, Standing: c.Standing, redundant: c.Redundant}
+}
+
+// MakeRoom is makeRoom.
+func MakeRoom(now time.Time, seed maphash.Seed, all []Inbound, newcomer Inbound, rotate bool) (int, bool) {
+	in := make([]inbound, len(all))
+	for i, c := range all {
+		in[i] = c.inner()
+	}
+	n := newcomer.inner()
+	return makeRoom(now, seed, in, &n, rotate)
+}
+
+// An Admission decides on made-up connections.
+type Admission struct{ a *admission }
+
+// NewAdmission makes one with the clock now.
+func NewAdmission(o Options, now func() time.Time) *Admission {
+	a := newAdmission(&o, &refusals{logger: o.Logger, maxInbound: o.MaxInbound})
+	a.now = now
+	return &Admission{a}
+}
+
+// Admit decides on c; Up tells it that the swarm knows c, Down that c has ended.
+func (a *Admission) Admit(c network.Conn) bool { return a.a.admit(c) }
+func (a *Admission) Up(c network.Conn)         { a.a.connected(c) }
+func (a *Admission) Down(c network.Conn)       { a.a.disconnected(c) }
+
+// Stand sets what speaks for peers, Dialled whom we have a connection to that stays.
+func (a *Admission) Stand(f func() map[peer.ID]Standing) { a.a.standing.Store(&f) }
+func (a *Admission) Dialled(f func() map[peer.ID]bool)   { a.a.dialled = f }
+
+// Refused counts.
+func (a *Admission) Refused() Refusals { return a.a.refused.stats() }
+
+// Held counts the slots taken.
+func (a *Admission) Held() int {
+	a.a.mu.Lock()
+	defer a.a.mu.Unlock()
+	return len(a.a.slots)
+}

@@ -70,7 +70,10 @@ type Options struct {
 	// on a private network it does nothing.
 	NAT bool
 
-	MaxInbound int // connections that others opened; default 128; -1: none
+	// MaxInbound bounds the connections that others opened; default 128; -1: none. When there are so many, a newcomer may
+	// take the place of one that has less right to it; see Standing. On a public network an address or an IP
+	// group has a share of them only.
+	MaxInbound int
 	MaxConns   int // connections in all; default 192; at least MaxInbound
 
 	// ProtocolLimits bound protocols by id; libp2p's own have defaults.
@@ -150,7 +153,8 @@ func supported(a ma.Multiaddr) bool {
 // Host is a listening libp2p host. Close it when its users have stopped.
 type Host struct {
 	host.Host
-	refused *refusals
+	refused   *refusals
+	admission *admission
 }
 
 // New makes the host and listens. Like every libp2p host it runs goroutines
@@ -160,14 +164,15 @@ func New(o Options) (*Host, error) {
 		return nil, fmt.Errorf("host options: %w", err)
 	}
 	refused := &refusals{logger: o.Logger, maxInbound: o.MaxInbound}
+	admission := newAdmission(&o, refused)
 	rm, err := newResources(&o, refused)
 	if err != nil {
 		return nil, fmt.Errorf("resource limits: %w", err)
 	}
-	// What exceeds the high mark is trimmed, unprotected peers first; admission
-	// is the resource manager's job. The marks leave room below its limit.
-	high := max(o.MaxConns-o.MaxConns/8, 1)
-	cm, err := connmgr.NewConnManager(max(high-o.MaxConns/8, 1), high)
+	// What exceeds the high mark is trimmed, unprotected peers first: connections that the DHT made for a
+	// query. Who dials us is for admission to judge, so a trim is small. The marks leave room below the resource manager's limit.
+	high := max(o.MaxConns-o.MaxConns/16, 1)
+	cm, err := connmgr.NewConnManager(max(high-o.MaxConns/32, 1), high)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connection manager: %w", err), rm.Close())
 	}
@@ -205,9 +210,11 @@ func New(o Options) (*Host, error) {
 			opts = append(opts, libp2p.NATPortMap())
 		}
 	}
-	if o.Bans != nil {
-		opts = append(opts, libp2p.ConnectionGater(o.Bans))
+	bans := o.Bans
+	if bans == nil {
+		bans = &Bans{now: time.Now}
 	}
+	opts = append(opts, libp2p.ConnectionGater(gate{bans, admission}))
 	if o.Resolver != nil {
 		opts = append(opts, libp2p.MultiaddrResolver(o.Resolver))
 	}
@@ -220,7 +227,12 @@ func New(o Options) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("libp2p host: %w", err)
 	}
-	h := &Host{Host: inner, refused: refused}
+	h := &Host{Host: inner, refused: refused, admission: admission}
+	admission.dialled = h.dialled
+	h.Network().Notify(&network.NotifyBundle{
+		ConnectedF:    func(_ network.Network, c network.Conn) { admission.connected(c) },
+		DisconnectedF: func(_ network.Network, c network.Conn) { admission.disconnected(c) },
+	})
 	if err := h.listen(o.Listen, o.Logger); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}

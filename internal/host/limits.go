@@ -29,7 +29,7 @@ type ProtocolLimit struct {
 // may try at once; libp2p's own 0.2 new connections a second refuses a home
 // with three nodes that restart together, so a little more.
 const (
-	publicConnsPerIP = 8
+	publicConnsPerIP = 8  // and what admission lets in, see slotsPerIP
 	publicConnsPer24 = 32 // a /24 is one operator more often than not
 	publicRatePerIP  = 1  // new connections a second
 	publicBurstPerIP = 32
@@ -119,20 +119,22 @@ func newResources(o *Options, refused *refusals) (network.ResourceManager, error
 
 // partialLimits are the limits that differ from libp2p's defaults.
 func partialLimits(o *Options) rcmgr.PartialLimitConfig {
-	inbound := rcmgr.LimitVal(o.MaxInbound)
+	// MaxInbound is for admission to keep, which knows who the peers are; this is what may be on its way there.
+	over := handshakes(o)
+	inbound := rcmgr.LimitVal(o.MaxInbound + over)
 	if o.MaxInbound == 0 {
-		inbound = rcmgr.BlockAllLimit // a plain 0 stands for the library's default
+		inbound, over = rcmgr.BlockAllLimit, 0 // a plain 0 stands for the library's default
 	}
 	limits := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
-			Conns:         rcmgr.LimitVal(o.MaxConns),
+			Conns:         rcmgr.LimitVal(o.MaxConns + over),
 			ConnsInbound:  inbound,
 			ConnsOutbound: rcmgr.LimitVal(o.MaxConns),
 			// Each peer keeps a handful of long-lived streams and some short ones.
 			Streams:         rcmgr.LimitVal(o.MaxConns * 64),
 			StreamsInbound:  rcmgr.LimitVal(o.MaxConns * 32),
 			StreamsOutbound: rcmgr.LimitVal(o.MaxConns * 32),
-			FD:              rcmgr.LimitVal(o.MaxConns),
+			FD:              rcmgr.LimitVal(o.MaxConns + over),
 		},
 		// Connections in their handshake.
 		Transient: rcmgr.ResourceLimits{
@@ -166,13 +168,20 @@ func streamLimits(in, out int, memory int64) rcmgr.ResourceLimits {
 // subnetLimits are the connections from one address or subnet that no prefix
 // limit covers.
 func subnetLimits(o *Options) (v4, v6 []rcmgr.ConnLimitPerSubnet) {
-	narrow, wide := publicConnsPerIP, publicConnsPer24
+	// Admission's shares and some handshakes, so that equals can take turns, and outbound ones, which count here too.
+	narrow := max(publicConnsPerIP, slotsPerIP(o)+4)
+	wide := max(publicConnsPer24, narrow)
+	group := max(slotsPerGroup(o)+handshakes(o)/2, wide)
 	if o.Private {
-		narrow, wide = o.MaxConns, o.MaxConns
+		narrow, wide, group = o.MaxConns, o.MaxConns, o.MaxConns
 	}
-	v4 = []rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: narrow}, {PrefixLength: 24, ConnCount: wide}}
+	v4 = []rcmgr.ConnLimitPerSubnet{
+		{PrefixLength: 32, ConnCount: narrow}, {PrefixLength: 24, ConnCount: wide}, {PrefixLength: 16, ConnCount: group},
+	}
 	// A /56 is what a home gets.
-	v6 = []rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: narrow}, {PrefixLength: 48, ConnCount: wide}}
+	v6 = []rcmgr.ConnLimitPerSubnet{
+		{PrefixLength: 56, ConnCount: narrow}, {PrefixLength: 48, ConnCount: wide}, {PrefixLength: 32, ConnCount: group},
+	}
 	return v4, v6
 }
 

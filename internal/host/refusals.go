@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -15,7 +16,10 @@ const refusalsInterval = time.Minute
 
 // Refusals counts what the resource limits turned away since the start.
 type Refusals struct {
-	Connections uint64 // inbound, by total, address or rate
+	Connections uint64 // inbound, by total, address, share or rate
+	Full        uint64 // of these, because nobody had to make room
+	Share       uint64 // of these, because their address or IP group has its share
+	Evicted     uint64 // inbound connections ended to make room for another
 	Streams     uint64 // by protocol, peer or total
 	Memory      uint64 // reservations
 }
@@ -26,23 +30,52 @@ type refusals struct {
 	logger                       *slog.Logger
 	maxInbound                   int
 	connections, streams, memory atomic.Uint64
-	told                         atomic.Uint64 // connections that a line has told of
-	nextLine                     atomic.Int64  // Unix nanoseconds
+	full, share, left            atomic.Uint64
+	lines, evictions             occasion
+}
+
+// occasion is a kind of line that is written once in refusalsInterval, with the count since the last one.
+type occasion struct {
+	told atomic.Uint64 // of the count, by a line
+	next atomic.Int64  // Unix nanoseconds
+}
+
+// due reports whether a line is, and how much has been counted since the last one.
+func (o *occasion) due(total uint64) (count uint64, ok bool) {
+	now, next := time.Now(), o.next.Load()
+	if now.UnixNano() < next || !o.next.CompareAndSwap(next, now.Add(refusalsInterval).UnixNano()) {
+		return 0, false
+	}
+	return total - o.told.Swap(total), true
 }
 
 func (r *refusals) stats() Refusals {
-	return Refusals{Connections: r.connections.Load(), Streams: r.streams.Load(), Memory: r.memory.Load()}
+	return Refusals{
+		Connections: r.connections.Load(), Full: r.full.Load(), Share: r.share.Load(), Evicted: r.left.Load(),
+		Streams: r.streams.Load(), Memory: r.memory.Load(),
+	}
 }
 
 // connection counts a refused inbound connection.
 func (r *refusals) connection(reason error) {
-	total := r.connections.Add(1)
-	now, next := time.Now(), r.nextLine.Load()
-	if now.UnixNano() < next || !r.nextLine.CompareAndSwap(next, now.Add(refusalsInterval).UnixNano()) {
-		return
+	var share *shareError
+	switch {
+	case errors.Is(reason, errFull):
+		r.full.Add(1)
+	case errors.As(reason, &share):
+		r.share.Add(1)
 	}
-	r.logger.Warn("refused inbound connections",
-		"count", total-r.told.Swap(total), "limit", r.maxInbound, "last_reason", reason)
+	if count, ok := r.lines.due(r.connections.Add(1)); ok {
+		r.logger.Warn("refused inbound connections", "count", count, "limit", r.maxInbound, "last_reason", reason)
+	}
+}
+
+// evicted counts an inbound connection that made room for another.
+func (r *refusals) evicted(s *slot, now time.Time) {
+	if count, ok := r.evictions.due(r.left.Add(1)); ok {
+		r.logger.Info("inbound peers made room for others", "count", count, "limit", r.maxInbound,
+			"last_peer", s.peer, "last_addr", s.conn.RemoteMultiaddr(), "connected_s", int(now.Sub(s.since).Seconds()))
+	}
 }
 
 // The rest implements rcmgr.MetricsReporter. Refused connections are counted by
