@@ -46,7 +46,8 @@ var rotation = []Source{
 type links struct {
 	peers    map[peer.ID]bool // true: at least one connection is outbound
 	groups   map[string]int   // outbound peers of each IP group
-	outbound int              // outbound peers, as counted towards the target
+	outbound int
+	counted  int // outbound peers, as counted towards the target
 	inbound  int
 }
 
@@ -69,9 +70,10 @@ func (d *Discovery) links() links {
 			l.inbound++
 			continue
 		}
+		l.outbound++
 		g := groups[p]
 		if l.groups[g]++; d.opts.Private || l.groups[g] <= maxPerGroup {
-			l.outbound++
+			l.counted++
 		}
 	}
 	return l
@@ -113,7 +115,7 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	defer d.mu.Unlock()
 	next = 30 * time.Second
 	lonely := len(l.peers) == 0
-	busy, slots := 0, d.opts.MaxOutbound-l.outbound
+	busy, slots := 0, d.opts.MaxOutbound+d.more-l.counted
 	if !d.opts.Private {
 		// Whoever answers our DHT queries chooses whom the DHT dials: on a public network
 		// half of the target is for peers that we have picked ourselves.
@@ -384,7 +386,10 @@ func (d *Discovery) feelerLoop(ctx context.Context) {
 		for _, c := range d.host.Network().ConnsToPeer(t.info.ID) {
 			over = over || !d.opts.Private && l.groups[groupOf(c.RemoteMultiaddr())] > maxPerGroup
 		}
-		if over || l.outbound > d.opts.MaxOutbound {
+		d.mu.Lock()
+		most := d.opts.MaxOutbound + d.more
+		d.mu.Unlock()
+		if over || l.counted > most {
 			_ = d.host.Network().ClosePeer(t.info.ID)
 		}
 	}
@@ -395,7 +400,7 @@ func (d *Discovery) pickFeeler(now time.Time) (target, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.book.settleTests(now, func(id peer.ID) bool { _, ok := l.peers[id]; return ok })
-	if l.outbound < d.opts.MaxOutbound || d.opts.MaxOutbound == 0 {
+	if l.counted < d.opts.MaxOutbound || d.opts.MaxOutbound == 0 {
 		return target{}, false // below the target the dial loop tries them anyhow
 	}
 	for _, t := range d.book.tests {

@@ -234,6 +234,7 @@ type Discovery struct {
 	table     func() int // size of the routing table; nil before Run
 	feelers   uint64
 	turn      int      // of the dialler's rotation
+	more      int      // outbound peers wanted beyond MaxOutbound
 	mention   []string // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
 	px        peerExchange
@@ -623,7 +624,7 @@ func (d *Discovery) Good(id peer.ID) {
 	d.identified(conns[0], listen, nil, false)
 }
 
-// Avoid keeps a peer from being dialled, by the DHT too, for the given time; the
+// Avoid keeps a peer that is none of ours, or does harm, from being dialled, by the DHT too, for the given time; the
 // reason (at most 120 bytes are kept) is for people. A peer of another genesis is
 // avoided for an hour, say. It does not disconnect the peer. At most 4096 peers
 // are remembered: the one that is due first makes room. Persistent peers are
@@ -633,9 +634,32 @@ func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
 		return
 	}
 	now := time.Now()
-	until := now.Add(how)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.avoidLocked(id, now.Add(how), reason)
+	// It is no peer of ours, whatever identify said.
+	if e := d.book.byID[id]; e != nil {
+		e.success, e.since, e.lastErr = time.Time{}, time.Time{}, "avoided: "+d.avoid[id].reason
+		if e.slot.tried() {
+			d.book.leave(e)
+			d.book.settle(e, now)
+		}
+		d.bookDirty = true
+	}
+}
+
+// Rest keeps a peer of our network from being dialled for the given time, as Avoid, but it keeps its place in the book: another one
+// is wanted in its stead. It does not disconnect the peer.
+func (d *Discovery) Rest(id peer.ID, how time.Duration, reason string) {
+	if how <= 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.avoidLocked(id, time.Now().Add(how), reason)
+}
+
+func (d *Discovery) avoidLocked(id peer.ID, until time.Time, reason string) {
 	if _, known := d.avoid[id]; !known && len(d.avoid) >= maxAvoided {
 		var due peer.ID
 		for p, a := range d.avoid {
@@ -646,15 +670,42 @@ func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
 		delete(d.avoid, due)
 	}
 	d.avoid[id] = avoidance{until: until, reason: shorten(reason)}
-	// It is no peer of ours, whatever identify said.
-	if e := d.book.byID[id]; e != nil {
-		e.success, e.since, e.lastErr = time.Time{}, time.Time{}, "avoided: "+d.avoid[id].reason
-		if e.slot.tried() {
-			d.book.leave(e)
-			d.book.settle(e, now)
-		}
-		d.bookDirty = true
+}
+
+// LookForMore says whether one outbound peer more than MaxOutbound is wanted for now.
+func (d *Discovery) LookForMore(more bool) {
+	d.mu.Lock()
+	d.more = 0
+	if more && d.opts.MaxOutbound > 0 {
+		d.more = 1
 	}
+	d.mu.Unlock()
+	d.poke()
+}
+
+// Spare counts the peers of the book that could be dialled in place of one that is connected.
+func (d *Discovery) Spare() (n int) {
+	l, now := d.links(), time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.book.byID {
+		if _, connected := l.peers[e.id]; !connected && e.tries < 3 && len(e.addrs) > 0 && !d.avoidedLocked(e.id, now) {
+			n++
+		}
+	}
+	return n
+}
+
+// Kept lists the operator's own peers: persistent and added ones, but not those of Bootstrap.
+func (d *Discovery) Kept() (ids []peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, e := range d.book.byID {
+		if _, added := d.added[id]; added || e.persistent {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // avoidedLocked reports whether a peer must not be dialled now. The caller holds mu.

@@ -201,13 +201,13 @@ func (d *Discovery) findLoop(ctx context.Context, kad *dht.IpfsDHT) {
 	for k := 0; d.waitTable(ctx, kad); k++ {
 		fresh := d.find(ctx, kad)
 		l := d.links()
-		if l.outbound >= d.opts.MaxOutbound {
+		if l.counted >= d.opts.MaxOutbound {
 			k = 10
 		} else if fresh > 0 {
 			k = min(k, 3) // there is more to be had
 		}
 		pause := min(250*time.Millisecond<<min(k, 12), republishEvery)
-		if l.outbound < d.opts.MaxOutbound {
+		if l.counted < d.opts.MaxOutbound {
 			pause = min(pause, time.Minute)
 		}
 		if len(l.peers) < minPeers {

@@ -41,8 +41,9 @@ type Advert struct {
 // Stats is a snapshot of a Discovery.
 type Stats struct {
 	Peers        int // connected
-	Outbound     int // as counted towards MaxOutbound
-	Inbound      int
+	Outbound     int // connected peers that we dialled, also if they dialled us too
+	Inbound      int // the others
+	Counted      int // of Outbound, as they count towards MaxOutbound: on a public network two of an IP group
 	MaxOutbound  int
 	RoutingTable int // DHT peers
 	Book         int
@@ -66,7 +67,7 @@ func (d *Discovery) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Stats{
-		Peers: len(l.peers), Outbound: l.outbound, Inbound: l.inbound, MaxOutbound: d.opts.MaxOutbound,
+		Peers: len(l.peers), Outbound: l.outbound, Inbound: l.inbound, Counted: l.counted, MaxOutbound: d.opts.MaxOutbound,
 		Book: len(d.book.byID), Added: len(d.added), Avoided: len(d.avoid), Feelers: d.feelers,
 		Private: maps.Clone(d.hidden.total()), Sources: map[Source]Yield{}, Failures: maps.Clone(d.failures), Advert: d.advert,
 		AsksRefused: d.px.refused, BadRecords: d.px.bad,
@@ -157,7 +158,7 @@ func (d *Discovery) statusLoop(ctx context.Context) {
 			lonelyNext = alone + min(alone, maxLonelyStep)
 		}
 		dns := s.answered()
-		key := fmt.Sprint(dns, s.Static, s.Peers, s.Outbound)
+		key := fmt.Sprint(dns, s.Static, s.Peers, s.Outbound, s.Counted)
 		if key != last && now.Sub(start) >= firstStatus && (lastAt.IsZero() || now.Sub(lastAt) >= statusEvery) {
 			last, lastAt = key, now
 			dialed := uint64(0)
@@ -166,7 +167,7 @@ func (d *Discovery) statusLoop(ctx context.Context) {
 			}
 			d.log.Info("discovery", slog.String("dns", dns), slog.Int("book", s.Book), slog.Int("static", s.Static),
 				slog.Uint64("dht", s.Sources[SourceDHT].Found), slog.Int("routing_table", s.RoutingTable), slog.Uint64("dialed", dialed),
-				slog.Int("connected", s.Peers), slog.Int("outbound", s.Outbound), slog.Int("max_outbound", s.MaxOutbound))
+				slog.Int("connected", s.Peers), slog.Int("outbound", s.Outbound), slog.Int("counted", s.Counted), slog.Int("max_outbound", s.MaxOutbound))
 		}
 		if now.Sub(hiddenAt) >= hiddenEvery && d.tellHidden() {
 			hiddenAt = now

@@ -215,6 +215,8 @@ func (x *Exchange) Peers() []Peer {
 	rs := x.remotes()
 	ps := make([]Peer, len(rs))
 	for i, r := range rs {
+		tip, _ := r.lastTip()
+		r.prove(x.o.Chain, tip.Hash, x.o.Now()) // others may have brought the header since
 		ps[i] = r.snapshot()
 	}
 	return ps

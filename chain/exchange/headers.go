@@ -249,6 +249,7 @@ func (p *headerPull) added(added int, last chain.Tip, err error) error {
 	p.res.added += added
 	if last.Hash != (chainhash.Hash{}) {
 		p.res.last = last.Hash
+		p.r.prove(p.x.o.Chain, last.Hash, p.x.o.Now())
 	}
 	return err
 }

@@ -343,6 +343,7 @@ func (x *Exchange) attach(s network.Stream, h *Hello) (r *remote, first bool, er
 // arrived starts what runs for a peer and tells of it. The goroutine that
 // attached first calls it before it may detach.
 func (x *Exchange) arrived(ctx context.Context, r *remote) {
+	r.prove(x.o.Chain, r.hello.Tip.Hash, x.o.Now())
 	x.tasks.Go(func() { r.blocks.run(ctx) })
 	x.driver.post(ctx, peerReady{r})
 	x.logPeer(ctx, true, r, slog.String("agent", r.hello.Agent), slog.Int64("height", int64(r.hello.Tip.Height)))
@@ -457,6 +458,7 @@ func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bu
 		}
 		if m.Tip != nil {
 			r.setTip(*m.Tip)
+			r.prove(x.o.Chain, m.Tip.Hash, x.o.Now())
 			x.driver.post(ctx, peerTip{r})
 		}
 		if m.Bye != nil {

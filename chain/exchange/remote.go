@@ -22,15 +22,25 @@ type Peer struct {
 	Agent    string
 	Version  uint32
 	Services Services
-	Height   int32 // of its validated tip, as it last said
+	Height   int32 // of its validated tip, as it last claimed; see Proven
 	Hash     chainhash.Hash
-	Work     *big.Int // cumulative; must not be changed
-	Lowest   int32    // lowest height whose block it serves
+	Work     *big.Int // cumulative, as it claimed; must not be changed
+	Proven   Proven
+	Lowest   int32 // lowest height whose block it serves
 	RTT      time.Duration
 	Since    time.Time
 	BytesIn  int64 // over the protocols of this package
 	BytesOut int64
 	InFlight int // block requests outstanding at it
+}
+
+// Proven is the best header of which a peer showed that it has it: it sent it, or named it as its tip, and its
+// proof of work is known here. Until there is one, Work is nil and Height -1.
+type Proven struct {
+	Height int32
+	Hash   chainhash.Hash
+	Work   *big.Int  // cumulative; must not be changed
+	At     time.Time // when it was better than what it had shown before
 }
 
 // remote is a peer whose hello is complete, from then until it is gone.
@@ -52,6 +62,7 @@ type remote struct {
 
 	mu      sync.Mutex // guards what follows, held for an instant
 	tip     TipInfo
+	proven  Proven
 	rtt     time.Duration // smallest seen; 0 unknown
 	closed  bool
 	accused bool
@@ -68,7 +79,7 @@ type supplants struct{ s network.Stream }
 func newRemote(id peer.ID, h Hello, c network.Conn, now time.Time) *remote {
 	return &remote{
 		id: id, addr: c.RemoteMultiaddr(), inbound: c.Stat().Direction == network.DirInbound,
-		hello: h, tip: h.Tip, since: now, gone: make(chan struct{}),
+		hello: h, tip: h.Tip, proven: Proven{Height: -1}, since: now, gone: make(chan struct{}),
 		// Serving 50,000 headers or 10,000 small blocks a second takes about a
 		// hundred requests a second: ten times that is abuse and waits.
 		requests: rate.NewLimiter(1000, 256),
@@ -178,6 +189,19 @@ func (r *remote) setTip(t TipInfo) {
 	r.tip = t
 }
 
+// prove notes that the peer has the header of hash, if it is known here and good. It looks into the chain.
+func (r *remote) prove(c Chain, hash chainhash.Hash, now time.Time) {
+	st, ok := c.Status(hash)
+	if !ok || st.Invalid || st.Work == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.proven.Work == nil || st.Work.Cmp(r.proven.Work) > 0 {
+		r.proven = Proven{Height: st.Height, Hash: hash, Work: st.Work, At: now}
+	}
+}
+
 func (r *remote) lastTip() (TipInfo, time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -195,10 +219,12 @@ func (r *remote) measured(rtt time.Duration) {
 }
 
 func (r *remote) snapshot() Peer {
-	t, rtt := r.lastTip()
+	r.mu.Lock()
+	t, rtt, proven := r.tip, r.rtt, r.proven
+	r.mu.Unlock()
 	return Peer{
 		ID: r.id, Addr: r.addr, Inbound: r.inbound, Agent: r.hello.Agent, Version: r.hello.Version,
-		Services: r.hello.Services, Height: t.Height, Hash: t.Hash, Work: t.Work, Lowest: t.Lowest,
+		Services: r.hello.Services, Height: t.Height, Hash: t.Hash, Work: t.Work, Proven: proven, Lowest: t.Lowest,
 		RTT: rtt, Since: r.since, BytesIn: r.in.Load(), BytesOut: r.out.Load(), InFlight: r.blocks.inFlight(),
 	}
 }

@@ -1,9 +1,12 @@
 package exchange
 
 import (
+	"errors"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/libp2p/go-libp2p/core/network"
 )
 
 func TestHelloOK(t *testing.T) {
@@ -120,4 +123,34 @@ func TestSideBranch(t *testing.T) {
 		t.Errorf("height %d", tip.Height)
 	}
 	eventually(t, "synced", func() bool { return a.Sync().State == Synced && b.Sync().State == Synced })
+}
+
+// TestPeersProve: what a peer shows of its chain is told apart from what it claims.
+func TestPeersProve(t *testing.T) {
+	source := newFakeChain()
+	source.grow(t, 5, 1, 200)
+	a, b := newNode(t, source), newNode(t, newFakeChain())
+	connect(t, b.host, a.host)
+	awaitTip(t, b, source)
+	tip, _ := source.Tip()
+	eventually(t, "both have shown the tip", func() bool {
+		for _, n := range []*testNode{a, b} {
+			ps := n.Peers()
+			if len(ps) != 1 || ps[0].Proven.Hash != tip.Hash || ps[0].Proven.Height != 5 || ps[0].Proven.Work.Cmp(tip.Work) != 0 || ps[0].Proven.At.IsZero() {
+				return false
+			}
+		}
+		return true
+	})
+
+	// It claims a chain that nobody has.
+	c := newNode(t, newFakeChain())
+	liar := lying(t, huge(), func(network.Stream, headersRequest) error { return errors.New("no headers") })
+	connect(t, c.host, liar)
+	eventually(t, "greeted", func() bool { return c.Ready(liar.ID()) })
+	for _, p := range c.Peers() {
+		if p.Height != huge().Height || p.Proven.Height != -1 || p.Proven.Work != nil {
+			t.Errorf("claims %d, proven %+v", p.Height, p.Proven)
+		}
+	}
 }

@@ -95,7 +95,10 @@ func (n *Node) judgeBlock(_ context.Context, from peer.ID, data []byte) gossip.V
 			n.exchange.FetchFrom(from, v.Hash)
 		}
 	}
-	if v.Result == relay.Reject {
+	switch v.Result {
+	case relay.Accept:
+		n.deeds.broughtBlock(from)
+	case relay.Reject:
 		n.refused(from, "block", v)
 	}
 	return verdict(v)
@@ -117,7 +120,10 @@ func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Ve
 			n.parents.want(from, missing.Parents)
 		}
 	}
-	if v.Result == relay.Reject {
+	switch v.Result {
+	case relay.Accept:
+		n.deeds.broughtTx(from)
+	case relay.Reject:
 		n.refused(from, "tx", v)
 	}
 	return verdict(v)

@@ -31,6 +31,8 @@ var (
 	descOut       = desc("serve_buffered_bytes", "Memory of replies on their way out.")
 	descPeers     = desc("p2p_peers", "Connected peers.", "direction")
 	descGreeted   = desc("p2p_peers_ready", "Peers whose hello is complete.")
+	descTurned    = desc("p2p_inbound_refused_total", "Inbound connections refused: full (nobody had to make room), share (of an address or IP group), rate (too many or too fast for the resource limits).", "reason")
+	descEvicted   = desc("p2p_inbound_evicted_total", "Inbound connections ended to make room for others.")
 	descRouting   = desc("discovery_routing_table", "Peers in the DHT's routing table.")
 	descBook      = desc("discovery_book", "Entries of the address book.")
 	descPool      = desc("mempool_transactions", "Unconfirmed transactions.")
@@ -49,7 +51,7 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLowDisk, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
 		descServed, descBusy, descDropped, descWaiting, descOut,
-		descGreeted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize,
+		descGreeted, descTurned, descEvicted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize,
 		descPoolFloor, descOrphans, descLost, descMined, descMsgs, descRefused,
 	} {
 		ch <- d
@@ -94,6 +96,11 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 	gauge(descPeers, float64(st.Peers.Inbound), "inbound")
 	gauge(descPeers, float64(st.Peers.Outbound), "outbound")
 	gauge(descGreeted, float64(len(m.n.exchange.Peers())))
+	turned := m.n.host.Refused()
+	total(descTurned, float64(turned.Full), "full")
+	total(descTurned, float64(turned.Share), "share")
+	total(descTurned, float64(turned.Connections-min(turned.Connections, turned.Full+turned.Share)), "rate")
+	total(descEvicted, float64(turned.Evicted))
 	d := m.n.disc.Stats()
 	gauge(descRouting, float64(d.RoutingTable))
 	gauge(descBook, float64(d.Book))

@@ -93,6 +93,7 @@ type Node struct {
 	outbound  chan own       // own blocks on their way to gossip
 	republish chan struct{}  // somebody hears us now; capacity 1
 	txPeer    chan struct{}  // the same for transactions
+	deeds     *deeds         // of peers: what speaks for keeping them
 	parents   *parents       // of orphans, to be asked for
 	closers   []func() error // in order of building
 
@@ -112,6 +113,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		republish: make(chan struct{}, 1),
 		txPeer:    make(chan struct{}, 1),
 		parents:   newParents(),
+		deeds:     newDeeds(),
 		metrics:   prometheus.NewRegistry(),
 	}
 	defer func() {
@@ -270,6 +272,7 @@ func (n *Node) openNetwork() error {
 	if err != nil {
 		return err
 	}
+	n.host.SetStanding(n.standing)
 	return n.openGossip()
 }
 
@@ -288,6 +291,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"txs", n.runTxs},
 		{"parents", n.runParents},
 		{"discovery", n.disc.Run},
+		{"advance", n.runAdvance},
 		{"mend", n.mend},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},
