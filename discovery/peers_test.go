@@ -105,7 +105,7 @@ func TestPeerExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range records {
-		ai, err := discovery.OpenRecord(r)
+		ai, err := discovery.OpenRecord(r, nil)
 		if err != nil || !want[ai.ID] || len(ai.Addrs) == 0 {
 			t.Errorf("record of %s at %v: %v", ai.ID, ai.Addrs, err)
 		}
@@ -270,7 +270,32 @@ func FuzzPeerExchange(f *testing.F) {
 			t.Fatalf("%d records", len(records))
 		}
 		for _, r := range append(records, b) {
-			_, _ = discovery.OpenRecord(r)
+			_, _ = discovery.OpenRecord(r, func(_ peer.ID, _ []byte) bool { return false })
 		}
 	})
+}
+
+// Only a record that is byte for byte the verified one is spared the check of its
+// signature.
+func TestRecordIsVerifiedOnce(t *testing.T) {
+	key, id := newKey(t)
+	good := signed(t, id, key, "/ip4/1.2.3.4/udp/1/quic-v1")
+	bad := bytes.Clone(good)
+	bad[len(bad)-1] ^= 1
+	asked := 0
+	known := func(p peer.ID, b []byte) bool {
+		if asked++; p != id {
+			t.Errorf("asked about %s", p)
+		}
+		return bytes.Equal(b, good)
+	}
+	if ai, err := discovery.OpenRecord(good, known); err != nil || ai.ID != id || len(ai.Addrs) != 1 {
+		t.Errorf("the known record: %v, %v", ai, err)
+	}
+	if ai, err := discovery.OpenRecord(bad, known); err == nil {
+		t.Errorf("a forged one passed: %v", ai)
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times", asked)
+	}
 }

@@ -44,6 +44,10 @@ const (
 // The first ones reach the peers that have joined meanwhile.
 var advertiseAfter = []time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Second, republishEvery}
 
+// Rendezvous is the key under which the nodes of a network stand in its DHT, for programs that are no [Discovery], such as
+// crawlers and tests; namespace is that of Options.
+func Rendezvous(namespace string) (cid.Cid, error) { return rendezvousKey(namespace + "/full") }
+
 // rendezvousKey is what routing discovery makes of a namespace.
 func rendezvousKey(namespace string) (cid.Cid, error) {
 	h, err := mh.Sum([]byte(namespace), mh.SHA2_256, -1)

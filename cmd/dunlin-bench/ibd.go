@@ -287,7 +287,7 @@ func runIBD(ctx context.Context, stdout, stderr io.Writer, o ibdOptions) (err er
 		failures = append(failures, err)
 	}
 	if o.json != "" {
-		if err := b.report.writeJSON(o.json); err != nil {
+		if err := writeJSON(o.json, b.report); err != nil {
 			failures = append(failures, err)
 		}
 	}

@@ -1,6 +1,8 @@
 // Command dunlin-bench measures dunlin as its users meet it: real processes on
 // this machine, timed from outside through the interfaces that everybody has, and
-// where there is something to compare with, in turns with it on the same blocks.
+// where there is something to compare with, in turns with it on the same blocks;
+// and what needs more nodes or slower links than a machine has, with the real stack
+// in virtual time (simulate.go).
 //
 // One file holds one subcommand; what they share is the processes (procs.go), the
 // two systems under test (dunlin.go, btcd.go), the throttling proxy (proxy.go) and
@@ -75,9 +77,12 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dunlin-bench",
 		Short: "Measure dunlin, in turns with other nodes",
-		Long: `dunlin-bench starts real daemons on this machine and measures them from outside.
+		Long: `dunlin-bench starts real daemons on this machine and measures them from outside,
+and simulates networks of the real stack in virtual time.
 
   dunlin-bench ibd --btcd DIR      initial block download, in turns with btcd
+  dunlin-bench discovery           how fast a network finds itself, in virtual time
+  dunlin-bench flood               how long a new block takes to every node, in virtual time
 
 Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
 		SilenceErrors: true,
@@ -94,6 +99,6 @@ Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newIBD())
+	root.AddCommand(newIBD(), newDiscovery(), newFlood(), newSimulate())
 	return root
 }

@@ -45,6 +45,14 @@ func usageOf(pid int) (cpu time.Duration, peakBytes int64) {
 	return cpu, peakBytes
 }
 
+// peakOf is the most memory that a process which has ended had resident.
+func peakOf(p *os.ProcessState) int64 {
+	if u, ok := p.SysUsage().(*syscall.Rusage); ok {
+		return u.Maxrss << 10
+	}
+	return 0
+}
+
 // machine describes where the figures come from.
 func describeMachine() (model string, memoryBytes int64) {
 	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,8 @@ func suspend(int) error { return errors.ErrUnsupported }
 func resume(int) error { return errors.ErrUnsupported }
 
 func usageOf(int) (cpu time.Duration, peakBytes int64) { return 0, 0 }
+
+func peakOf(*os.ProcessState) int64 { return 0 }
 
 func describeMachine() (model string, memoryBytes int64) { return "", 0 }
 

@@ -225,9 +225,9 @@ func verdict(met *bool) string {
 	return "NO"
 }
 
-// writeJSON writes the report to a file, by rename.
-func (r *report) writeJSON(path string) error {
-	raw, err := json.MarshalIndent(r, "", "  ")
+// writeJSON writes a report to a file, by rename.
+func writeJSON(path string, report any) error {
+	raw, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return fmt.Errorf("report as JSON: %w", err)
 	}

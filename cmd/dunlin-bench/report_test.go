@@ -76,7 +76,7 @@ func TestReportJSON(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	r := exampleReport()
 	for range 2 { // the second replaces the first
-		if err := r.writeJSON(path); err != nil {
+		if err := writeJSON(path, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestReportJSON(t *testing.T) {
 	if err := json.Unmarshal(raw, &back); err != nil || *back.Rows[0].Met != true || back.Rows[3].Met != nil {
 		t.Errorf("%v, %+v", err, back.Rows)
 	}
-	if err := r.writeJSON(filepath.Join(path, "x")); err == nil {
+	if err := writeJSON(filepath.Join(path, "x"), r); err == nil {
 		t.Error("a folder that is none was written to")
 	}
 }

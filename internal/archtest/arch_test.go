@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"internal/netlab":            {}, // for tests only
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
-	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "discovery"},
+	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "chain/consensus/enginetest", "discovery", "gossip"},
 }
 
 // libraries may be imported by other modules: they take an Options struct and
