@@ -248,6 +248,11 @@ func MakeCompact(p *consensus.Params, raw []byte, nonce uint64, missing func(ind
 	if len(raw) < WholeBelow {
 		return Encode(raw), nil
 	}
+	return makeCompact(p, raw, nonce, missing)
+}
+
+// makeCompact is MakeCompact for blocks of any size.
+func makeCompact(p *consensus.Params, raw []byte, nonce uint64, missing func(index int, wtxid chainhash.Hash) bool) ([]byte, error) {
 	at, err := consensus.TxOffsets(p, raw)
 	if err != nil {
 		return nil, fmt.Errorf("make compact block: %w", err)

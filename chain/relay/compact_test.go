@@ -378,3 +378,17 @@ func FuzzCompactBlock(f *testing.F) {
 		}
 	})
 }
+
+// plain is a compact block with only the coinbase prefilled, whatever its short ids.
+func plain(tb testing.TB, blk *consensus.Block, txs []*wire.MsgTx, nonce uint64) []byte {
+	tb.Helper()
+	msg := append([]byte{byte(relay.CompactEncoding)}, blk.Raw[:consensus.HeaderBytes]...)
+	msg = binary.LittleEndian.AppendUint64(msg, nonce)
+	key := sha256.Sum256(msg[1:])
+	msg = consensus.AppendCount(msg, len(txs)-1)
+	for _, tx := range txs[1:] {
+		id := tx.WitnessHash()
+		msg = append(msg, binary.LittleEndian.AppendUint64(nil, siphash.Sum64(id[:], (*[16]byte)(key[:16])))[:6]...)
+	}
+	return append(append(msg, 1, 0), encode(tb, txs[0])...)
+}

@@ -1,6 +1,10 @@
 package relay
 
-import "dunlin/chain/consensus"
+import (
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
+)
 
 // The caps and limits.
 const (
@@ -15,6 +19,19 @@ func MaxCompactBytes(p *consensus.Params) int { return maxCompactBytes(p) }
 
 // ShortID returns the i-th short id.
 func ShortID(c *CompactBlock, i int) uint64 { return c.shortID(i) }
+
+// MakeAnyCompact is MakeCompact for blocks of any size.
+func MakeAnyCompact(p *consensus.Params, raw []byte, nonce uint64, missing func(int, chainhash.Hash) bool) ([]byte, error) {
+	return makeCompact(p, raw, nonce, missing)
+}
+
+// Limits of an Assembler.
+const (
+	MaxTxAsks    = maxTxAsks
+	MaxBlockAsks = maxBlockAsks
+	MaxAsks      = maxAsks
+	MaxScans     = maxScans
+)
 
 // IsCoinbase says whether an encoded transaction is a coinbase.
 func IsCoinbase(raw []byte) bool { return isCoinbase(raw) }

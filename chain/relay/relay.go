@@ -50,9 +50,9 @@
 // header can make false copies for nothing: short ids of no transactions, a
 // coinbase of another block. So whoever sends one is not at fault, for it may
 // only have passed it on; it takes up one of the two places of its header; and
-// [Assembler] says when both that were passed on were false: then this node sends
-// the block once more, in an encoding of its own ([Deliver].Reflood), so that the
-// real one travels on, hop by hop, whatever came first.
+// [Assembler] says when all that were passed on were false: then this node sends
+// the block once more, in an encoding of its own ([Reflood]), so that the real one
+// travels on, hop by hop, whatever came first.
 //
 // # Verdicts on the transaction topic
 //
