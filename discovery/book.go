@@ -28,10 +28,11 @@ const (
 	SourceDHT        Source = "dht"        // rendezvous and lookups
 	SourcePeers      Source = "peers"      // other peers, by peer exchange
 	SourceInbound    Source = "inbound"    // it dialled us
+	SourceImport     Source = "import"     // Import
 )
 
 var allSources = []Source{
-	SourceAnchor, SourceBook, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded, SourceDNS, SourceDHT, SourcePeers, SourceInbound,
+	SourceAnchor, SourceBook, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded, SourceDNS, SourceDHT, SourcePeers, SourceInbound, SourceImport,
 }
 
 // Limits of the address book.

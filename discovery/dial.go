@@ -39,7 +39,7 @@ const (
 // rotation is the order in which the queues take turns once static peers and
 // anchors are being dialled: no source starves another.
 var rotation = []Source{
-	SourceBook, SourceDNS, SourceDHT, SourcePeers, SourceInbound, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded,
+	SourceBook, SourceDNS, SourceDHT, SourcePeers, SourceInbound, SourceImport, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded,
 }
 
 // links is a snapshot of the host's connections.

@@ -207,7 +207,8 @@ type addedPeer struct {
 // and AddPeer/RemovePeer (which write a file) blocks.
 type Discovery struct {
 	opts     Options
-	host     host.Host
+	host     host.Host // nil in a Book
+	self     peer.ID
 	log      *slog.Logger
 	key      cid.Cid
 	kad      protocol.ID
@@ -252,7 +253,7 @@ func New(opts Options) (*Discovery, error) {
 		return nil, fmt.Errorf("rendezvous key: %w", err)
 	}
 	d := &Discovery{
-		opts: opts, host: opts.Host, log: opts.Logger, key: key,
+		opts: opts, host: opts.Host, self: opts.Host.ID(), log: opts.Logger, key: key,
 		kad: protocol.ID(opts.Namespace + "/kad/1.0.0"), peersID: protocol.ID(opts.Namespace + "/peers/1"),
 		lookup: systemResolver{net.DefaultResolver},
 		wake:   make(chan struct{}, 1), wakeName: make(chan struct{}, 1), lost: make(chan struct{}, 1),
@@ -442,7 +443,7 @@ func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, signed *re
 // learn notes what a source says of a peer; told tells apart those who speak for one source.
 // It reports whether the peer is new.
 func (d *Discovery) learn(ai peer.AddrInfo, src Source, told string) (fresh bool) {
-	if ai.ID == d.host.ID() || ai.ID.Validate() != nil {
+	if ai.ID == d.self || ai.ID.Validate() != nil {
 		return false
 	}
 	addrs, hidden := usable(ai.Addrs, d.opts.Private)
@@ -479,7 +480,7 @@ func (d *Discovery) addStatic(a ma.Multiaddr, src Source, persistent bool) {
 // staticLocked notes a peer of the operator's, but for ourselves. Private addresses pass, since they
 // are wanted, but are mentioned by the status loop. The caller holds mu.
 func (d *Discovery) staticLocked(id peer.ID, addrs []ma.Multiaddr, src Source, persistent bool) {
-	if id == d.host.ID() {
+	if id == d.self {
 		return
 	}
 	addrs, _ = usable(addrs, true)
@@ -513,7 +514,7 @@ func (d *Discovery) staticLocked(id peer.ID, addrs []ma.Multiaddr, src Source, p
 // address, or the fault of writing the file, in which case the peer is dialled but not
 // kept.
 func (d *Discovery) AddPeer(ai peer.AddrInfo, persistent bool) error {
-	if ai.ID == d.host.ID() {
+	if ai.ID == d.self {
 		return fmt.Errorf("add peer %s: %w", ai.ID, ErrSelf)
 	}
 	if err := ai.ID.Validate(); err != nil {
@@ -765,7 +766,7 @@ func (d *Discovery) load(now time.Time) error {
 	}
 	saved := func(id peer.ID, addrs []ma.Multiaddr, p savedPeer) *entry {
 		addrs, _ = usable(addrs, d.opts.Private)
-		if len(addrs) == 0 || id == d.host.ID() {
+		if len(addrs) == 0 || id == d.self {
 			return nil
 		}
 		// A clock that was ahead must not keep an entry for ever.
@@ -902,7 +903,13 @@ func (d *Discovery) snapshot() (peers []savedPeer, dirty bool) {
 			peers = append(peers, e.saved())
 		}
 	}
-	slices.SortFunc(peers, func(a, b savedPeer) int { return strings.Compare(a.ID, b.ID) })
+	// Those that answered first: if a file ends early, the others are lost.
+	slices.SortFunc(peers, func(a, b savedPeer) int {
+		if a.Proven != b.Proven {
+			return map[bool]int{true: -1, false: 1}[a.Proven]
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
 	return peers, true
 }
 

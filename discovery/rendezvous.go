@@ -143,7 +143,7 @@ func (d *Discovery) advertise(ctx context.Context, kad *dht.IpfsDHT) (sent, held
 	ctx, cancel := context.WithTimeout(ctx, advertiseTimeout)
 	defer cancel()
 	key := d.key.Hash()
-	self := peer.AddrInfo{ID: d.host.ID(), Addrs: kad.FilteredAddrs()}
+	self := peer.AddrInfo{ID: d.self, Addrs: kad.FilteredAddrs()}
 	if len(self.Addrs) == 0 {
 		return 0, 0, errors.New("we have no address that others could dial")
 	}
@@ -241,7 +241,7 @@ func (d *Discovery) find(ctx context.Context, kad *dht.IpfsDHT) (fresh int) {
 	// No count: with one, kad-dht skips the network when its own records are enough.
 	results := 0
 	for ai := range kad.FindProvidersAsync(ctx, d.key, 0) {
-		if ai.ID == d.host.ID() || len(ai.Addrs) == 0 {
+		if ai.ID == d.self || len(ai.Addrs) == 0 {
 			continue
 		}
 		if results++; results > maxFound {

@@ -47,6 +47,10 @@ func lockHome(fs vfs.FS, dir string) (*homeLock, error) {
 	return l, nil
 }
 
+// LockHome takes the exclusive lock of a home whose database is not opened, until Close: for commands that work on the other
+// files of a stopped home. It returns [ErrLocked] if a node runs there. The folder must exist.
+func LockHome(dir string) (io.Closer, error) { return lockHome(vfs.Default, dir) }
+
 // heldByOther tells a held lock from a lock file that cannot be made: the
 // former comes as a bare errno or, within one process, as Pebble's own words.
 func heldByOther(err error) bool {

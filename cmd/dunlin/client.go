@@ -230,7 +230,7 @@ func newPeers(g *global) *cobra.Command {
 		})
 	}
 	cmd := &cobra.Command{
-		Use: "peers", Short: "List the connected peers; add, ban", RunE: list,
+		Use: "peers", Short: "List the connected peers; add, remove, export, import, ban", RunE: list,
 		Args: func(cmd *cobra.Command, a []string) error {
 			if len(a) > 0 {
 				return usage(fmt.Errorf("unknown command %q: see %s --help", a[0], cmd.CommandPath()))
@@ -240,6 +240,24 @@ func newPeers(g *global) *cobra.Command {
 	}
 	cmd.AddCommand(
 		&cobra.Command{Use: "list", Short: "List the connected peers", Args: args(cobra.NoArgs), RunE: list},
+		&cobra.Command{
+			Use: "added", Short: "List the peers that were added, connected or not", Args: args(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				c, err := g.client(cmd)
+				if err != nil {
+					return err
+				}
+				addrs, err := c.AddedPeers(cmd.Context())
+				if err != nil {
+					return unreachable(err)
+				}
+				return g.print(cmd, addrs, func(w io.Writer) {
+					for _, a := range addrs {
+						fmt.Fprintln(w, a)
+					}
+				})
+			},
+		},
 		&cobra.Command{
 			Use: "add MULTIADDR", Short: "Dial a peer and keep it over restarts", Args: args(cobra.ExactArgs(1)),
 			RunE: func(cmd *cobra.Command, a []string) error {
@@ -255,6 +273,9 @@ func newPeers(g *global) *cobra.Command {
 				})
 			},
 		},
+		newPeersRemove(g),
+		newPeersExport(g),
+		newPeersImport(g),
 		newBan(g),
 		&cobra.Command{
 			Use: "unban PEER_ID|IP|CIDR", Short: "Lift a ban", Args: args(cobra.ExactArgs(1)),
@@ -292,6 +313,26 @@ func newPeers(g *global) *cobra.Command {
 		},
 	)
 	return cmd
+}
+
+func newPeersRemove(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove PEER_ID|MULTIADDR", Short: "Forget a peer that was added; it is not disconnected", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			id := a[0]
+			if i, err := peer.AddrInfoFromString(id); err == nil {
+				id = i.ID.String()
+			}
+			c, err := g.client(cmd)
+			if err != nil {
+				return err
+			}
+			if err := c.RemovePeer(cmd.Context(), id); err != nil {
+				return unreachable(err)
+			}
+			return g.print(cmd, api.Accepted{Status: "removed"}, func(w io.Writer) { fmt.Fprintln(w, "removed") })
+		},
+	}
 }
 
 func newBan(g *global) *cobra.Command {

@@ -54,6 +54,14 @@ type Node interface {
 	// AddPeer keeps a multiaddr that ends in a peer id, over restarts, and dials
 	// it in the background. Adding one twice is no error.
 	AddPeer(addr string) error
+	// RemovePeer forgets a peer that was added; it stays connected if it is. *Error 404: it was not added.
+	RemovePeer(id string) error
+	// AddedPeers lists the full multiaddrs of the peers that were added, sorted.
+	AddedPeers() []string
+	// Book lists the peers that the node knows, those that answered first; with proven only these. ImportBook notes the peers
+	// of a list as dunlin peers export writes it, or of full multiaddrs. *Error 4xx: too large.
+	Book(proven bool) []BookPeer
+	ImportBook(list string) (BookImport, error)
 	// Bans lists the bans in force; Ban adds one (target: a peer id, an IP address or a CIDR) and ends the
 	// connections that it concerns; Unban lifts one, *Error 404 if there is none.
 	Bans() []Ban
@@ -179,6 +187,23 @@ type MempoolStatus struct {
 	Bytes int64 `json:"bytes"`
 }
 
+// A BookPeer is a peer of the address book.
+type BookPeer struct {
+	Addrs    []string `json:"addrs" doc:"Full multiaddrs, best first"`
+	Record   []byte   `json:"record,omitempty" doc:"Signed peer record, base64, if the peer gave one"`
+	Answered int64    `json:"answered,omitempty" doc:"Unix seconds of its last answer; missing: it was only heard of"`
+}
+
+// BookImport says what became of the lines of an import.
+type BookImport struct {
+	Peers   int      `json:"peers" doc:"Read"`
+	Added   int      `json:"added" doc:"That the book did not know"`
+	Known   int      `json:"known" doc:"That it did"`
+	NoPlace int      `json:"no_place" doc:"That found no place in the book"`
+	Damaged int      `json:"damaged" doc:"Lines that were passed over"`
+	Faults  []string `json:"faults" doc:"What is wrong with the first of them"`
+}
+
 // A Peer is a connected peer.
 type Peer struct {
 	ID       string    `json:"id"`
@@ -187,14 +212,22 @@ type Peer struct {
 	Inbound  bool      `json:"inbound"`
 	Agent    string    `json:"agent"`
 	Ready    bool      `json:"ready" doc:"Greeted: it is on our chain"`
-	Height   int32     `json:"height" doc:"Of its tip as last told; -1 unknown"`
-	TipHash  string    `json:"tip_hash"`
-	Work     string    `json:"work" doc:"Of its tip, hex"`
+	Height   int32     `json:"height" doc:"Of the best header that it has shown, and whose work is known here; -1 none"`
+	TipHash  string    `json:"tip_hash" doc:"Of that header"`
+	Work     string    `json:"work" doc:"Of that header, cumulative, hex"`
+	Claimed  PeerClaim `json:"claimed" doc:"Its tip, as it says itself; nothing of it is checked"`
 	RTTMS    float64   `json:"rtt_ms" doc:"Smallest round trip seen; 0 unknown"`
 	Since    time.Time `json:"since"`
 	BytesIn  int64     `json:"bytes_in"`
 	BytesOut int64     `json:"bytes_out"`
 	InFlight int       `json:"in_flight" doc:"Requests that wait for its answer"`
+}
+
+// A PeerClaim is what a peer says of its tip.
+type PeerClaim struct {
+	Height  int32  `json:"height" doc:"-1 unknown"`
+	TipHash string `json:"tip_hash"`
+	Work    string `json:"work" doc:"Cumulative, hex"`
 }
 
 // A Ban keeps a peer or addresses away, both ways, over restarts.

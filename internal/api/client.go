@@ -270,6 +270,28 @@ func (c *Client) AddPeer(ctx context.Context, addr string) error {
 	return c.Call(ctx, http.MethodPost, "/api/v1/peers", PeerRequest{Addr: addr}, nil)
 }
 
+// RemovePeer has the node forget a peer that was added.
+func (c *Client) RemovePeer(ctx context.Context, id string) error {
+	return c.Call(ctx, http.MethodDelete, "/api/v1/peers?id="+url.QueryEscape(id), nil, nil)
+}
+
+// AddedPeers lists the full multiaddrs of the peers that were added.
+func (c *Client) AddedPeers(ctx context.Context) ([]string, error) {
+	a, err := get[AddedAnswer](ctx, c, "/peers/added")
+	return a.Addrs, err
+}
+
+// Book lists the peers that the node knows, those that answered first; with proven only these.
+func (c *Client) Book(ctx context.Context, proven bool) ([]BookPeer, error) {
+	a, err := get[BookAnswer](ctx, c, "/peers/book?proven="+strconv.FormatBool(proven))
+	return a.Peers, err
+}
+
+// ImportBook has the node note the peers of a list.
+func (c *Client) ImportBook(ctx context.Context, list string) (BookImport, error) {
+	return send[BookImport](ctx, c, http.MethodPost, "/peers/book", BookRequest{List: list})
+}
+
 // Bans lists the bans in force.
 func (c *Client) Bans(ctx context.Context) ([]Ban, error) {
 	a, err := get[BansAnswer](ctx, c, "/bans")

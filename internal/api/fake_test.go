@@ -137,6 +137,36 @@ func (n *fakeNode) Ban(target string, how time.Duration, reason string) (api.Ban
 	return b, nil
 }
 
+func (n *fakeNode) AddedPeers() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.added)
+}
+
+func (n *fakeNode) RemovePeer(id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := len(n.added)
+	n.added = slices.DeleteFunc(n.added, func(a string) bool { return strings.HasSuffix(a, "/"+id) })
+	if len(n.added) == before {
+		return api.Errorf(http.StatusNotFound, "%s: not added", id)
+	}
+	return nil
+}
+
+func (n *fakeNode) Book(proven bool) []api.BookPeer {
+	book := []api.BookPeer{{Addrs: []string{peerAddr}, Record: []byte("record"), Answered: 7}}
+	if !proven {
+		book = append(book, api.BookPeer{Addrs: []string{peerAddr}})
+	}
+	return book
+}
+
+func (n *fakeNode) ImportBook(list string) (api.BookImport, error) {
+	lines := strings.Count(list, "\n")
+	return api.BookImport{Peers: lines, Added: lines, Faults: []string{}}, nil
+}
+
 func (n *fakeNode) Unban(target string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -28,6 +28,18 @@ type (
 		ForS   float64 `json:"for_s,omitempty" minimum:"1" default:"86400" doc:"Seconds; a day if it is missing"`
 		Reason string  `json:"reason,omitempty" maxLength:"200"`
 	}
+	// AddedAnswer is what GET /api/v1/peers/added gives.
+	AddedAnswer struct {
+		Addrs []string `json:"addrs" doc:"Full multiaddrs"`
+	}
+	// BookAnswer is what GET /api/v1/peers/book gives.
+	BookAnswer struct {
+		Peers []BookPeer `json:"peers"`
+	}
+	// BookRequest is the body of POST /api/v1/peers/book.
+	BookRequest struct {
+		List string `json:"list" maxLength:"8388608" doc:"A line a peer: a full multiaddr, or an object of GET /api/v1/peers/book"`
+	}
 	// PeersAnswer is what GET /api/v1/peers gives.
 	PeersAnswer struct {
 		Peers []Peer `json:"peers"`
@@ -126,6 +138,37 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 			}
 			return answer(Accepted{Status: "accepted"}), nil
 		})
+
+	huma.Register(api, write("peers-remove", http.MethodDelete, "/peers", "Forget a peer that was added", http.StatusNoContent),
+		func(_ context.Context, in *struct {
+			ID string `query:"id" required:"true" maxLength:"128" doc:"Peer id"`
+		},
+		) (*struct{}, error) {
+			if err := s.theNode().RemovePeer(in.ID); err != nil {
+				return nil, s.problem("peers-remove", err)
+			}
+			return nil, nil //nolint:nilnil // 204
+		})
+	huma.Register(api, read("peers-added", "/peers/added", "Peers that were added, which are kept over restarts"),
+		func(context.Context, *nothing) (*body[AddedAnswer], error) {
+			return answer(AddedAnswer{Addrs: orEmpty(s.theNode().AddedPeers())}), nil
+		})
+	huma.Register(api, read("peers-book", "/peers/book", "Peers that the node knows, those that answered first"),
+		func(_ context.Context, in *struct {
+			Proven bool `query:"proven" doc:"Only those that answered"`
+		},
+		) (*body[BookAnswer], error) {
+			return answer(BookAnswer{Peers: orEmpty(s.theNode().Book(in.Proven))}), nil
+		})
+	importBook := write("peers-import", http.MethodPost, "/peers/book", "Note the peers of a list", http.StatusOK)
+	importBook.MaxBodyBytes = 2 * maxImportBytes // quotes are escaped
+	huma.Register(api, importBook, func(_ context.Context, in *body[BookRequest]) (*body[BookImport], error) {
+		report, err := s.theNode().ImportBook(in.Body.List)
+		if err != nil {
+			return nil, s.problem("peers-import", err)
+		}
+		return answer(report), nil
+	})
 
 	huma.Register(api, read("bans", "/bans", "Bans in force, those that end first first"),
 		func(context.Context, *nothing) (*body[BansAnswer], error) {
@@ -304,6 +347,9 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 }
 
 type writerKey struct{}
+
+// maxImportBytes is the most that the list of an import may have.
+const maxImportBytes = 8 << 20
 
 func orEmpty[T any](s []T) []T {
 	if s == nil {

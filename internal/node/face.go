@@ -20,6 +20,7 @@ import (
 	"dunlin/chain/consensus"
 	"dunlin/chain/exchange"
 	"dunlin/chain/mining"
+	"dunlin/discovery"
 	"dunlin/internal/api"
 	"dunlin/internal/host"
 	"dunlin/internal/logs"
@@ -150,10 +151,13 @@ func (f face) Peers() []api.Peer {
 	}
 	out := []api.Peer{}
 	for _, c := range f.connected() {
-		a := api.Peer{ID: c.id.String(), Addr: c.addr.String(), Endpoint: endpoint(c.addr), Inbound: c.inbound, Height: -1}
+		a := api.Peer{ID: c.id.String(), Addr: c.addr.String(), Endpoint: endpoint(c.addr), Inbound: c.inbound, Height: -1, Claimed: api.PeerClaim{Height: -1}}
 		if p, ok := greeted[c.id]; ok {
 			a.Agent, a.Ready = p.Agent, true
-			a.Height, a.TipHash, a.Work = p.Height, p.Hash.String(), hexWork(p.Work)
+			a.Claimed = api.PeerClaim{Height: p.Height, TipHash: p.Hash.String(), Work: hexWork(p.Work)}
+			if p.Proven.Work != nil {
+				a.Height, a.TipHash, a.Work = p.Proven.Height, p.Proven.Hash.String(), hexWork(p.Proven.Work)
+			}
 			a.RTTMS, a.Since = float64(p.RTT.Microseconds())/1000, p.Since.UTC()
 			a.BytesIn, a.BytesOut, a.InFlight = p.BytesIn, p.BytesOut, p.InFlight
 		}
@@ -317,6 +321,50 @@ func (f face) AddPeer(addr string) error {
 		return api.Errorf(http.StatusUnprocessableEntity, "peer %q: %v", addr, err)
 	}
 	return nil
+}
+
+// RemovePeer implements api.Node.
+func (f face) RemovePeer(id string) error {
+	p, err := peer.Decode(id)
+	if err != nil {
+		return api.Errorf(http.StatusUnprocessableEntity, "peer id %q: %v", id, err)
+	}
+	switch err := f.disc.RemovePeer(p); {
+	case errors.Is(err, discovery.ErrNotAdded):
+		return api.Errorf(http.StatusNotFound, "%v", err)
+	case err != nil:
+		return err
+	}
+	return nil
+}
+
+// AddedPeers implements api.Node.
+func (f face) AddedPeers() []string {
+	var out []string
+	for _, a := range f.disc.Added() {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// Book implements api.Node.
+func (f face) Book(proven bool) []api.BookPeer {
+	known := f.disc.Export(proven)
+	out := make([]api.BookPeer, len(known))
+	for i, k := range known {
+		out[i] = api.BookPeer(k)
+	}
+	return out
+}
+
+// ImportBook implements api.Node.
+func (f face) ImportBook(list string) (api.BookImport, error) {
+	report, err := f.disc.Import(strings.NewReader(list))
+	f.log.Info("peers imported", "by", "rpc", "peers", report.Peers, "added", report.Added, "damaged_lines", report.Damaged)
+	if err != nil {
+		return api.BookImport{}, api.Errorf(http.StatusUnprocessableEntity, "%v", err)
+	}
+	return api.BookImport(report), nil
 }
 
 // Bans implements api.Node.

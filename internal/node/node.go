@@ -197,11 +197,8 @@ func (n *Node) openNetwork() error {
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
-	n.private = n.c.P2P.AllowPrivate
-	if !n.private && n.c.Origin("p2p.allow_private") == "default" && (host.AllLocal(listen) || host.AllLocal(bootstrap)) {
-		// A public chain on a private network: a test, a lab, containers. As on a
-		// public one, such nodes would hide their addresses and find nobody.
-		n.private = true
+	assumed := false
+	if n.private, assumed = onPrivateNetwork(n.c, listen, bootstrap); assumed {
 		n.log.Info("private network assumed: all addresses to listen on or to join are local; p2p.allow_private decides otherwise")
 	}
 	limits := make(map[protocol.ID]host.ProtocolLimit)
@@ -274,6 +271,14 @@ func (n *Node) openNetwork() error {
 	}
 	n.host.SetStanding(n.standing)
 	return n.openGossip()
+}
+
+// onPrivateNetwork says whether the nodes live on private or shared addresses; assumed: because they look like it.
+func onPrivateNetwork(c *config.Config, listen, bootstrap []ma.Multiaddr) (private, assumed bool) {
+	// A public chain on a private network: a test, a lab, containers. As on a
+	// public one, such nodes would hide their addresses and find nobody.
+	assumed = !c.P2P.AllowPrivate && c.Origin("p2p.allow_private") == "default" && (host.AllLocal(listen) || host.AllLocal(bootstrap))
+	return c.P2P.AllowPrivate || assumed, assumed
 }
 
 // Run runs the node until ctx ends or a part fails; it returns when all has

@@ -3,6 +3,7 @@
 package lines
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -14,9 +15,10 @@ import (
 	"strconv"
 )
 
-// Limits of a file and of a line, its checksum included.
+// Limits of a file and of a line, its checksum included. The largest address book, of 65,536 peers with the eight
+// addresses each that they may have, takes some 50 MiB.
 const (
-	MaxFileBytes = 8 << 20
+	MaxFileBytes = 64 << 20
 	MaxLineBytes = 8 << 10
 )
 
@@ -34,23 +36,27 @@ func Read(path string) (lines [][]byte, damaged int, err error) {
 		return nil, 0, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
-	if err != nil {
-		return nil, 0, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(data) > MaxFileBytes {
-		data, damaged = data[:MaxFileBytes], 1
-	}
-	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
-		if len(line) == 0 {
-			continue
+	in := bufio.NewReaderSize(io.LimitReader(f, MaxFileBytes), MaxLineBytes+1)
+	for {
+		line, err := in.ReadSlice('\n')
+		for errors.Is(err, bufio.ErrBufferFull) { // too long: pass over the rest of it
+			_, err = in.ReadSlice('\n')
 		}
-		text, ok := checkLine(line)
-		if !ok {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, 0, fmt.Errorf("read %s: %w", path, err)
+		}
+		line = bytes.TrimSuffix(line, []byte{'\n'})
+		if text, ok := checkLine(line); ok {
+			lines = append(lines, bytes.Clone(text))
+		} else if len(line) > 0 {
 			damaged++
-			continue
 		}
-		lines = append(lines, text)
+		if err != nil {
+			break
+		}
+	}
+	if info, err := f.Stat(); err == nil && info.Size() > MaxFileBytes {
+		damaged++
 	}
 	return lines, damaged, nil
 }
@@ -65,12 +71,16 @@ func checkLine(line []byte) (text []byte, ok bool) {
 }
 
 // Write replaces the file at path by lines: written beside it, synced and
-// renamed, so that a crash leaves either the old file or the new one.
+// renamed, so that a crash leaves either the old file or the new one. A line that is too long is left out, and so is what
+// no longer fits into MaxFileBytes: the most important lines come first.
 func Write(path string, lines [][]byte) error {
 	var buf bytes.Buffer
 	for _, l := range lines {
 		if len(l)+9 > MaxLineBytes {
 			continue
+		}
+		if buf.Len()+len(l)+10 > MaxFileBytes {
+			break
 		}
 		fmt.Fprintf(&buf, "%s %08x\n", l, crc32.Checksum(l, castagnoli))
 	}
