@@ -8,11 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -90,7 +90,7 @@ func (x *Exchange) watch(ctx context.Context) {
 					delete(due, id)
 				case now.After(at):
 					delete(due, id)
-					x.tasks.Go(func() { x.disconnect(id, "no hello in time") })
+					x.tasks.Go(func() { x.noHello(id, "no hello in time") })
 				}
 			}
 		}
@@ -128,7 +128,7 @@ func (x *Exchange) greet(ctx context.Context, id peer.ID) {
 		// It may have just started and not serve hello yet.
 		if !pause(open, nil, min(time.Second, x.o.HelloTimeout/4)) {
 			if ctx.Err() == nil {
-				x.disconnect(id, fmt.Sprintf("no hello: %v", err))
+				x.noHello(id, fmt.Sprintf("no hello: %v", err))
 			}
 			return
 		}
@@ -161,8 +161,7 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 	var counts struct{ in, out atomic.Int64 }
 	in := &counted{s: s, count: &counts.in}
 	buffered := bufio.NewReaderSize(in, 2*maxHelloBytes)
-	ours := x.localHello(0)
-	r, first, err := x.shake(s, buffered, &counts.out, &ours, outbound)
+	r, first, err := x.shake(s, buffered, &counts.out, outbound)
 	x.mu.Lock()
 	if x.greeting[id]--; x.greeting[id] <= 0 {
 		delete(x.greeting, id)
@@ -191,7 +190,7 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 		x.arrived(ctx, r)
 	}
 	in.count = &r.in
-	err = x.talk(ctx, r, s, buffered, ours.Tip.Hash)
+	err = x.talk(ctx, r, s, buffered)
 	resetFor(s, err)
 	if errors.Is(err, errProtocol) {
 		x.blame(id, "hello: "+err.Error())
@@ -199,10 +198,10 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 	x.detach(ctx, r)
 }
 
-// shake exchanges hellos, ours and theirs, within HelloTimeout. The dialler speaks first; the other
+// shake exchanges hellos within HelloTimeout. The dialler speaks first; the other
 // side answers once it has accepted, so that the dialler's next streams find it
 // ready. It returns nil and no error for a probe.
-func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, ours *Hello, outbound bool) (r *remote, first bool, err error) {
+func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, outbound bool) (r *remote, first bool, err error) {
 	deadline := time.Now().Add(x.o.HelloTimeout)
 	if err := s.SetDeadline(deadline); err != nil {
 		return nil, false, err
@@ -213,9 +212,10 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 		_, err := s.Write(b)
 		return err
 	}
+	ours := x.localHello(0)
 	sent := time.Now()
 	if outbound {
-		if err := send(&helloMessage{Hello: ours}); err != nil {
+		if err := send(&helloMessage{Hello: &ours}); err != nil {
 			return nil, false, fmt.Errorf("send: %w", err)
 		}
 	}
@@ -238,7 +238,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 	if code, err := x.judge(s, &theirs); err != nil {
 		reply := &helloMessage{Bye: &bye{Code: code, Text: err.Error()}}
 		if !outbound {
-			reply.Hello = ours // so that they see the difference themselves
+			reply.Hello = &ours // so that they see the difference themselves
 		}
 		if send(reply) == nil {
 			linger(s, in)
@@ -252,7 +252,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 		return nil, false, fmt.Errorf("peer says goodbye: %s", m.Bye.Text)
 	}
 	if theirs.Services&ProbeOnly != 0 && !outbound {
-		if err := send(&helloMessage{Hello: ours}); err != nil {
+		if err := send(&helloMessage{Hello: &ours}); err != nil {
 			return nil, false, fmt.Errorf("send: %w", err)
 		}
 		linger(s, in)
@@ -263,7 +263,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 	}
 	if outbound {
 		r.measured(rtt)
-	} else if err := send(&helloMessage{Hello: ours}); err != nil {
+	} else if err := send(&helloMessage{Hello: &ours}); err != nil {
 		x.drop(r)
 		return nil, false, fmt.Errorf("send: %w", err)
 	}
@@ -295,6 +295,36 @@ func (x *Exchange) judge(s network.Stream, h *Hello) (byeCode, error) {
 
 // otherNetwork tells of a peer of another network, at most once an hour in the log.
 func (x *Exchange) otherNetwork(id peer.ID, addr multiaddr.Multiaddr, h *Hello) {
+	if n, ok := x.tellOf(id); ok {
+		x.log.Warn("peer is of another network", "peer", id, "addr", addr, "agent", h.Agent, "genesis", h.Genesis,
+			"our_genesis", x.o.Chain.Params().GenesisHash, "suppressed", n)
+	}
+	x.o.OnWrongNetwork(id, h.Genesis)
+}
+
+// noHello disconnects a peer that has not greeted in time, and tells of it, at most once an hour in the
+// log, if it does not know how to.
+func (x *Exchange) noHello(id peer.ID, reason string) {
+	store := x.o.Host.Peerstore()
+	speaks, err := store.GetProtocols(id)
+	var agent string
+	if v, err := store.Get(id, "AgentVersion"); err == nil {
+		s, _ := v.(string)
+		agent = printable([]byte(s), maxAgentBytes)
+	}
+	x.disconnect(id, reason)
+	if err != nil || len(speaks) == 0 || slices.ContainsFunc(speaks, isHello) {
+		return // not identified, or slow: it may be one of us, under load
+	}
+	if n, ok := x.tellOf(id); ok {
+		x.log.Info("peer does not speak this chain's protocols", "peer", id, "agent", agent, "suppressed", n)
+	}
+	x.o.OnStranger(id)
+}
+
+// tellOf says whether the log is to tell of a peer that is none of ours: once in QuietNetwork. n is how many lines on others
+// were left out before.
+func (x *Exchange) tellOf(id peer.ID) (n int64, ok bool) {
 	now := x.o.Now()
 	x.mu.Lock()
 	at, told := x.foreign[id]
@@ -312,13 +342,10 @@ func (x *Exchange) otherNetwork(id peer.ID, addr multiaddr.Multiaddr, h *Hello) 
 		x.foreign[id] = now
 	}
 	x.mu.Unlock()
-	if tell {
-		if n, ok := x.said.allow(now); ok {
-			x.log.Warn("peer is of another network", "peer", id, "addr", addr, "agent", h.Agent, "genesis", h.Genesis,
-				"our_genesis", x.o.Chain.Params().GenesisHash, "suppressed", n)
-		}
+	if !tell {
+		return 0, false
 	}
-	x.o.OnWrongNetwork(id, h.Genesis)
+	return x.said.allow(now)
 }
 
 // attach makes the peer known, or adds a hello stream to a known one; first
@@ -418,14 +445,13 @@ func (x *Exchange) logPeer(ctx context.Context, came bool, r *remote, attrs ...s
 	}
 }
 
-// talk tells our tip, if it is not the one told already, and listens to theirs until
-// the stream ends.
-func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bufio.Reader, told chainhash.Hash) error {
+// talk tells our tip and listens to theirs until the stream ends.
+func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bufio.Reader) error {
 	pongs := make(chan uint64, 1) // to answer
 	done := make(chan struct{})
 	var pinged pingClock
 	x.tasks.Go(func() {
-		if err := x.tell(r, s, told, &pinged, pongs, done); err != nil {
+		if err := x.tell(r, s, &pinged, pongs, done); err != nil {
 			resetFor(s, err)
 		}
 	})
@@ -470,10 +496,9 @@ func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bu
 	}
 }
 
-// tell sends our tip when it changes, or is not the one in our hello any more: it may
-// have changed while hands were shaken, and nobody would hear of it. It does so at most every TipGap and at least every
+// tell sends our tip when it changes, at most every TipGap and at least every
 // TipInterval, and answers pings, until done is closed or a write fails.
-func (x *Exchange) tell(r *remote, s network.Stream, hello chainhash.Hash, pinged *pingClock, pongs <-chan uint64, done <-chan struct{}) error {
+func (x *Exchange) tell(r *remote, s network.Stream, pinged *pingClock, pongs <-chan uint64, done <-chan struct{}) error {
 	send := func(m helloMessage) error {
 		return writeMessage(s, x.o.WriteTimeout, &r.out, m.append(nil))
 	}
@@ -481,11 +506,6 @@ func (x *Exchange) tell(r *remote, s network.Stream, hello chainhash.Hash, pinge
 		return err
 	}
 	told, changed := x.localTip()
-	if told.Hash != hello {
-		if err := send(helloMessage{Tip: &told}); err != nil {
-			return err
-		}
-	}
 	gap := time.NewTimer(0) // runs while no tip may be sent
 	defer gap.Stop()
 	idle := time.NewTimer(x.o.TipInterval)

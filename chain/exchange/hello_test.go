@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
@@ -93,19 +94,40 @@ func TestBadHellos(t *testing.T) {
 	}
 }
 
-// TestDialledPeerWithoutHello: whom we dial must speak hello.
-func TestDialledPeerWithoutHello(t *testing.T) {
-	n := newNode(t, newFakeChain(), func(o *Options) { o.HelloTimeout = 300 * time.Millisecond })
+// TestPeerWithoutHello: whoever connects must speak hello. One that does not know it, in whatever direction, is told of.
+func TestPeerWithoutHello(t *testing.T) {
+	strangers := make(chan peer.ID, 10)
+	n := newNode(t, newFakeChain(), func(o *Options) {
+		o.HelloTimeout = 300 * time.Millisecond
+		o.OnStranger = func(id peer.ID) { strangers <- id }
+	})
 	t.Run("does not know it", func(t *testing.T) {
 		h := newHost(t)
-		connect(t, n.host, h)
-		awaitGone(t, n.host, h.ID())
+		for _, pair := range [][2]host.Host{{n.host, h}, {h, n.host}} {
+			eventually(t, "told of", func() bool { // it is not on a machine so slow that identify takes longer than HelloTimeout
+				connect(t, pair[0], pair[1])
+				awaitGone(t, n.host, h.ID())
+				select {
+				case id := <-strangers:
+					return id == h.ID()
+				case <-time.After(time.Second):
+					return false
+				}
+			})
+		}
+		if c := strings.Count(n.logs.String(), "peer does not speak this chain's protocols"); c != 1 {
+			t.Errorf("%d lines in the log", c)
+		}
 	})
 	t.Run("says nothing", func(t *testing.T) {
 		h := newHost(t)
 		h.SetStreamHandler(HelloID(n.chain.params.ChainID()), silence)
 		connect(t, n.host, h)
 		awaitGone(t, n.host, h.ID())
+		n.stop()
+		if len(strangers) != 0 {
+			t.Error("one that is slow is taken for one that does not know it")
+		}
 	})
 }
 
@@ -218,49 +240,6 @@ func TestTips(t *testing.T) {
 		}
 	}
 	// Three intervals without a word from us, and a write timeout: we are gone.
-}
-
-// TestTipWhileShakingHands: a tip that changes between our hello and the end of the
-// handshake is told, and not only at the next interval.
-func TestTipWhileShakingHands(t *testing.T) {
-	t.Parallel()
-	c := newFakeChain()
-	n := newNode(t, c)
-	b := newNode(t, newFakeChain())
-	b.stop()
-	connect(t, b.host, n.host)
-	s := openByHand(t, b, n, HelloID(n.o.ChainID))
-	hello := b.localHello(0)
-	msg := appendDelimited(nil, (&helloMessage{Hello: &hello}).append(nil))
-	if _, err := s.Write(msg[:1]); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "handshake begun", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.greeting[b.host.ID()] > 0
-	})
-	c.grow(t, 1, 1, 200) // most likely the answer is made already, with height 0
-	if _, err := s.Write(msg[1:]); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.SetReadDeadline(time.Now().Add(patience)); err != nil { // under the interval of 30 s
-		t.Fatal(err)
-	}
-	in := bufio.NewReader(s)
-	for {
-		raw, err := readMessage(in, nil, maxHelloBytes)
-		if err != nil {
-			t.Fatalf("no word of the new tip: %v", err)
-		}
-		m, err := decodeHelloMessage(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.Hello != nil && m.Hello.Tip.Height == 1 || m.Tip != nil && m.Tip.Height == 1 {
-			return
-		}
-	}
 }
 
 func TestGoodbyeForPeersWhoSayNothing(t *testing.T) {

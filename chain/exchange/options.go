@@ -42,11 +42,10 @@ type Options struct {
 	TipInterval      time.Duration // between tips told without a change; default 30 s; three missed: disconnected
 	TipGap           time.Duration // least time between two tips told to a peer; default 1 s
 	TipGrace         time.Duration // while synced: how long gossip may take to bring what a peer announced; default 500 ms
-	WorkGrace        time.Duration // how long a block whose header is new is not fetched while it is in work; default 3 s
 	ProgressInterval time.Duration // between progress lines while syncing; default 5 s
 	IdleInterval     time.Duration // between them while a sync stands still; default 60 s
 	StallAfter       time.Duration // without progress before the state is stalled; default 10 s
-	QuietNetwork     time.Duration // between two log lines on one peer of another network; default 1 h
+	QuietNetwork     time.Duration // between two log lines on one peer that is none of ours; default 1 h
 	// BusyAfter is how long a request may wait for its turn before it is
 	// answered busy; default 2 s.
 	BusyAfter time.Duration
@@ -69,6 +68,10 @@ type Options struct {
 	// OnWrongNetwork is called when a peer turned out to be of another network,
 	// with its genesis. It has been disconnected.
 	OnWrongNetwork func(id peer.ID, genesis chainhash.Hash)
+	// OnStranger is called when a peer has been connected for HelloTimeout without a hello and
+	// does not serve the protocol either: it takes part in the network's libp2p protocols only. It has
+	// been disconnected. A peer that is merely slow is disconnected without this.
+	OnStranger func(id peer.ID)
 	// OnBlame is called when a peer provably misbehaved: it has been disconnected
 	// and should be avoided.
 	OnBlame func(id peer.ID, reason string)
@@ -111,7 +114,6 @@ func (o Options) withDefaults() (Options, error) {
 		{"tip interval", &o.TipInterval, 30 * time.Second},
 		{"tip gap", &o.TipGap, time.Second},
 		{"tip grace", &o.TipGrace, 500 * time.Millisecond},
-		{"work grace", &o.WorkGrace, 3 * time.Second},
 		{"progress interval", &o.ProgressInterval, 5 * time.Second},
 		{"idle interval", &o.IdleInterval, time.Minute},
 		{"stall after", &o.StallAfter, 10 * time.Second},
@@ -153,6 +155,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.OnWrongNetwork == nil {
 		o.OnWrongNetwork = func(peer.ID, chainhash.Hash) {}
+	}
+	if o.OnStranger == nil {
+		o.OnStranger = func(peer.ID) {}
 	}
 	if o.OnBlame == nil {
 		o.OnBlame = func(peer.ID, string) {}

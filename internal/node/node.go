@@ -44,7 +44,8 @@ const (
 	// peersDir holds discovery's address book, anchors and added peers.
 	peersDir = "peers"
 	bansFile = "bans.json" // in peersDir
-	// avoidWrongNetwork and avoidMisbehaved are how long a peer is not dialled.
+	// avoidWrongNetwork (and who does not speak our protocols) and avoidMisbehaved are how long
+	// a peer is not dialled.
 	avoidWrongNetwork = time.Hour
 	avoidMisbehaved   = 24 * time.Hour
 	// liveInterval is the time between two drawings of a live progress line.
@@ -264,7 +265,8 @@ func (n *Node) openNetwork() error {
 		OnWrongNetwork: func(id peer.ID, genesis chainhash.Hash) {
 			n.disc.Avoid(id, avoidWrongNetwork, "another network: genesis "+genesis.String())
 		},
-		OnBlame: func(id peer.ID, reason string) { n.disc.Avoid(id, avoidMisbehaved, reason) },
+		OnStranger: func(id peer.ID) { n.disc.Avoid(id, avoidWrongNetwork, "does not speak this chain's protocols") },
+		OnBlame:    func(id peer.ID, reason string) { n.disc.Avoid(id, avoidMisbehaved, reason) },
 	})
 	if err != nil {
 		return err
