@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,12 +25,19 @@ type daemon struct {
 	name string
 	home string
 	args []string
+	at   place // nil: this machine
 
 	cmd    *exec.Cmd
 	log    *logBuffer
 	done   chan struct{}
 	info   api.NodeFile
 	client *api.Client
+}
+
+// place is a host with a network of its own (netlab.Host) where a daemon can run.
+type place interface {
+	Start(c *exec.Cmd) error
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // logBuffer keeps what a daemon wrote, over its restarts.
@@ -78,13 +86,25 @@ func startDaemon(t *testing.T, name string, args ...string) *daemon {
 // it listens.
 func (d *daemon) start(more ...string) {
 	d.t.Helper()
+	d.launch(more...)
+	d.listens()
+}
+
+// launch runs the process, with more arguments for this run only.
+func (d *daemon) launch(more ...string) {
+	d.t.Helper()
 	if err := os.Remove(filepath.Join(d.home, api.NodeFileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.t.Fatal(err)
 	}
 	d.cmd = exec.Command("dunlin", append(slices.Clip(d.args), more...)...)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
+	run := d.cmd.Start
+	if d.at != nil {
+		run = func() error { return d.at.Start(d.cmd) }
+	}
+	if err := run(); err != nil {
+		d.cmd = nil
 		d.t.Fatal(err)
 	}
 	done := make(chan struct{})
@@ -95,15 +115,23 @@ func (d *daemon) start(more ...string) {
 		close(done)
 	}()
 	d.t.Log("started", d.name, d.cmd.Process.Pid)
-	eventually(d.t, 20*time.Second, d.name+" listens", func() error {
+}
+
+// listens waits until the process listens.
+func (d *daemon) listens() {
+	d.t.Helper()
+	eventually(d.t, time.Minute, d.name+" listens", func() error {
 		select {
-		case <-done:
+		case <-d.done:
 			return fatal{fmt.Errorf("it ended: %s", lastPart(d.log.String(), 3000))}
 		default:
 		}
 		client, info, err := api.Open(d.home)
 		if err != nil {
 			return err
+		}
+		if d.at != nil {
+			client.Via(d.at.DialContext)
 		}
 		d.client, d.info = client, info
 		return nil

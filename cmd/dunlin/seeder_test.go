@@ -25,35 +25,8 @@ func TestE2ESeeder(t *testing.T) {
 	tip := first.mine(5)
 	third.reaches(tip.Hash, 20*time.Second)
 
-	home := t.TempDir()
-	zoneFile := filepath.Join(home, "zone")
-	log := &logBuffer{}
-	cmd := exec.Command("dunlin", "seeder", "--home", filepath.Join(home, "seeder"), "--network", "regtest", "--log-color", "never",
-		"--zone", "seed.example.org", "--ns", "ns1.example.org", "--dns-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
-		"--interval", "1s", "--zone-file", zoneFile, "--bootstrap", first.addr())
-	cmd.Stderr = log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the seeder ended with %v", err)
-		}
-		if t.Failed() {
-			t.Logf("log of the seeder:\n%s", log)
-		}
-	})
-	var server string
-	eventually(t, 20*time.Second, "the seeder answers DNS", func() error {
-		m := regexp.MustCompile(`answering DNS.* addr=(\S+)`).FindStringSubmatch(log.String())
-		if m == nil {
-			return errors.New("no line about it")
-		}
-		server = m[1]
-		return nil
-	})
+	seed := startSeeder(t, nil, "127.0.0.1:0", "--network", "regtest", "--bootstrap", first.addr())
+	server, zoneFile := seed.addr, seed.zoneFile
 	ask := func(name string, kind uint16) []dns.RR {
 		q := new(dns.Msg)
 		q.SetQuestion(name, kind)
@@ -107,4 +80,53 @@ func TestE2ESeeder(t *testing.T) {
 	if err != nil || !strings.Contains(string(zone), "seed.example.org.\t60\tIN\tSOA\tns1.example.org.") {
 		t.Errorf("zone file %q, error %v", zone, err)
 	}
+}
+
+// testZone is the zone of the seeders under test.
+const testZone = "seed.example.org"
+
+// seed is a running dunlin seeder.
+type seed struct {
+	addr     string // host:port of its DNS
+	zoneFile string
+	log      *logBuffer
+}
+
+// startSeeder runs a seeder of testZone, on a host of its own unless at is nil, until the test ends, and
+// waits until it answers DNS.
+func startSeeder(t *testing.T, at place, listen string, args ...string) *seed {
+	t.Helper()
+	home := t.TempDir()
+	s := &seed{zoneFile: filepath.Join(home, "zone"), log: &logBuffer{}}
+	cmd := exec.Command("dunlin", append([]string{
+		"seeder", "--home", filepath.Join(home, "seeder"), "--log-color", "never", "--zone", testZone, "--ns", "ns1.example.org",
+		"--dns-listen", listen, "--metrics-listen", "127.0.0.1:0", "--interval", "1s", "--zone-file", s.zoneFile,
+	}, args...)...)
+	cmd.Stderr = s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	run := cmd.Start
+	if at != nil {
+		run = func() error { return at.Start(cmd) }
+	}
+	if err := run(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the seeder ended with %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log of the seeder:\n%s", lastPart(s.log.String(), 6000))
+		}
+	})
+	eventually(t, 20*time.Second, "the seeder answers DNS", func() error {
+		m := regexp.MustCompile(`answering DNS.* addr=(\S+)`).FindStringSubmatch(s.log.String())
+		if m == nil {
+			return errors.New("no line about it")
+		}
+		s.addr = m[1]
+		return nil
+	})
+	return s
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -136,6 +137,12 @@ func NewClient(addr, token string) (*Client, error) {
 		// The interface never redirects, and a token must not follow one.
 		http: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}, nil
+}
+
+// Via makes the client connect with dial from now on, for a node that cannot be reached from here: behind a
+// tunnel, in a container. Call it before the first request.
+func (c *Client) Via(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+	c.http.Transport = &http.Transport{DialContext: dial}
 }
 
 // Open returns a client for the node that runs in home, and its description.
