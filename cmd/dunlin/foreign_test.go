@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,9 +144,7 @@ func (p *jsPeer) try(op string, args map[string]any, out any) error {
 	id := p.calls
 	p.mu.Unlock()
 	m := map[string]any{"id": id, "op": op}
-	for k, v := range args {
-		m[k] = v
-	}
+	maps.Copy(m, args)
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err
