@@ -210,7 +210,7 @@ func (k *KnownPeer) info() (info peer.AddrInfo, err error) {
 		if len(k.Record) > maxRecordBytes {
 			return info, fmt.Errorf("a signed record of %d bytes, at most %d", len(k.Record), maxRecordBytes)
 		}
-		signed, err := openRecord(k.Record)
+		signed, err := openRecord(k.Record, nil)
 		if err != nil {
 			return info, fmt.Errorf("the signed record does not hold: %w", err)
 		}
