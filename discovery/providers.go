@@ -40,13 +40,14 @@ type providerStore struct {
 	mu     sync.Mutex                   // guards what follows; held for map operations and one scan of a key or of all records
 	keys   map[string]map[string][]byte // key → provider → value (varint UnixNano)
 	byPeer map[string]int               // provider → number of keys
+	fresh  map[string]int64             // key that was found full → no record of it is stale before (UnixNano)
 	total  int
 }
 
 var _ ds.Batching = (*providerStore)(nil)
 
 func newProviderStore(own string, now func() time.Time) *providerStore {
-	return &providerStore{own: own, now: now, keys: map[string]map[string][]byte{}, byPeer: map[string]int{}}
+	return &providerStore{own: own, now: now, keys: map[string]map[string][]byte{}, byPeer: map[string]int{}, fresh: map[string]int64{}}
 }
 
 // splitProviderKey divides "/providers/<key>/<provider>".
@@ -83,7 +84,7 @@ func (s *providerStore) Put(_ context.Context, k ds.Key, value []byte) error {
 		return nil
 	}
 	if len(m) >= maxProvidersPerKey {
-		stale, ok := s.stalest(m)
+		stale, ok := s.stalest(key, m)
 		if !ok {
 			return nil
 		}
@@ -100,16 +101,26 @@ func (s *providerStore) Put(_ context.Context, k ds.Key, value []byte) error {
 	return nil
 }
 
-// stalest returns the provider of m that was refreshed last the longest ago, if
-// that is long enough ago. The caller holds mu.
-func (s *providerStore) stalest(m map[string][]byte) (provider string, ok bool) {
-	limit := s.now().Add(-providerStaleAfter).UnixNano()
+// stalest returns the provider of m, the records of key, that was refreshed last the longest ago, if that is long
+// enough ago. It remembers when there may be one, so that a flood of records for a full key does not look at all that
+// are there, each time. The caller holds mu.
+func (s *providerStore) stalest(key string, m map[string][]byte) (provider string, ok bool) {
+	now := s.now()
+	if now.UnixNano() < s.fresh[key] {
+		return "", false
+	}
+	oldest := now.UnixNano()
 	for p, v := range m {
-		if at, n := binary.Varint(v); n <= 0 || at < limit {
-			limit, provider, ok = at, p, true
+		if at, n := binary.Varint(v); n <= 0 || at < oldest {
+			oldest, provider = at, p
 		}
 	}
-	return provider, ok
+	due := time.Unix(0, oldest).Add(providerStaleAfter)
+	if provider == "" || now.Before(due) {
+		s.fresh[key] = due.UnixNano()
+		return "", false
+	}
+	return provider, true
 }
 
 // remove forgets a record. The caller holds mu.
@@ -121,6 +132,7 @@ func (s *providerStore) remove(key, provider string) {
 	delete(m, provider)
 	if len(m) == 0 {
 		delete(s.keys, key)
+		delete(s.fresh, key)
 	}
 	if s.byPeer[provider]--; s.byPeer[provider] <= 0 {
 		delete(s.byPeer, provider)

@@ -264,11 +264,11 @@ func savedBook(n *simnet.Network, size int, gone time.Duration) (map[string]floa
 	return map[string]float64{"four_s": four.Seconds(), "eight_s": eight.Seconds()}, nil
 }
 
-// churn replaces 30% of the nodes a minute, the bootstrap first of all: every other one leaves in order, the others are cut off. A
-// newcomer has a new identity and knows one living node. Counted are connections to nodes that live; a newcomer counts
-// from the moment when it has its first 4 peers, at the latest 2 s after its start.
+// churn replaces 30% of the nodes a minute, the bootstrap first of all: every other one leaves in order, the others are cut
+// off. A newcomer has a new identity and knows one living node. Counted are connections to nodes that live, of every
+// node that has been there for 2 s.
 func churn(n *simnet.Network, size int, during time.Duration) (map[string]float64, error) {
-	const perMinute = 0.3
+	const perMinute, newcomerGrace = 0.3, 2 * time.Second
 	var nodes []*simNode
 	for i := range size {
 		var knows []ma.Multiaddr
@@ -300,10 +300,7 @@ func churn(n *simnet.Network, size int, during time.Duration) (map[string]float6
 	start := time.Now()
 	every := time.Duration(float64(time.Minute) / (perMinute * float64(size)))
 	fewest, worst, next, replaced := size, time.Duration(0), size, 0
-	settled := map[*simNode]bool{}
-	for _, s := range nodes {
-		settled[s] = true
-	}
+	young := map[*simNode]bool{} // those without their first 4 peers
 	due := start
 	for time.Since(start) < during {
 		if !time.Now().Before(due) {
@@ -315,7 +312,7 @@ func churn(n *simnet.Network, size int, during time.Duration) (map[string]float6
 			}
 			gone, known := nodes[i], nodes[(i+k)%size]
 			delete(living, gone.ID())
-			delete(settled, gone)
+			delete(young, gone)
 			gone.leave(replaced%2 == 0)
 			replaced++
 			s, err := startNode(n, simnet.IP(next%2000), "", known.Addr())
@@ -324,20 +321,22 @@ func churn(n *simnet.Network, size int, during time.Duration) (map[string]float6
 			}
 			next++
 			nodes[i] = s
-			living[s.ID()] = true
+			living[s.ID()], young[s] = true, true
 		}
-		n.Pass(50 * time.Millisecond)
+		n.Pass(100 * time.Millisecond)
 		for _, s := range nodes {
 			peers, age := live(s), time.Since(s.born)
-			if !settled[s] {
-				if peers < 4 && age < 2*time.Second {
-					continue
-				}
-				settled[s] = true
+			if young[s] && peers >= 4 {
+				delete(young, s)
 				worst = max(worst, age)
 			}
-			fewest = min(fewest, peers)
+			if age >= newcomerGrace {
+				fewest = min(fewest, peers)
+			}
 		}
+	}
+	if len(young) > 0 {
+		worst = max(worst, time.Minute) // never: it shows
 	}
 	for _, s := range nodes {
 		s.end()
