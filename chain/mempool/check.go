@@ -138,6 +138,7 @@ func (p *Pool) admit(ctx context.Context, c *candidate) (ready []*candidate, err
 		return nil, refuse("tip-moving", "%v", err)
 	}
 	p.charge(c, err)
+	p.bystand(c, err)
 	return ready, err
 }
 

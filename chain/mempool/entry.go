@@ -91,6 +91,7 @@ type entry struct {
 	children []*entry
 	family   sum // itself and everything that builds on it
 	at       int // in Pool.order
+	place    int // in Pool.wids
 }
 
 // public returns what callers see. Callers hold mu.
@@ -166,6 +167,7 @@ func (p *Pool) link(e *entry) {
 	p.fates.forget(e.ID)
 	p.byID[e.ID] = e
 	p.byWID[e.WID] = e
+	p.list(e)
 	for _, in := range e.Tx.TxIn {
 		p.spent[in.PreviousOutPoint] = e
 	}
@@ -196,6 +198,7 @@ func (p *Pool) unlink(e *entry) {
 	}
 	delete(p.byID, e.ID)
 	delete(p.byWID, e.WID)
+	p.unlist(e)
 	delete(p.unsent, e.ID)
 	p.changes++
 	p.memory -= e.memory
@@ -234,6 +237,9 @@ func (p *Pool) removeTree(e *entry, fate Fate, now time.Time) []Fate {
 		if f.ID = r.ID; r != e {
 			f.Via = e.ID
 		}
+		if fate.Cause != Expired { // nobody has mined it for weeks
+			p.extra.keep(r.Tx, r.ID, r.WID)
+		}
 		out = append(out, p.bury(f, now))
 	}
 	return out
@@ -266,7 +272,7 @@ func (p *Pool) inSeqOrder() []*entry {
 
 // takeAll empties the pool. Callers hold mu.
 func (p *Pool) takeAll() {
-	p.order = nil
+	p.order, p.wids, p.listed = nil, nil, nil
 	p.changes++
 	clear(p.byID)
 	clear(p.byWID)

@@ -214,6 +214,9 @@ func (p *Pool) Verify() error {
 			return fmt.Errorf("%s: in the pool, and has a fate", id)
 		}
 	}
+	if err := p.verifyBlockTxs(); err != nil {
+		return err
+	}
 	return p.orphans.verify()
 }
 

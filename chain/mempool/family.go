@@ -144,6 +144,7 @@ func (p *Pool) replace(e *entry, replaced map[*entry]struct{}, now time.Time) {
 		direct = append(direct, s)
 	}
 	for _, r := range p.removeAll(replaced) {
+		p.extra.keep(r.Tx, r.ID, r.WID)
 		fate := Fate{ID: r.ID, Cause: Replaced, By: e.ID}
 		if !slices.Contains(direct, r) {
 			ancestors, _ := r.ancestors(maxAncestors)

@@ -15,7 +15,8 @@
 //   - Entries and orphans together take at most Options.MaxBytes and
 //     Options.MaxOrphanBytes; orphans are bounded by count and by peer too. What
 //     waits to get back in after a reorganisation counts as entries, with 20 MB
-//     more for as long as it waits.
+//     more for as long as it waits. Up to 100 transactions, of 5 MB, that were
+//     refused or pushed out are kept besides: a block may have them.
 //   - What a change costs does not grow with the pool, but for a logarithm: a
 //     family has at most 25 members in either direction.
 //   - No script runs and nothing is called under the lock.
@@ -131,6 +132,11 @@ type Pool struct {
 	byWID   map[chainhash.Hash]*entry
 	spent   map[wire.OutPoint]*entry
 	order   evictionHeap // all entries
+	// wids and listed are all entries, at the same places: to look through their
+	// witness ids, which must be fast, is to read memory from one end to the other.
+	wids    []chainhash.Hash
+	listed  []*entry
+	extra   extraBook
 	memory  int64
 	vbytes  int64
 	floor   rollingFloor
@@ -202,6 +208,7 @@ func New(o Options) (*Pool, error) {
 		byWID:   make(map[chainhash.Hash]*entry),
 		spent:   make(map[wire.OutPoint]*entry),
 		orphans: newOrphanage(o.MaxOrphans, o.MaxOrphanBytes),
+		extra:   extraBook{byWID: make(map[chainhash.Hash]*bystander)},
 		waste:   make(wasteBook),
 		fates:   newFateBook(),
 		unsent:  make(map[chainhash.Hash]*entry),
