@@ -48,6 +48,7 @@ type Config struct {
 type P2P struct {
 	Listen       []string // multiaddrs
 	Announce     []string // multiaddrs to tell others instead of those found; empty: those found
+	NoAnnounce   []string // IP addresses and networks in CIDR notation never told to others
 	Bootstrap    []string // multiaddrs with a peer id, or /dnsaddr/…; may be forgotten
 	Persistent   []string // multiaddrs with a peer id; kept and redialled
 	DNSSeeds     []string // host names or /dnsaddr/…
@@ -56,6 +57,10 @@ type P2P struct {
 	MaxInbound   int      // connections
 	AllowPrivate bool     // dial and tell private addresses
 	NAT          bool     // ask the router for a port mapping
+	HolePunch    bool     // reach others, and be reached, behind NATs
+	Relay        bool     // help others with that
+	WebSocket    bool     // the transport for /ws addresses
+	MDNS         bool     // find peers on the LAN
 	MaxUploadKB  int      // KiB a second of blocks, headers and transactions served; 0: no limit
 }
 
@@ -136,6 +141,7 @@ func Default(n *Network) *Config {
 			MaxInbound:   128,
 			AllowPrivate: n.Private,
 			NAT:          !n.Private,
+			HolePunch:    !n.Private,
 		},
 		RPC: RPC{
 			Listen:         "127.0.0.1:" + strconv.Itoa(int(n.RPCPort)),

@@ -116,7 +116,8 @@ var other = map[string]string{
 	"p2p.listen": "/ip4/127.0.0.1/tcp/0", "p2p.announce": "/ip4/203.0.113.7/tcp/9333", "p2p.bootstrap": peerA,
 	"p2p.persistent": peerB, "p2p.dns_seeds": "seed.example.org", "p2p.dns_servers": "127.0.0.1:5353",
 	"p2p.max_outbound": "3", "p2p.max_inbound": "4", "p2p.allow_private": "false",
-	"p2p.nat": "true", "p2p.max_upload_kb_per_s": "500",
+	"p2p.nat": "true", "p2p.no_announce": "172.17.0.0/16", "p2p.hole_punch": "true", "p2p.relay": "true", "p2p.websocket": "true",
+	"p2p.mdns": "true", "p2p.max_upload_kb_per_s": "500",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",
 	"rpc.allowed_origins": "https://example.org", "rpc.tls_cert": "/c.pem", "rpc.tls_key": "/k.pem", "rpc.max_connections": "9",
 	"log.format": "json", "log.level": "debug", "log.color": "never", "log.libp2p_level": "info",
@@ -281,6 +282,12 @@ func TestFaults(t *testing.T) {
 		{name: "listen with id", args: []string{"--listen", peerA}, want: []string{"flag --listen", "leave out /p2p/"}},
 		{name: "listen bare udp", args: []string{"--listen", "/ip4/127.0.0.1/udp/1"}, want: []string{"lacks /quic-v1"}},
 		{name: "announce unspecified", args: []string{"--announce", "/ip4/0.0.0.0/tcp/9333"}, want: []string{"nobody can dial"}},
+		{name: "announce a relay", args: []string{"--announce", "/ip4/203.0.113.7/tcp/1/p2p/" + peerIDOf(peerA) + "/p2p-circuit"}, want: []string{"leads through a relay", "p2p.hole_punch"}},
+		{name: "bootstrap by a relay", args: []string{"--bootstrap", peerA + "/p2p-circuit/p2p/" + peerIDOf(peerB)}, want: []string{"leads through a relay", "reached directly"}},
+		{name: "no announce", args: []string{"--p2p-no-announce", "172.17.0.0/33"}, want: []string{"is no IP address and no network", "CIDR"}},
+		{name: "websocket off", args: []string{"--listen", "/ip4/127.0.0.1/tcp/1/ws"}, want: []string{"flag --listen: p2p.listen", "/tcp/1/ws", "p2p.websocket = true"}},
+		{name: "websocket with tls", args: []string{"--listen", "/ip4/127.0.0.1/tcp/1/tls/ws", "--p2p-websocket"}, want: []string{"asks for TLS", "announce"}},
+		{name: "relay that does not listen", file: "p2p.listen = []\np2p.relay = true", want: []string{"config.toml:2: p2p.relay", "set p2p.listen"}},
 		{name: "second item", args: []string{"--bootstrap", peerA, "--bootstrap", "x"}, want: []string{"item 2"}},
 		{name: "dns server", args: []string{"--dns-server", "127.0.0.1"}, want: []string{"is not host:port"}},
 		{name: "dns seed", args: []string{"--dns-seed", peerA}, want: []string{"p2p.bootstrap"}},
@@ -445,6 +452,9 @@ func TestValidateAfterChange(t *testing.T) {
 		t.Errorf("want two faults, got %v", err)
 	}
 }
+
+// peerIDOf is what follows the last slash.
+func peerIDOf(addr string) string { return addr[strings.LastIndexByte(addr, '/')+1:] }
 
 func spec() config.NetworkSpec {
 	s := config.DefaultNetworkSpec("mynet", time.Unix(1_800_000_000, 0))

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/hex"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -40,6 +41,8 @@ func (c *Config) fields() []field {
 			"Addresses to listen on, as multiaddrs. Port 0 lets the system choose.").flagged("listen"),
 		list("p2p.announce", &c.P2P.Announce, maxNames, announceWant, checkAnnounce,
 			"Addresses to tell other nodes in place of those found, for nodes behind a NAT or a proxy.").flagged("announce"),
+		list("p2p.no_announce", &c.P2P.NoAnnounce, maxNames, "an IP address or a network in CIDR notation, such as 172.17.0.0/16", checkPrefix,
+			"Addresses never to tell other nodes, of a container bridge or a VPN say."),
 		list("p2p.bootstrap", &c.P2P.Bootstrap, maxAddrs, peerWant, checkPeer,
 			"Nodes to meet the network through; may be forgotten once others are known.").flagged("bootstrap"),
 		list("p2p.persistent", &c.P2P.Persistent, maxAddrs, peerWant, checkPeer,
@@ -54,7 +57,16 @@ func (c *Config) fields() []field {
 			"Connections to accept.").flagged("max-inbound"),
 		boolean("p2p.allow_private", &c.P2P.AllowPrivate,
 			"Dial and tell private addresses (10.0.0.0/8 and the like); on by default on test networks."),
-		boolean("p2p.nat", &c.P2P.NAT, "Ask the router for a port mapping (UPnP, NAT-PMP)."),
+		boolean("p2p.nat", &c.P2P.NAT,
+			"Ask the router for a port mapping (UPnP, NAT-PMP); off by default on test networks."),
+		boolean("p2p.hole_punch", &c.P2P.HolePunch,
+			"Connect with nodes behind NATs directly, with a few words through a relay first; only bootstrap, persistent and seed nodes are asked to relay. Off by default on test networks."),
+		boolean("p2p.relay", &c.P2P.Relay,
+			"Relay those few words for other nodes of this network, within tight limits; for seeds with a public address."),
+		boolean("p2p.websocket", &c.P2P.WebSocket,
+			"Speak WebSocket too: listen on addresses that end in /tcp/<port>/ws, and dial such addresses."),
+		boolean("p2p.mdns", &c.P2P.MDNS,
+			"Find nodes of this network on the LAN by multicast DNS, and be found by them."),
 		num("p2p.max_upload_kb_per_s", &c.P2P.MaxUploadKB, 0, 1<<24, "KiB a second",
 			"Blocks, headers and transactions to send to nodes that ask for them, all together; shared fairly among them. What is flooded is not counted; 0: no limit."),
 
@@ -116,7 +128,7 @@ func (c *Config) fields() []field {
 }
 
 const (
-	listenWant   = "a multiaddr with a port, such as /ip4/0.0.0.0/tcp/9333 or /ip4/0.0.0.0/udp/9333/quic-v1"
+	listenWant   = "a multiaddr with a port, such as /ip4/0.0.0.0/tcp/9333, /ip4/0.0.0.0/udp/9333/quic-v1 or, with p2p.websocket, /ip4/0.0.0.0/tcp/9334/ws"
 	announceWant = "a multiaddr that others can dial, such as /ip4/203.0.113.7/tcp/9333"
 	peerWant     = "a multiaddr that ends in the node's id, such as /ip4/203.0.113.7/tcp/9333/p2p/12D3KooW…"
 	seedWant     = "a host name, or /dnsaddr/<host name>"
@@ -157,6 +169,24 @@ func checkListen(s string) string {
 		return "lacks /quic-v1 after the UDP port"
 	case !has(a, ma.P_IP4, ma.P_IP6) || !has(a, ma.P_TCP, ma.P_UDP):
 		return "is no IP address with a TCP or UDP port"
+	case has(a, ma.P_WSS) || has(a, ma.P_TLS):
+		return "asks for TLS: listen on /ws behind a proxy that does TLS, and announce that one's address"
+	}
+	return ""
+}
+
+// needsWebSocket says whether an address is of the transport that has a key of its own.
+func needsWebSocket(s string) bool {
+	a, problem := parseAddr(s)
+	return problem == "" && has(a, ma.P_WS)
+}
+
+func checkPrefix(s string) string {
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return ""
+	}
+	if _, err := netip.ParseAddr(s); err != nil {
+		return "is no IP address and no network"
 	}
 	return ""
 }
@@ -170,6 +200,8 @@ func checkAnnounce(s string) string {
 		return "is no address with a TCP or UDP port"
 	case has(a, ma.P_UDP) && !has(a, ma.P_QUIC_V1):
 		return "lacks /quic-v1 after the UDP port"
+	case has(a, ma.P_CIRCUIT):
+		return "leads through a relay: the node finds such addresses by itself (p2p.hole_punch)"
 	}
 	for _, code := range []int{ma.P_IP4, ma.P_IP6} {
 		if v, err := a.ValueForProtocol(code); err == nil && net.ParseIP(v).IsUnspecified() {
@@ -184,6 +216,8 @@ func checkPeer(s string) string {
 	switch {
 	case problem != "":
 		return problem
+	case has(a, ma.P_CIRCUIT):
+		return "leads through a relay; a node to join by must be reached directly"
 	case has(a, ma.P_DNSADDR):
 		return ""
 	case !has(a, ma.P_P2P):

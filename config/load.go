@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -328,6 +329,19 @@ func (c *Config) crossChecks() (faults []error) {
 	network := c.Chain.Params
 	if len(c.P2P.Listen) == 0 && c.P2P.MaxOutbound == 0 {
 		fault("p2p.listen", "[]", "the node neither listens nor dials (p2p.max_outbound = 0); set one of them")
+	}
+	if len(c.P2P.Listen) == 0 && c.P2P.Relay {
+		fault("p2p.relay", "true", "asks others to connect here, and the node listens nowhere; set p2p.listen")
+	}
+	if !c.P2P.WebSocket {
+		for _, l := range []struct {
+			key   string
+			addrs []string
+		}{{"p2p.listen", c.P2P.Listen}, {"p2p.bootstrap", c.P2P.Bootstrap}, {"p2p.persistent", c.P2P.Persistent}} {
+			if i := slices.IndexFunc(l.addrs, needsWebSocket); i >= 0 {
+				fault(l.key, quote(l.addrs[i]), "is a WebSocket address, and that transport is off; set p2p.websocket = true, or use another address")
+			}
+		}
 	}
 	if (c.RPC.TLSCert == "") != (c.RPC.TLSKey == "") {
 		key, value := "rpc.tls_cert", c.RPC.TLSCert

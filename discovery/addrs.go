@@ -15,6 +15,9 @@ import (
 // maxAddrsPerPeer bounds the addresses kept of a peer.
 const maxAddrsPerPeer = 8
 
+// maxRelayedPerPeer bounds those of them that lead through relays.
+const maxRelayedPerPeer = 4
+
 // maxAddrBytes bounds one address; a DNS name has at most 255 bytes.
 const maxAddrBytes = 512
 
@@ -37,10 +40,28 @@ func isRelay(a ma.Multiaddr) bool {
 	return err == nil
 }
 
+// relayOf divides the address of a peer behind a relay, without the peer's own id: /ip4/…/tcp/…/p2p/<relay>/p2p-circuit. It
+// fails for anything else, such as two relays in a row or one without an IP.
+func relayOf(a ma.Multiaddr) (addr ma.Multiaddr, relay peer.ID, ok bool) {
+	if len(a) < 4 || a[len(a)-1].Protocol().Code != ma.P_CIRCUIT {
+		return nil, "", false
+	}
+	addr, relay = splitPeer(a[:len(a)-1])
+	if _, direct := addrIP(addr); !direct || relay == "" {
+		return nil, "", false
+	}
+	_, err := addr.ValueForProtocol(ma.P_P2P)
+	return addr, relay, err != nil
+}
+
 // groupOf names the IP group of an address: the /16 of IPv4 and the /32 of IPv6,
 // about what one operator controls. Loopback and private ranges are groups too.
+// Behind a relay it is the relay's: whoever has one address can be a relay for as many peers as it likes.
 // It is "" if the address has no IP.
 func groupOf(a ma.Multiaddr) string {
+	if addr, _, ok := relayOf(a); ok {
+		a = addr
+	}
 	ip, ok := addrIP(a)
 	if !ok {
 		return ""
@@ -54,6 +75,15 @@ func groupOf(a ma.Multiaddr) string {
 		return ""
 	}
 	return p.String()
+}
+
+// dialGroup is the group for which a dial counts. Those through relays count apart: they end in a connection to another address, if in
+// any, and a seed that relays would else take the place of all whom it relays for.
+func dialGroup(a ma.Multiaddr) string {
+	if isRelay(a) {
+		return "relay " + groupOf(a)
+	}
+	return groupOf(a)
 }
 
 // isDNS reports whether a must be resolved before it can be dialled.
@@ -89,12 +119,24 @@ func splitPeer(a ma.Multiaddr) (ma.Multiaddr, peer.ID) {
 	return a[:len(a)-1], id
 }
 
-// usable returns the addresses that this network may dial and the number left
-// out for being private. Unspecified, oversized, relayed and unresolved
+// usable returns the addresses that this network may dial, those through relays last, and the number left
+// out for being private. Unspecified, oversized and unresolved
 // addresses are left out without being counted.
 func usable(addrs []ma.Multiaddr, private bool) (keep []ma.Multiaddr, hidden int) {
+	var relayed []ma.Multiaddr
+	defer func() {
+		keep = append(keep, relayed[:min(len(relayed), maxRelayedPerPeer, maxAddrsPerPeer-len(keep))]...)
+	}()
 	for _, a := range addrs {
 		a, _ = splitPeer(a)
+		if by, _, ok := relayOf(a); ok {
+			ip, _ := addrIP(by)
+			if !ip.IsUnspecified() && !ip.IsMulticast() && len(a.Bytes()) <= maxAddrBytes && (private || manet.IsPublicAddr(by)) &&
+				len(relayed) < maxRelayedPerPeer && !containsAddr(relayed, a) {
+				relayed = append(relayed, a)
+			}
+			continue
+		}
 		ip, ok := addrIP(a)
 		if !ok || ip.IsUnspecified() || ip.IsMulticast() || len(a.Bytes()) > maxAddrBytes {
 			continue
@@ -161,7 +203,7 @@ func checkStatic(a ma.Multiaddr) error {
 }
 
 // IPGroup names the IP group of an address: the /16 of IPv4 and the /32 of IPv6, about
-// what one operator controls; "" if it has no IP.
+// what one operator controls; that of the relay behind one; "" if it has no IP.
 func IPGroup(a ma.Multiaddr) string { return groupOf(a) }
 
 // Dialable returns the addresses that a peer of a public or a private network may be dialled at, at most
@@ -169,5 +211,13 @@ func IPGroup(a ma.Multiaddr) string { return groupOf(a) }
 // public network only public ones.
 func Dialable(addrs []ma.Multiaddr, private bool) []ma.Multiaddr {
 	keep, _ := usable(addrs, private)
-	return keep
+	return direct(keep)
+}
+
+// direct returns the addresses that do not lead through a relay.
+func direct(addrs []ma.Multiaddr) []ma.Multiaddr {
+	if !slices.ContainsFunc(addrs, isRelay) {
+		return addrs
+	}
+	return slices.DeleteFunc(slices.Clone(addrs), isRelay)
 }

@@ -27,12 +27,14 @@ const (
 	SourceDNS        Source = "dns"        // Options.DNSSeeds
 	SourceDHT        Source = "dht"        // rendezvous and lookups
 	SourcePeers      Source = "peers"      // other peers, by peer exchange
+	SourceMDNS       Source = "mdns"       // the local network, by multicast DNS
 	SourceInbound    Source = "inbound"    // it dialled us
 	SourceImport     Source = "import"     // Import
 )
 
 var allSources = []Source{
-	SourceAnchor, SourceBook, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded, SourceDNS, SourceDHT, SourcePeers, SourceInbound, SourceImport,
+	SourceAnchor, SourceBook, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded, SourceDNS, SourceDHT, SourcePeers, SourceMDNS,
+	SourceInbound, SourceImport,
 }
 
 // Limits of the address book.
@@ -88,6 +90,14 @@ func (e *entry) group() string {
 		return ""
 	}
 	return groupOf(e.addrs[0])
+}
+
+// dialGroup is the group for which a dial of the entry counts.
+func (e *entry) dialGroup() string {
+	if len(e.addrs) == 0 {
+		return ""
+	}
+	return dialGroup(e.addrs[0])
 }
 
 // free reports whether the entry stays outside the tables: the operator's own, and the

@@ -33,13 +33,18 @@ const (
 	// target, and no more are dialled.
 	maxPerGroup = 2
 
+	// A peer behind a NAT makes three attempts at a direct connection, of some 10 s each, usually one.
+	punchTimeout = 40 * time.Second
+	punchLook    = 100 * time.Millisecond
+
 	protectTag = "dunlin-discovery"
 )
 
 // rotation is the order in which the queues take turns once static peers and
 // anchors are being dialled: no source starves another.
 var rotation = []Source{
-	SourceBook, SourceDNS, SourceDHT, SourcePeers, SourceInbound, SourceImport, SourceBookNew, SourceBootstrap, SourcePersistent, SourceAdded,
+	SourceBook, SourceDNS, SourceDHT, SourcePeers, SourceMDNS, SourceInbound, SourceImport, SourceBookNew, SourceBootstrap, SourcePersistent,
+	SourceAdded,
 }
 
 // links is a snapshot of the host's connections.
@@ -130,17 +135,17 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 				slots--
 				next = min(next, dialPatience-held)
 			}
-			l.groups[e.group()]++
+			l.groups[e.dialGroup()]++
 			continue
 		}
 		if _, connected := l.peers[e.id]; !connected && now.Sub(e.lastUp) < settled {
 			// It connected after the snapshot, or is gone again at once.
 			slots--
-			l.groups[e.group()]++
+			l.groups[e.dialGroup()]++
 			next = min(next, settled)
 			continue
 		}
-		if _, connected := l.peers[e.id]; connected || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 {
+		if _, connected := l.peers[e.id]; connected || d.avoidedLocked(e.id, now) || len(d.dialable(e)) == 0 {
 			continue
 		}
 		if e.tries+e.flaps > 0 {
@@ -165,12 +170,12 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	take := func(e *entry) {
 		if !d.opts.Private && !e.static {
 			// By any of its addresses: which one is dialled is not ours to say, and the first may be made up.
-			for _, a := range e.addrs {
-				if groups[groupOf(a)] >= maxPerGroup {
+			for _, a := range d.dialable(e) {
+				if groups[dialGroup(a)] >= maxPerGroup {
 					return
 				}
 			}
-			groups[e.group()]++
+			groups[e.dialGroup()]++
 		}
 		slots--
 		busy++
@@ -239,6 +244,14 @@ func (d *Discovery) pickedLocked(l links) (n int) {
 	return n
 }
 
+// dialable are the addresses of an entry that the host can dial.
+func (d *Discovery) dialable(e *entry) []ma.Multiaddr {
+	if d.opts.HolePunch {
+		return e.addrs
+	}
+	return direct(e.addrs)
+}
+
 // startLocked marks an entry as being dialled. The caller holds mu.
 func (d *Discovery) startLocked(e *entry, now time.Time) target {
 	e.dialSince = now
@@ -251,12 +264,12 @@ func (d *Discovery) startLocked(e *entry, now time.Time) target {
 		src = e.class()
 	}
 	d.yield[src].Dialed++
-	return target{info: peer.AddrInfo{ID: e.id, Addrs: e.addrs}, source: src, static: e.static}
+	return target{info: peer.AddrInfo{ID: e.id, Addrs: d.dialable(e)}, source: src, static: e.static}
 }
 
 // dial makes one attempt and notes how it went.
-func (d *Discovery) dial(ctx context.Context, t target) {
-	ctx, cancel := context.WithTimeout(network.WithDialPeerTimeout(ctx, dialTimeout), dialTimeout)
+func (d *Discovery) dial(run context.Context, t target) {
+	ctx, cancel := context.WithTimeout(network.WithDialPeerTimeout(run, dialTimeout), dialTimeout)
 	defer cancel()
 	// The pauses are ours: the swarm's own would make a retry fail unseen.
 	if s, ok := d.host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
@@ -264,8 +277,11 @@ func (d *Discovery) dial(ctx context.Context, t target) {
 	}
 	start := time.Now()
 	err := d.host.Connect(ctx, t.info)
+	if err == nil && d.host.Network().Connectedness(t.info.ID) == network.Limited {
+		err = d.awaitDirect(run, t.info.ID)
+	}
 	now := time.Now()
-	stopped := errors.Is(ctx.Err(), context.Canceled)
+	stopped := run.Err() != nil
 	d.mu.Lock()
 	e := d.book.byID[t.info.ID]
 	if e != nil {
@@ -301,6 +317,31 @@ func (d *Discovery) dial(ctx context.Context, t target) {
 	d.poke()
 }
 
+// errRelayedOnly says that a peer was reached through a relay and not directly.
+var errRelayedOnly = errors.New("reached through a relay, but no hole could be punched")
+
+// awaitDirect waits until a peer that was reached through a relay has made a direct connection with us, which it tries by
+// itself, and ends the relayed one if it does not: nothing of ours runs over that.
+func (d *Discovery) awaitDirect(ctx context.Context, id peer.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, punchTimeout)
+	defer cancel()
+	for d.host.Network().Connectedness(id) == network.Limited {
+		if sleep(ctx, punchLook) {
+			continue
+		}
+		for _, c := range d.host.Network().ConnsToPeer(id) {
+			if c.Stat().Limited {
+				_ = c.Close()
+			}
+		}
+		break
+	}
+	if d.host.Network().Connectedness(id) != network.Connected {
+		return errRelayedOnly
+	}
+	return nil
+}
+
 // dialReason gives a failure a name out of a small set, for counting, and a text
 // for the operator.
 func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
@@ -315,6 +356,8 @@ func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
 		where = hostPort(transport.Address) + " "
 	}
 	switch {
+	case errors.Is(err, errRelayedOnly):
+		reason, text = "relayed_only", errRelayedOnly.Error()
 	case errors.As(err, &mismatch):
 		reason, text = "wrong_peer_id", "answers as another peer id"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -412,7 +455,7 @@ func (d *Discovery) pickFeeler(now time.Time) (target, bool) {
 	var all []*entry
 	for _, e := range d.book.byID {
 		_, connected := l.peers[e.id]
-		if d.opts.Private || connected || e.tried() || e.static || !e.dialSince.IsZero() || d.avoidedLocked(e.id, now) || len(e.addrs) == 0 ||
+		if d.opts.Private || connected || e.tried() || e.static || !e.dialSince.IsZero() || d.avoidedLocked(e.id, now) || len(direct(e.addrs)) == 0 ||
 			e.tries+e.flaps > 0 && now.Sub(e.lastTry) < e.wait(false) {
 			continue
 		}

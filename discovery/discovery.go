@@ -3,8 +3,8 @@
 //
 // Its sources are raced, never asked in turn: the last good outbound peers
 // (anchors) and the address book of earlier runs, bootstrap and persistent peers,
-// DNS seeds, a rendezvous in a Kademlia DHT of the network's own, and what connected peers tell of others (peer
-// exchange). No source is
+// DNS seeds, a rendezvous in a Kademlia DHT of the network's own, what connected peers tell of others (peer
+// exchange) and, on request, multicast DNS on the local network. No source is
 // needed if another one answers, and none that is silent holds up the others. It
 // retries for ever, with pauses that grow and are never in step, and says why
 // there are no peers when there are none.
@@ -50,6 +50,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"dunlin/discovery/internal/lines"
+	"dunlin/discovery/internal/mdns"
 )
 
 // Limits of what an operator may configure or add.
@@ -63,6 +64,7 @@ const (
 	maxAvoided       = 4096
 	maxReasonBytes   = 120
 	maxAnchors       = 4 // enough that one honest one is likely among them
+	maxNamed         = 512
 )
 
 // Errors of AddPeer and RemovePeer.
@@ -115,6 +117,14 @@ type Options struct {
 	// machines: they are dialled and published, IP diversity is not asked for, and
 	// the DHT serves always. Off: only public addresses, spread over IP groups.
 	Private bool
+
+	// HolePunch says that the host makes direct connections with peers behind NATs (DCUtR): such peers are dialled through
+	// their relays. Off: they are known and told to others, but not dialled.
+	HolePunch bool
+
+	// MDNS finds peers on the local network by multicast DNS, and lets them find us, on public networks too. At
+	// most 128 of them are known at once, and about 30 a minute are listened to.
+	MDNS bool
 
 	// FeelerInterval is the time between two feelers: dials that test whether the holder of a
 	// place in the book still answers when another peer would take it, and, on public
@@ -220,6 +230,8 @@ type Discovery struct {
 	lost     chan struct{} // to the find loop: an outbound peer is gone
 
 	providers *providerStore
+	// interfaces are those for multicast DNS; nil: the machine's. Tests set it.
+	interfaces func(open []string) (fresh map[string]mdns.Conn, gone []string, err error)
 
 	saving sync.Mutex // held while a file is written, and never together with mu by one who waits for it
 
@@ -334,6 +346,9 @@ func (d *Discovery) Run(ctx context.Context) error {
 	wg.Go(func() { d.saveLoop(ctx) })
 	wg.Go(func() { d.statusLoop(ctx) })
 	wg.Go(func() { d.feelerLoop(ctx) })
+	if d.opts.MDNS {
+		wg.Go(func() { d.mdnsLoop(ctx) })
+	}
 	<-ctx.Done()
 	wg.Wait()
 	d.host.RemoveStreamHandler(d.kad)
@@ -376,7 +391,7 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription) {
 	defer events.Close()                         // at once: a subscriber that does not read holds up the host
 	for _, c := range d.host.Network().Conns() { // those from before Run
-		if ok, err := d.host.Peerstore().SupportsProtocols(c.RemotePeer(), d.kad); err == nil && len(ok) > 0 {
+		if ok, err := d.host.Peerstore().SupportsProtocols(c.RemotePeer(), d.kad, d.peersID); err == nil && len(ok) > 0 && !c.Stat().Limited {
 			d.identified(c, d.host.Peerstore().Addrs(c.RemotePeer()), nil, true)
 		}
 	}
@@ -388,14 +403,36 @@ func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription)
 			if !ok {
 				return
 			}
-			if evt, ok := e.(event.EvtPeerIdentificationCompleted); ok && slices.Contains(evt.Protocols, d.kad) {
+			// A node that nobody can dial serves no DHT. What is seen through a relay proves nothing about where a peer is.
+			if evt, ok := e.(event.EvtPeerIdentificationCompleted); ok && !evt.Conn.Stat().Limited && slices.ContainsFunc(evt.Protocols, d.ours) {
 				d.identified(evt.Conn, evt.ListenAddrs, evt.SignedPeerRecord, true)
 			}
 		}
 	}
 }
 
-// identified notes a peer that speaks our DHT protocol, which names our chain, or that
+// Protocols are those by which a peer of a namespace is known: it speaks at least one of them.
+func Protocols(namespace string) []protocol.ID {
+	return []protocol.ID{protocol.ID(namespace + "/kad/1.0.0"), protocol.ID(namespace + "/peers/1")}
+}
+
+func (d *Discovery) ours(p protocol.ID) bool { return p == d.kad || p == d.peersID }
+
+// Named lists the peers that an operator chose to trust with the way into the network: bootstrap, persistent and added ones, and
+// those that the DNS seeds gave; at most 512.
+func (d *Discovery) Named() []peer.ID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []peer.ID
+	for _, e := range d.book.byID {
+		if (e.static || e.source == SourceDNS) && len(out) < maxNamed {
+			out = append(out, e.id)
+		}
+	}
+	return out
+}
+
+// identified notes a peer that speaks a protocol of ours, which names our chain, or that
 // the caller vouches for. With count, the connection goes into the yields.
 func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, signed *record.Envelope, count bool) {
 	remote := c.RemoteMultiaddr()
@@ -446,7 +483,8 @@ func (d *Discovery) learn(ai peer.AddrInfo, src Source, told string) (fresh bool
 	if ai.ID == d.self || ai.ID.Validate() != nil {
 		return false
 	}
-	addrs, hidden := usable(ai.Addrs, d.opts.Private)
+	addrs, hidden := usable(ai.Addrs, d.opts.Private || src == SourceMDNS) // it told of neighbours only
+	addrs = d.withoutOurRelay(addrs)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if hidden > 0 && len(addrs) == 0 {
@@ -460,6 +498,14 @@ func (d *Discovery) learn(ai peer.AddrInfo, src Source, told string) (fresh bool
 		d.bookDirty = true
 	}
 	return fresh
+}
+
+// withoutOurRelay leaves out the ways through ourselves: we need none to a peer that has a place here.
+func (d *Discovery) withoutOurRelay(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return slices.DeleteFunc(addrs, func(a ma.Multiaddr) bool {
+		_, relay, ok := relayOf(a)
+		return ok && relay == d.host.ID()
+	})
 }
 
 // addStatic notes an address of the operator's, checked by checkStatic.

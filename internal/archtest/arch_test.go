@@ -37,8 +37,9 @@ var mayImport = map[string][]string{
 	"chain/relay":                {"chain/consensus"},
 	"chain/ibd":                  {},
 	"chain/exchange":             {"chain", "chain/consensus", "chain/ibd"},
-	"discovery":                  {"discovery/internal/lines"},
+	"discovery":                  {"discovery/internal/lines", "discovery/internal/mdns"},
 	"discovery/internal/lines":   {},
+	"discovery/internal/mdns":    {},
 	"discovery/seeder":           {"discovery", "discovery/internal/lines"},
 	"gossip":                     {},
 	"internal/address":           {"chain/consensus"},
@@ -77,7 +78,7 @@ var mayContainSimulation = []string{simulation, "cmd/dunlin-bench"}
 // goroutine table of ARCHITECTURE.md says who waits for each.
 var mayStartGoroutines = []string{
 	"chain", "chain/store", "chain/consensus/pow", "chain/consensus/enginetest", "chain/exchange", "chain/mempool", "chain/mining",
-	"discovery", "discovery/seeder", "gossip",
+	"discovery", "discovery/internal/mdns", "discovery/seeder", "gossip",
 	"internal/api", "internal/host", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
 }
 

@@ -81,17 +81,27 @@ func isDNS(a ma.Multiaddr) bool {
 }
 
 // sortJoinAddrs puts the address that a person should hand out first: public
-// before LAN before loopback; then TCP, which is faster for bulk; then IPv4,
+// before LAN before loopback; of the public ones those that others have reached; then TCP, which is faster for bulk; then IPv4,
 // which more networks have. The order is otherwise kept.
-func sortJoinAddrs(addrs []ma.Multiaddr) {
+func sortJoinAddrs(addrs, confirmed []ma.Multiaddr) {
+	unproven := func(a ma.Multiaddr) int {
+		if slices.ContainsFunc(confirmed, a.Equal) {
+			return 0
+		}
+		return 1
+	}
 	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int {
 		return cmp.Or(
 			cmp.Compare(rank(a), rank(b)),
+			cmp.Compare(unproven(a), unproven(b)),
 			cmp.Compare(without(a, ma.P_TCP), without(b, ma.P_TCP)),
 			cmp.Compare(without(a, ma.P_IP4), without(b, ma.P_IP4)),
 		)
 	})
 }
+
+// isRelayed says whether an address leads through a relay.
+func isRelayed(a ma.Multiaddr) bool { return without(a, ma.P_CIRCUIT) == 0 }
 
 // without is 1 if the address lacks the protocol, else 0.
 func without(a ma.Multiaddr, code int) int {

@@ -1,10 +1,13 @@
 // Package host makes the node's libp2p host: its identity, transports, limits
 // and addresses. It knows no protocol of ours; callers hand it their limits.
 //
-// Transports are TCP and QUIC; TCP is secured by TLS 1.3 or Noise and
+// Transports are TCP and QUIC, and WebSocket if it is asked for; TCP is secured by TLS 1.3 or Noise and
 // multiplexed by yamux. TCP is dialled first, QUIC if it does not answer: bulk is
-// cheaper over TCP, and some peers can only be reached over QUIC. There is no relay, no WebSocket, no hole punching:
-// blocks do not travel over relays.
+// cheaper over TCP, and some peers can only be reached over QUIC.
+//
+// A host behind a NAT is reached in three ways: a port that its router maps, one that the operator
+// forwards, or a hole punched with the help of a relay. A relay carries the few words that a hole needs and nothing
+// else: what speaks over the host does not allow limited connections, so blocks never travel over relays.
 //
 // Invariants:
 //   - New succeeds only if it listens on every address it was asked to (IPv6
@@ -28,14 +31,16 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,9 +71,21 @@ type Options struct {
 	// containers, on loopback): private addresses are told to others, many nodes
 	// may share an address, and the host does not ask how others see it.
 	Private bool
-	// NAT asks a home router for a port mapping (UPnP, NAT-PMP). Off by default;
-	// on a private network it does nothing.
+	// NAT asks a home router for a port mapping (UPnP, NAT-PMP).
 	NAT bool
+	// HolePunch lets others reach the host behind a NAT, and the host them: while nobody can connect to it directly,
+	// it keeps a place with at most two of Relays, through which a direct connection is arranged (DCUtR).
+	HolePunch bool
+	// Relays names the peers that may be asked for a place: the operator's own choice, never whoever offers.
+	// It is called from time to time, by one goroutine, and must not block. Those who are not connected, or are no relays, are passed
+	// over. Nil: none.
+	Relays func() []peer.ID
+	// Relay makes the host a relay for others, within tight limits (see limits.go). It should have a public address.
+	Relay bool
+	// RelayFor are protocols of which a peer must speak one to be relayed, so that the relay serves its own network only. Needed with Relay.
+	RelayFor []protocol.ID
+	// WebSocket adds the transport for addresses that end in /ws, and dials those that end in /wss.
+	WebSocket bool
 
 	// MaxInbound bounds the connections that others opened; default 128; -1: none. When there are so many, a newcomer may
 	// take the place of one that has less right to it; see Standing. On a public network an address or an IP
@@ -114,14 +131,20 @@ func (o *Options) complete() error {
 		errs = append(errs, fmt.Errorf("%d listen addresses: at most %d", len(o.Listen), maxListen))
 	}
 	for _, a := range o.Listen {
-		if !supported(a) {
-			errs = append(errs, fmt.Errorf("listen address %s: want an IP address with /tcp/<port> or /udp/<port>/quic-v1", a))
+		switch {
+		case supported(a, true) && !supported(a, o.WebSocket):
+			errs = append(errs, fmt.Errorf("listen address %s: the WebSocket transport is off (p2p.websocket)", a))
+		case !supported(a, o.WebSocket):
+			errs = append(errs, fmt.Errorf("listen address %s: want an IP address with /tcp/<port>, /tcp/<port>/ws or /udp/<port>/quic-v1", a))
 		}
 	}
 	for _, a := range o.Announce {
 		if manet.IsIPUnspecified(a) {
 			errs = append(errs, fmt.Errorf("announce address %s: others cannot dial an unspecified address", a))
 		}
+	}
+	if o.Relay && len(o.RelayFor) == 0 {
+		errs = append(errs, errors.New("relay: no protocols of the peers to relay for"))
 	}
 	for id, l := range o.ProtocolLimits {
 		if min(l.In, l.InPerPeer, l.Out, l.OutPerPeer) < 0 || min(l.Memory, l.MemoryPerPeer) < 0 {
@@ -135,7 +158,7 @@ func (o *Options) complete() error {
 }
 
 // supported reports whether one of our transports can listen on the address.
-func supported(a ma.Multiaddr) bool {
+func supported(a ma.Multiaddr, ws bool) bool {
 	codes := make([]int, 0, 4)
 	for _, c := range a {
 		if c.Protocol().Code != ma.P_IP6ZONE {
@@ -143,7 +166,8 @@ func supported(a ma.Multiaddr) bool {
 		}
 	}
 	for _, ip := range []int{ma.P_IP4, ma.P_IP6} {
-		if slices.Equal(codes, []int{ip, ma.P_TCP}) || slices.Equal(codes, []int{ip, ma.P_UDP, ma.P_QUIC_V1}) {
+		if slices.Equal(codes, []int{ip, ma.P_TCP}) || slices.Equal(codes, []int{ip, ma.P_UDP, ma.P_QUIC_V1}) ||
+			ws && slices.Equal(codes, []int{ip, ma.P_TCP, ma.P_WS}) {
 			return true
 		}
 	}
@@ -153,8 +177,12 @@ func supported(a ma.Multiaddr) bool {
 // Host is a listening libp2p host. Close it when its users have stopped.
 type Host struct {
 	host.Host
+	o         Options
 	refused   *refusals
 	admission *admission
+	mapper    *portMapper  // nil: no port mapping was asked for
+	relay     *relay.Relay // nil: this is none
+	reach     reach
 }
 
 // New makes the host and listens. Like every libp2p host it runs goroutines
@@ -182,7 +210,6 @@ func New(o Options) (*Host, error) {
 		libp2p.Identity(o.Key),
 		libp2p.UserAgent(o.Agent),
 		libp2p.NoListenAddrs, // below, one by one: libp2p is content if any works
-		libp2p.DisableRelay(),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
@@ -193,22 +220,13 @@ func New(o Options) (*Host, error) {
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.NonPublicAddrPublishing(o.Private),
+		// AutoNAT of version 1 would ask peers to dial back, for ever. What it would say is said by Run, from what version 2 finds.
+		libp2p.ForceReachabilityPublic(),
 	}
-	if o.Private {
-		opts = append(opts,
-			// Dialling from the listening port is for learning how a NAT maps it.
-			// Between nodes on one machine it makes two that dial each other at the
-			// same moment meet as two clients.
-			libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-			libp2p.DisableIdentifyAddressDiscovery(),
-			// Or AutoNAT would ask peers to dial back, for ever.
-			libp2p.ForceReachabilityPublic(),
-		)
-	} else {
-		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport))
-		if o.NAT {
-			opts = append(opts, libp2p.NATPortMap())
-		}
+	h := &Host{o: o, refused: refused, admission: admission}
+	opts = append(opts, h.traversal()...)
+	if o.WebSocket {
+		opts = append(opts, libp2p.Transport(websocket.New))
 	}
 	bans := o.Bans
 	if bans == nil {
@@ -227,7 +245,7 @@ func New(o Options) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("libp2p host: %w", err)
 	}
-	h := &Host{Host: inner, refused: refused, admission: admission}
+	h.Host = inner
 	admission.dialled = h.dialled
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { admission.connected(c) },
@@ -236,7 +254,23 @@ func New(o Options) (*Host, error) {
 	if err := h.listen(o.Listen, o.Logger); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
+	if o.Relay {
+		if h.relay, err = newRelay(inner, &o); err != nil {
+			return nil, errors.Join(fmt.Errorf("relay: %w", err), h.Close())
+		}
+	}
 	return h, nil
+}
+
+// Close ends every connection and all goroutines of the host.
+func (h *Host) Close() error {
+	var err error
+	if h.relay != nil {
+		err = h.relay.Close()
+	}
+	err = errors.Join(err, h.Host.Close())
+	h.reach.sources.Wait() // their context ended with the host
+	return err
 }
 
 // listen opens every address or fails with all that could not be opened.
@@ -317,7 +351,7 @@ func bare(err error) error {
 // LocalAddrs are JoinAddrs and after them the addresses that only this machine can
 // dial: for scripts that run on it.
 func (h *Host) LocalAddrs() []ma.Multiaddr {
-	addrs := slices.Clone(h.Addrs())
+	addrs := h.direct()
 	if all, err := h.Network().InterfaceListenAddresses(); err == nil {
 		for _, a := range all {
 			if !slices.ContainsFunc(addrs, a.Equal) {
@@ -329,16 +363,21 @@ func (h *Host) LocalAddrs() []ma.Multiaddr {
 }
 
 // JoinAddrs are the full multiaddrs, with /p2p/<id>, under which others can join
-// this node, best first: public, then LAN, then loopback; TCP before QUIC. It is
+// this node, best first: those that others have reached, public, then LAN, then loopback; TCP before QUIC. It is
 // empty if the host does not listen. The list can change as interfaces come and
-// go.
+// go. Relayed addresses are none to hand out: a newcomer would depend on a third node.
 func (h *Host) JoinAddrs() []ma.Multiaddr {
-	return h.full(slices.Clone(h.Addrs()))
+	return h.full(h.direct())
+}
+
+// direct are the announced addresses without those through relays.
+func (h *Host) direct() []ma.Multiaddr {
+	return slices.DeleteFunc(slices.Clone(h.Addrs()), isRelayed)
 }
 
 // full sorts addrs, the caller's no longer, and gives each the peer id.
 func (h *Host) full(addrs []ma.Multiaddr) []ma.Multiaddr {
-	sortJoinAddrs(addrs)
+	sortJoinAddrs(addrs, h.Reachability().Confirmed)
 	id, err := ma.NewComponent("p2p", h.ID().String())
 	if err != nil {
 		panic(err) // a peer id encodes

@@ -10,6 +10,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/libp2p/go-libp2p/x/rate"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -146,11 +150,37 @@ func partialLimits(o *Options) rcmgr.PartialLimitConfig {
 		Protocol:     make(map[protocol.ID]rcmgr.ResourceLimits, len(o.ProtocolLimits)),
 		ProtocolPeer: make(map[protocol.ID]rcmgr.ResourceLimits, len(o.ProtocolLimits)),
 	}
+	traversalLimits(o, &limits)
 	for id, l := range o.ProtocolLimits {
 		limits.Protocol[id] = streamLimits(l.In, l.Out, l.Memory)
 		limits.ProtocolPeer[id] = streamLimits(l.InPerPeer, l.OutPerPeer, l.MemoryPerPeer)
 	}
 	return limits
+}
+
+// traversalLimits bound what libp2p does for hosts behind NATs: its own limits grow with the memory of the machine,
+// and what strangers may ask for should not.
+func traversalLimits(o *Options, limits *rcmgr.PartialLimitConfig) {
+	limits.Service = map[string]rcmgr.ResourceLimits{}
+	limits.ServicePeer = map[string]rcmgr.ResourceLimits{}
+	service := func(name string, perPeer, total int, memory int64, ids ...protocol.ID) {
+		limits.Service[name] = streamLimits(total, total, memory)
+		limits.ServicePeer[name] = streamLimits(perPeer, perPeer, memory/4)
+		for _, id := range ids {
+			limits.Protocol[id] = streamLimits(total, total, memory)
+			limits.ProtocolPeer[id] = streamLimits(perPeer, perPeer, memory/4)
+		}
+	}
+	// A request to dial back lasts 15 s at most; the server takes one a second, and one in 5 s from a peer.
+	service(autonatv2.ServiceName, 4, 32, 1<<20, autonatv2.DialProtocol, autonatv2.DialBackProtocol)
+	service(holepunch.ServiceName, 4, 32, 1<<20, holepunch.Protocol)
+	if o.Relay {
+		service(relay.ServiceName, relayCircuitsPerPeer+2, relayCircuits, 8<<20) // a stream each way
+	}
+	for _, id := range []protocol.ID{proto.ProtoIDv2Hop, proto.ProtoIDv2Stop} {
+		limits.Protocol[id] = streamLimits(relayCircuits+relayReservations, relayCircuits+relayReservations, 8<<20)
+		limits.ProtocolPeer[id] = streamLimits(relayCircuitsPerPeer+2, relayCircuitsPerPeer+2, 2<<20)
+	}
 }
 
 func streamLimits(in, out int, memory int64) rcmgr.ResourceLimits {

@@ -12,10 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -90,13 +92,14 @@ type Node struct {
 	rpcAddr  string // host:port of the HTTP interface
 
 	refusals  *logs.Limiter
-	inbound   chan pending   // blocks from gossip on their way to the chain
-	outbound  chan own       // own blocks on their way to gossip
-	republish chan struct{}  // somebody hears us now; capacity 1
-	txPeer    chan struct{}  // the same for transactions
-	deeds     *deeds         // of peers: what speaks for keeping them
-	parents   *parents       // of orphans, to be asked for
-	closers   []func() error // in order of building
+	inbound   chan pending                        // blocks from gossip on their way to the chain
+	outbound  chan own                            // own blocks on their way to gossip
+	republish chan struct{}                       // somebody hears us now; capacity 1
+	txPeer    chan struct{}                       // the same for transactions
+	deeds     *deeds                              // of peers: what speaks for keeping them
+	parents   *parents                            // of orphans, to be asked for
+	closers   []func() error                      // in order of building
+	named     atomic.Pointer[discovery.Discovery] // disc, once it is built, for the goroutines of the host
 
 	mu     sync.Mutex     // guards what follows, held for assignments only
 	unsent chainhash.Hash // own tip that nobody has heard yet; zero: none
@@ -212,9 +215,19 @@ func (n *Node) openNetwork() error {
 	if n.bans, err = host.LoadBans(filepath.Join(n.c.Home, peersDir, bansFile)); err != nil {
 		return err
 	}
+	var noAnnounce []netip.Prefix
+	for _, s := range n.c.P2P.NoAnnounce {
+		p, err := host.ParsePrefix(s)
+		if err != nil {
+			return fmt.Errorf("p2p.no_announce: %w", err)
+		}
+		noAnnounce = append(noAnnounce, p)
+	}
+	prefix := exchange.Prefix(chainID)
 	n.host, err = host.New(host.Options{
-		Key: key, Listen: listen, Announce: announce, Agent: n.agent,
-		Private: n.private, NAT: n.c.P2P.NAT,
+		Key: key, Listen: listen, Announce: announce, NoAnnounce: noAnnounce, Agent: n.agent,
+		Private: n.private, NAT: n.wanted("p2p.nat", n.c.P2P.NAT), HolePunch: n.wanted("p2p.hole_punch", n.c.P2P.HolePunch),
+		Relays: n.relays, Relay: n.c.P2P.Relay, RelayFor: discovery.Protocols(prefix), WebSocket: n.c.P2P.WebSocket,
 		MaxInbound:           cmp.Or(n.c.P2P.MaxInbound, -1),
 		MaxConns:             n.c.P2P.MaxInbound + 2*n.c.P2P.MaxOutbound + 16,
 		ProtocolLimits:       limits,
@@ -228,16 +241,17 @@ func (n *Node) openNetwork() error {
 	n.closers = append(n.closers, n.host.Close)
 
 	n.disc, err = discovery.New(discovery.Options{
-		Host: n.host, Namespace: exchange.Prefix(chainID),
+		Host: n.host, Namespace: prefix,
 		Bootstrap: bootstrap, Persistent: persistent,
 		DNSSeeds: n.c.P2P.DNSSeeds, DNSServers: n.c.P2P.DNSServers,
 		Dir: filepath.Join(n.c.Home, peersDir), MaxOutbound: cmp.Or(n.c.P2P.MaxOutbound, -1),
-		Private: n.private,
-		Logger:  n.log.With("subsystem", "discovery"),
+		Private: n.private, HolePunch: n.wanted("p2p.hole_punch", n.c.P2P.HolePunch), MDNS: n.c.P2P.MDNS,
+		Logger: n.log.With("subsystem", "discovery"),
 	})
 	if err != nil {
 		return err
 	}
+	n.named.Store(n.disc)
 	var progress, idle time.Duration // the defaults
 	if n.o.Live {
 		progress, idle = liveInterval, liveInterval
@@ -283,6 +297,21 @@ func onPrivateNetwork(c *config.Config, listen, bootstrap []ma.Multiaddr) (priva
 	return c.P2P.AllowPrivate || assumed, assumed
 }
 
+// wanted says whether a setting that is on by default on public networks holds: a public chain whose node turned out to live on a private
+// network asks no router and no relay, unless the operator said so.
+func (n *Node) wanted(key string, on bool) bool {
+	return on && (!n.private || n.c.Origin(key) != "default")
+}
+
+// relays are the peers that may be asked to relay: those that the operator named, and those that the seeds gave.
+func (n *Node) relays() []peer.ID {
+	d := n.named.Load()
+	if d == nil {
+		return nil // the host was built a moment ago
+	}
+	return d.Named()
+}
+
 // Run runs the node until ctx ends or a part fails; it returns when all has
 // stopped and everything is on disk. Call it once; the node is closed after it.
 func (n *Node) Run(ctx context.Context) error {
@@ -291,6 +320,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"api", n.api.Run},
 		{"chain", n.chain.Run},
 		{"mempool", n.pool.Run},
+		{"reach", n.host.Run},
 		{"exchange", n.exchange.Run},
 		{"blocks", n.runInbound},
 		{"gossip", n.gossip.Run},
