@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -166,17 +167,28 @@ func newHealthcheck(g *global) *cobra.Command {
 	}
 }
 
+// identity is what `dunlin id -o json` prints.
+type identity struct {
+	api.NodeFile
+	Reachability *api.Reachability `json:"reachability,omitempty"` // of the running node
+}
+
 func newID(g *global) *cobra.Command {
 	return &cobra.Command{
-		Use: "id", Short: "Print the node's peer id and, if it runs, its addresses", Args: args(cobra.NoArgs),
+		Use: "id", Short: "Print the node's peer id and, if it runs, where it can be reached and its addresses", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.load(cmd.Flags())
 			if err != nil {
 				return err
 			}
-			v := api.NodeFile{Network: c.Chain.Params.Name, ChainID: c.Chain.ChainID(), ListenAddrs: []string{}}
-			if n, err := api.ReadNodeFile(c.Home); err == nil {
-				v = n
+			v := identity{NodeFile: api.NodeFile{Network: c.Chain.Params.Name, ChainID: c.Chain.ChainID(), ListenAddrs: []string{}}}
+			if node, n, err := api.Open(c.Home); err == nil {
+				v.NodeFile = n
+				ctx, cancel := context.WithTimeout(cmd.Context(), idPatience)
+				defer cancel()
+				if r, err := node.Reachability(ctx); err == nil { // it starts, or it is of another version
+					v.Reachability = &r
+				}
 			} else {
 				key, err := host.LoadKey(filepath.Join(c.Home, keyFile))
 				if errors.Is(err, os.ErrNotExist) {
@@ -193,12 +205,43 @@ func newID(g *global) *cobra.Command {
 			}
 			return g.print(cmd, v, func(w io.Writer) {
 				fmt.Fprintln(w, v.PeerID)
-				for _, a := range v.ListenAddrs {
+				if v.Reachability != nil {
+					printReachability(w, v.Reachability)
+				}
+				for _, a := range v.ListenAddrs { // last: scripts take the last line
 					fmt.Fprintln(w, a)
 				}
 			})
 		},
 	}
+}
+
+// idPatience is how long `dunlin id` waits for a node that is busy.
+const idPatience = 2 * time.Second
+
+func printReachability(w io.Writer, r *api.Reachability) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name string, list []string) {
+		if len(list) > 0 {
+			fmt.Fprintf(t, "%s\t%s\n", name, strings.Join(list, " "))
+		}
+	}
+	row("listen", r.Listen)
+	row("announced", r.Announced)
+	var seen []string
+	for _, o := range r.Observed {
+		seen = append(seen, fmt.Sprintf("%s (%d)", o.Addr, o.By))
+	}
+	row("observed", seen)
+	row("mapped", r.Mapped)
+	row("unreachable", r.Unreachable)
+	row("relayed", r.Relays)
+	state := map[string]string{
+		host.ReachLocal: "a private network, nobody is asked", host.ReachAnnounced: "as announced, not checked", host.ReachChecking: "not known yet",
+		host.ReachConfirmed: "yes: " + strings.Join(r.Confirmed, " "), host.ReachUnreachable: "no: " + r.Reason + "; do: " + r.Do,
+	}[r.Verdict]
+	fmt.Fprintf(t, "reachable\t%s\n", cmp.Or(state, r.Verdict))
+	t.Flush()
 }
 
 func newPeers(g *global) *cobra.Command {

@@ -29,6 +29,8 @@ type Node interface {
 	Sync() Sync
 	// Addrs lists the full multiaddrs under which others join this node, best first.
 	Addrs() []string
+	// Reachability tells where the node can be reached.
+	Reachability() Reachability
 	// Peers lists the connected peers, sorted by id.
 	Peers() []Peer
 	// Tip returns the validated tip and a channel that is closed at its next change.
@@ -202,6 +204,31 @@ type BookImport struct {
 	NoPlace int      `json:"no_place" doc:"That found no place in the book"`
 	Damaged int      `json:"damaged" doc:"Lines that were passed over"`
 	Faults  []string `json:"faults" doc:"What is wrong with the first of them"`
+}
+
+// Reachability is what GET /api/v1/reachability shows: where the node can be reached, as far as it knows. Addresses
+// are multiaddrs without the peer id.
+type Reachability struct {
+	Verdict     string     `json:"verdict" enum:"local,announced,checking,reachable,unreachable" doc:"local: a private network, nobody is asked; announced: as set, not checked"`
+	Reason      string     `json:"reason" doc:"Why others cannot connect; empty if they can, or if nobody knows"`
+	Do          string     `json:"do" doc:"What an operator can do about it"`
+	Listen      []string   `json:"listen" doc:"Sockets"`
+	Announced   []string   `json:"announced" doc:"Told to others"`
+	Observed    []Observed `json:"observed" doc:"How others see this node"`
+	Confirmed   []string   `json:"confirmed" doc:"Public ones that others have connected to"`
+	Unreachable []string   `json:"unreachable" doc:"Public ones that they could not connect to"`
+	Unchecked   []string   `json:"unchecked" doc:"Public ones of which nothing is known yet"`
+	Mapped      []string   `json:"mapped" doc:"Ports of the router that lead here"`
+	Relays      []string   `json:"relays" doc:"Ways here through relays"`
+	NAT         string     `json:"nat" doc:"State of the port mapping"`
+	Inbound     int        `json:"inbound" doc:"Connections that others made, not through a relay"`
+	Relaying    bool       `json:"relaying" doc:"This node relays for others"`
+}
+
+// Observed is an address at which others see the node.
+type Observed struct {
+	Addr string `json:"addr"`
+	By   int    `json:"by" doc:"Groups of peers that said so"`
 }
 
 // A Peer is a connected peer.

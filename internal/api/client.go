@@ -266,6 +266,11 @@ func (c *Client) Sync(ctx context.Context) (Sync, error) {
 	return get[Sync](ctx, c, "/sync")
 }
 
+// Reachability tells where the node can be reached.
+func (c *Client) Reachability(ctx context.Context) (Reachability, error) {
+	return get[Reachability](ctx, c, "/reachability")
+}
+
 // Peers lists the connected peers.
 func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
 	a, err := get[PeersAnswer](ctx, c, "/peers")

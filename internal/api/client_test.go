@@ -39,6 +39,8 @@ func TestClient(t *testing.T) {
 	check("status", err, st.Height == 2 && st.Sync.State == "synced")
 	sync, err := c.Sync(ctx)
 	check("sync", err, sync.Height == 2 && sync.State == "synced" && sync.InFlightLimit == 128 && sync.LastStall.Attempt == 2)
+	reach, err := c.Reachability(ctx)
+	check("reachability", err, reach.Verdict == "unreachable" && reach.Do == "forward a port" && len(reach.Listen) == 1)
 	peers, err := c.Peers(ctx)
 	check("peers", err, len(peers) == 1 && peers[0].ID == "A")
 	check("add peer", c.AddPeer(ctx, peerAddr), len(n.added) == 1)

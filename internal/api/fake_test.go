@@ -114,6 +114,10 @@ func (n *fakeNode) Sync() api.Sync {
 
 func (n *fakeNode) Addrs() []string { return n.addrs }
 
+func (n *fakeNode) Reachability() api.Reachability {
+	return api.Reachability{Verdict: "unreachable", Reason: "no public address", Do: "forward a port", Listen: []string{"/ip4/0.0.0.0/tcp/1"}, NAT: "off"}
+}
+
 func (n *fakeNode) Peers() []api.Peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -124,6 +124,11 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 	huma.Register(api, read("sync", "/sync", "State of the sync in full"),
 		func(context.Context, *nothing) (*body[Sync], error) { return answer(s.theNode().Sync()), nil })
 
+	huma.Register(api, read("reachability", "/reachability", "Where the node can be reached"),
+		func(context.Context, *nothing) (*body[Reachability], error) {
+			return answer(s.theNode().Reachability()), nil
+		})
+
 	huma.Register(api, read("peers", "/peers", "Connected peers"),
 		func(context.Context, *nothing) (*body[PeersAnswer], error) {
 			return answer(PeersAnswer{Peers: orEmpty(s.theNode().Peers())}), nil

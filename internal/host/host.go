@@ -36,6 +36,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -104,6 +105,8 @@ type Options struct {
 
 	PrometheusRegisterer prometheus.Registerer // nil: no metrics
 	Logger               *slog.Logger          // default: none
+
+	ownAutoNAT bool // not libp2p's, which has its own mind about when to ask
 }
 
 // complete fills in defaults and reports every fault.
@@ -180,8 +183,9 @@ type Host struct {
 	o         Options
 	refused   *refusals
 	admission *admission
-	mapper    *portMapper  // nil: no port mapping was asked for
-	relay     *relay.Relay // nil: this is none
+	mapper    *portMapper        // nil: no port mapping was asked for
+	relay     *relay.Relay       // nil: this is none
+	autonat   *autonatv2.AutoNAT // nil: libp2p's, or none
 	reach     reach
 }
 
@@ -254,6 +258,12 @@ func New(o Options) (*Host, error) {
 	if err := h.listen(o.Listen, o.Logger); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
+	if !o.learns() && len(o.Listen) > 0 && !o.ownAutoNAT {
+		// Nobody is asked on a private network, but who asks is answered.
+		if h.autonat, err = newAutoNAT(inner, o.Bans); err != nil {
+			return nil, errors.Join(fmt.Errorf("dial-back: %w", err), h.Close())
+		}
+	}
 	if o.Relay {
 		if h.relay, err = newRelay(inner, &o); err != nil {
 			return nil, errors.Join(fmt.Errorf("relay: %w", err), h.Close())
@@ -267,6 +277,9 @@ func (h *Host) Close() error {
 	var err error
 	if h.relay != nil {
 		err = h.relay.Close()
+	}
+	if h.autonat != nil {
+		h.autonat.Close()
 	}
 	err = errors.Join(err, h.Host.Close())
 	h.reach.sources.Wait() // their context ended with the host

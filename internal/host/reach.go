@@ -137,7 +137,7 @@ func (h *Host) traversal() (opts []libp2p.Option) {
 			libp2p.DisableIdentifyAddressDiscovery(),
 		)
 	}
-	if len(o.Listen) > 0 && o.learns() {
+	if len(o.Listen) > 0 && o.learns() && !o.ownAutoNAT {
 		opts = append(opts, libp2p.EnableAutoNATv2())
 	}
 	if len(o.Listen) > 0 && o.NAT {

@@ -36,7 +36,7 @@ const (
 
 // A Finding is the result of one check of Doctor.
 type Finding struct {
-	Check   string `json:"check"` // home, disk, clock, files, listen, dns, peer, sources
+	Check   string `json:"check"` // home, disk, clock, files, listen, dns, peer, sources, reach, dial-back, nat
 	Target  string `json:"target,omitempty"`
 	Verdict string `json:"verdict"` // ok, warn or fail
 	Detail  string `json:"detail"`
@@ -50,21 +50,32 @@ const (
 )
 
 // Doctor looks for what would keep a node with these settings from working: home, disk, clock, ports, DNS, and every bootstrap, persistent
-// and seed node, which it dials and greets. With onlySources it looks at the latter only. It changes nothing but
-// for a file that it writes and removes in the home, and blocks for a minute at most. A node may be running in the home.
+// and seed node, which it dials and greets; one that answers is asked to connect here, at the ports of the node, if that does not run: else
+// the node is asked what it knows. With onlySources it looks at the nodes only. It changes nothing but
+// for a file that it writes and removes in the home, and a port that it has the router map for a moment, and blocks for two minutes at most. A
+// node may be running in the home.
 func Doctor(ctx context.Context, c *config.Config, log *slog.Logger, version string, onlySources bool) ([]Finding, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var out []Finding
+	node, _, err := api.Open(c.Home)
+	running := err == nil
 	if !onlySources {
-		_, _, err := api.Open(c.Home)
-		running := err == nil
 		out = append(out, checkHome(c, running)...)
 		out = append(out, checkClock(), checkFiles())
 		out = append(out, checkListen(c, running)...)
 	}
-	sources, err := checkSources(ctx, c, log, version)
-	return append(out, sources...), err
+	agent := "dunlin-doctor/" + strings.TrimPrefix(version, "v")
+	sources, answered, err := checkSources(ctx, c, log, agent)
+	out = append(out, sources...)
+	switch {
+	case err != nil || onlySources:
+	case running:
+		out = append(out, checkRunningReach(ctx, c, node)...)
+	case len(answered) > 0 || len(sources) > 1:
+		out = append(out, checkDialBack(ctx, c, log, agent, answered)...)
+	}
+	return out, err
 }
 
 // checkHome looks at the folder and its disk.
@@ -184,22 +195,22 @@ func tryListen(a ma.Multiaddr) error {
 	return l.Close()
 }
 
-// checkSources resolves and dials every node from which this one could learn of the network.
-func checkSources(ctx context.Context, c *config.Config, log *slog.Logger, version string) (out []Finding, err error) {
+// checkSources resolves and dials every node from which this one could learn of the network. It returns those that answered, too.
+func checkSources(ctx context.Context, c *config.Config, log *slog.Logger, agent string) (out []Finding, answered []peer.AddrInfo, err error) {
 	key, _, err := crypto.GenerateKeyPair(crypto.Ed25519, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tmp, err := os.MkdirTemp("", "dunlin-doctor-")
 	if err != nil {
-		return nil, fmt.Errorf("a folder for the check: %w", err)
+		return nil, nil, fmt.Errorf("a folder for the check: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	gc := *c
 	gc.Home, gc.Storage.MinFreeMB = tmp, 0
-	g, err := newGreeter(&gc, key, "dunlin-doctor/"+strings.TrimPrefix(version, "v"), log, nil)
+	g, err := newGreeter(&gc, key, agent, log, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
 
@@ -215,20 +226,17 @@ func checkSources(ctx context.Context, c *config.Config, log *slog.Logger, versi
 		all = append(all, source{"dns", s})
 	}
 	results := make([][]Finding, len(all))
+	nodes := make([][]peer.AddrInfo, len(all))
 	var wg sync.WaitGroup
 	for i, s := range all {
-		wg.Go(func() { results[i] = g.checkSource(ctx, c, s.kind, s.text) })
+		wg.Go(func() { results[i], nodes[i] = g.checkSource(ctx, c, s.kind, s.text) })
 	}
 	wg.Wait()
-	reached := 0
-	for _, r := range results {
+	for i, r := range results {
 		out = append(out, r...)
+		answered = append(answered, nodes[i]...)
 	}
-	for _, f := range out {
-		if f.Check == "peer" && f.Verdict == FindingOK {
-			reached++
-		}
-	}
+	reached := len(answered)
 	switch {
 	case len(all) == 0:
 		out = append(out, Finding{
@@ -243,11 +251,11 @@ func checkSources(ctx context.Context, c *config.Config, log *slog.Logger, versi
 	default:
 		out = append(out, Finding{Check: "sources", Verdict: FindingOK, Detail: fmt.Sprintf("%d nodes of %s answer", reached, c.Chain.ChainID())})
 	}
-	return out, nil
+	return out, answered, nil
 }
 
-// checkSource resolves one source and greets its nodes.
-func (g *greeter) checkSource(ctx context.Context, c *config.Config, kind, text string) (out []Finding) {
+// checkSource resolves one source and greets its nodes. It returns those that answered, too.
+func (g *greeter) checkSource(ctx context.Context, c *config.Config, kind, text string) (out []Finding, answered []peer.AddrInfo) {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	var nodes []peer.AddrInfo
@@ -258,7 +266,7 @@ func (g *greeter) checkSource(ctx context.Context, c *config.Config, kind, text 
 		if nodes, err = discovery.ResolveSeed(ctx, c.P2P.DNSServers, text); err != nil {
 			f.Verdict, f.Detail = FindingFail, err.Error()
 			f.Do = "dig TXT _dnsaddr.<host> shows what the name gives; p2p.dns_servers asks others than the system's"
-			return []Finding{f}
+			return []Finding{f}, nil
 		}
 		f.Detail = fmt.Sprintf("%d nodes", len(nodes))
 		out = append(out, f)
@@ -270,6 +278,11 @@ func (g *greeter) checkSource(ctx context.Context, c *config.Config, kind, text 
 		wg.Go(func() { peers[i] = g.checkNode(ctx, c, kind, n) })
 	}
 	wg.Wait()
+	for i, f := range peers {
+		if f.Verdict == FindingOK {
+			answered = append(answered, nodes[i])
+		}
+	}
 	// One dead node behind a seed is nobody's trouble as long as another answers.
 	if kind == "dns" && slices.ContainsFunc(peers, func(f Finding) bool { return f.Verdict == FindingOK }) {
 		for i := range peers {
@@ -278,7 +291,7 @@ func (g *greeter) checkSource(ctx context.Context, c *config.Config, kind, text 
 			}
 		}
 	}
-	return append(out, peers...)
+	return append(out, peers...), answered
 }
 
 // checkNode greets one node.

@@ -143,6 +143,28 @@ func (f face) Addrs() []string {
 	return out
 }
 
+// Reachability implements api.Node.
+func (f face) Reachability() api.Reachability {
+	r := f.host.Reachability()
+	out := api.Reachability{
+		Verdict: r.Verdict, Reason: r.Reason(), Do: r.Advice(), Listen: texts(r.Listen), Announced: texts(r.Announced),
+		Observed: []api.Observed{}, Confirmed: texts(r.Confirmed), Unreachable: texts(r.Unreachable), Unchecked: texts(r.Unchecked),
+		Mapped: texts(r.Mapped), Relays: texts(r.Relays), NAT: r.NAT, Inbound: r.Inbound, Relaying: r.Relaying,
+	}
+	for _, o := range r.Observed {
+		out.Observed = append(out.Observed, api.Observed{Addr: o.Addr.String(), By: o.By})
+	}
+	return out
+}
+
+func texts(addrs []ma.Multiaddr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}
+
 // Peers implements api.Node.
 func (f face) Peers() []api.Peer {
 	greeted := make(map[peer.ID]exchange.Peer)
