@@ -34,7 +34,7 @@ func newRelay(h host.Host, o *Options) (*relay.Relay, error) {
 			Limit:                &relay.RelayLimit{Duration: relayCircuitTime, Data: relayCircuitBytes},
 			ReservationTTL:       relayReservationTime,
 			MaxReservations:      relayReservations,
-			MaxReservationsPerIP: relayReservationsPerIP, MaxReservationsPerPeer: 1, MaxReservationsPerASN: relayReservations / 4,
+			MaxReservationsPerIP: relayReservationsPerIP, MaxReservationsPerASN: relayReservations / 4,
 			MaxCircuits: relayCircuitsPerPeer,
 			BufferSize:  relayBufferBytes,
 		}),
