@@ -221,6 +221,12 @@ func (c *Chain) BlockSize(hash chainhash.Hash) int { return int(c.place(&hash).S
 // too deep for its steps to be kept in memory.
 func (c *Chain) Coin(op wire.OutPoint) (consensus.Coin, bool, error) { return c.coins.view(op) }
 
+// SizeOnDisk is the number of bytes of block files, undo files and database.
+func (c *Chain) SizeOnDisk() int64 {
+	blocks, undo, index := c.store.Size()
+	return blocks + undo + index
+}
+
 // Tips lists the leaves of the header tree and the active tip, the latter first,
 // then by descending height, first seen first.
 func (c *Chain) Tips() []ChainTip {

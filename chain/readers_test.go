@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
 )
 
 // The header tree answers as a plain list of parents does, colliding keys or not.
@@ -230,5 +232,59 @@ func TestRunLeavesNothing(t *testing.T) {
 	}
 	if err := c.Run(t.Context()); err == nil {
 		t.Error("a second Run succeeds")
+	}
+}
+
+// TestSpent: what a block's transactions spent is told, of a block that was connected;
+// and the walk over all coins sees those of the tip, in the order that is promised.
+func TestSpent(t *testing.T) {
+	h := open(t, nil)
+	b := enginetest.NewBuilder(h.o.Params)
+	key := enginetest.NewKey(1)
+	tip := b.Genesis()
+	var blocks []*consensus.Block
+	for range h.o.Params.CoinbaseMaturity {
+		tip = b.MineTemplate(tip, enginetest.Template{Script: key.Script()})
+		blocks = append(blocks, tip)
+	}
+	first := blocks[0].Txs[0].MsgTx().TxOut[0]
+	tx := enginetest.Spend(blocks[0], 0, 5000, key.Script())
+	key.Sign(tx, []consensus.Coin{{Value: first.Value, Script: first.PkScript}})
+	full := b.MineTemplate(tip, enginetest.Template{Txs: []*wire.MsgTx{tx}, Fees: 5000})
+	rival := b.Mine(tip)
+	h.connectAll(append(blocks, full))
+	h.want(rival, chain.SideChain)
+
+	spent, err := h.Spent(full)
+	if err != nil || len(spent) != 2 || len(spent[0]) != 0 || len(spent[1]) != 1 {
+		t.Fatalf("%v, %v", spent, err)
+	}
+	if c := spent[1][0]; c.Value != first.Value || c.Height != 1 || !c.Coinbase || !bytes.Equal(c.Script, first.PkScript) {
+		t.Errorf("spent %+v", c)
+	}
+	if spent, err := h.Spent(b.Genesis()); err != nil || len(spent) != 1 {
+		t.Errorf("genesis: %v, %v", spent, err)
+	}
+	for _, x := range []*consensus.Block{rival, b.Mine(full)} {
+		if _, err := h.Spent(x); !errors.Is(err, chain.ErrNotFound) {
+			t.Errorf("of a block that was never connected: %v", err)
+		}
+	}
+	var total int64
+	var last wire.OutPoint
+	n := 0
+	at, err := h.Coins(t.Context(), func(op wire.OutPoint, c consensus.Coin) error {
+		if n > 0 && bytes.Compare(last.Hash[:], op.Hash[:]) > 0 {
+			t.Errorf("%v after %v", op, last)
+		}
+		last, total = op, total+c.Value
+		n++
+		return nil
+	})
+	if err != nil || at.Hash != full.Hash || total != int64(len(blocks)+1)*50e8 {
+		t.Errorf("%d coins worth %d at %v, %v", n, total, at.Hash, err)
+	}
+	if _, err := h.Coins(t.Context(), func(wire.OutPoint, consensus.Coin) error { return errors.New("enough") }); err == nil || err.Error() != "enough" {
+		t.Errorf("the walk goes on: %v", err)
 	}
 }

@@ -331,7 +331,7 @@ func (c *conductor) home() {
 }
 
 // readUndo returns what each transaction of a connected block spent.
-func (c *conductor) readUndo(b *consensus.Block, height int32, p store.Pos) ([]consensus.SpentTx, error) {
+func (c *Chain) readUndo(b *consensus.Block, height int32, p store.Pos) ([]consensus.SpentTx, error) {
 	inputs := 0
 	for _, tx := range b.Txs[1:] {
 		inputs += len(tx.MsgTx().TxIn)

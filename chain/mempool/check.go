@@ -55,7 +55,10 @@ type candidate struct {
 	relay    bool
 	received time.Time
 	cost     time.Duration // estimate of what checking it took
-	memory   int64         // while it waits in the queue
+	// trial: it is only checked; result is what it would be.
+	trial  bool
+	result Entry
+	memory int64 // while it waits in the queue
 }
 
 func newCandidate(tx *wire.MsgTx, from string) *candidate {
@@ -210,7 +213,7 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []*candidate, err e
 	}
 	e := &entry{
 		Entry: Entry{
-			Tx: tx, ID: c.id, WID: c.wid, Fee: fee, Weight: int(c.weight), SigOpCost: sigOps, Added: c.added, Received: c.received,
+			Tx: tx, ID: c.id, WID: c.wid, Fee: fee, Weight: int(c.weight), SigOpCost: sigOps, Height: tip.height, Added: c.added, Received: c.received,
 		},
 		memory: memoryOf(tx), parents: parents, was: c.was,
 	}
@@ -231,6 +234,10 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []*candidate, err e
 			return nil, err
 		}
 		c.flags = e.flags // a second try need not
+	}
+	if c.trial {
+		c.result = e.public()
+		return nil, nil
 	}
 	return p.commit(e, tip, c.relay, now)
 }

@@ -87,6 +87,7 @@ type Entry struct {
 	Fee       int64 // satoshi
 	Weight    int
 	SigOpCost int
+	Height    int32 // of the tip when it came, or came back
 	Added     time.Time
 	// Received is when a peer's message brought it; zero if it was made here.
 	Received time.Time

@@ -2,8 +2,7 @@ package mining
 
 // What tests of this package look at from outside.
 var (
-	Choose   = choose
-	Earliest = earliest
+	Choose = choose
 )
 
 // What is set aside for the coinbase.

@@ -156,7 +156,7 @@ func (m *Miner) Run(ctx context.Context) error {
 		if pause > 0 && !wait(ctx, pause, toggled, moved) {
 			continue // something changed: look again
 		}
-		b, v, err := m.attempt(ctx, "", templateAge, toggled)
+		b, v, err := m.attempt(ctx, m.o.PayTo, "", templateAge, toggled)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -176,11 +176,16 @@ func (m *Miner) Run(ctx context.Context) error {
 // and on the active chain. It retries when another block comes first, until ctx
 // ends. It needs no Run.
 func (m *Miner) MineOne(ctx context.Context, data string) (*consensus.Block, int32, error) {
+	return m.MineTo(ctx, m.o.PayTo, data)
+}
+
+// MineTo is MineOne with another output script for the coinbase to pay.
+func (m *Miner) MineTo(ctx context.Context, payTo []byte, data string) (*consensus.Block, int32, error) {
 	if len(data) > MaxDataBytes {
 		return nil, 0, fmt.Errorf("%d bytes: %w", len(data), ErrDataTooLong)
 	}
 	for {
-		b, v, err := m.attempt(ctx, data, templateAge, nil)
+		b, v, err := m.attempt(ctx, payTo, data, templateAge, nil)
 		switch {
 		case err != nil:
 			return nil, 0, err
@@ -198,10 +203,10 @@ func (m *Miner) MineOne(ctx context.Context, data string) (*consensus.Block, int
 	}
 }
 
-// attempt makes a template, seals it and submits it. A nil block without an
+// attempt makes a template that pays payTo, seals it and submits it. A nil block without an
 // error means that there was nothing to submit: the tip moved, the template is
 // older than age, or stop was closed.
-func (m *Miner) attempt(ctx context.Context, data string, age time.Duration, stop <-chan struct{}) (*consensus.Block, chain.Verdict, error) {
+func (m *Miner) attempt(ctx context.Context, payTo []byte, data string, age time.Duration, stop <-chan struct{}) (*consensus.Block, chain.Verdict, error) {
 	tip, moved := m.o.Chain.Tip()
 	var entries []mempool.Entry
 	if m.o.Pool != nil {
@@ -209,10 +214,10 @@ func (m *Miner) attempt(ctx context.Context, data string, age time.Duration, sto
 		entries, _ = m.o.Pool.Snapshot(ctx, tip.Hash)
 	}
 	t, err := NewTemplate(m.o.Chain, m.o.Engine, tip, TemplateOptions{
-		PayTo: m.o.PayTo, CoinbaseText: m.o.CoinbaseText, Data: data, Now: m.o.Now(), Entries: entries,
+		PayTo: payTo, CoinbaseText: m.o.CoinbaseText, Data: data, Now: m.o.Now(), Entries: entries,
 		ExtraNonce: rand.Uint64(),
 	})
-	if errors.Is(err, errTipGone) {
+	if errors.Is(err, ErrTipGone) {
 		return nil, chain.Verdict{}, nil
 	} else if err != nil {
 		return nil, chain.Verdict{}, err

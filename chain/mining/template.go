@@ -48,8 +48,8 @@ var ErrTextTooLong = fmt.Errorf("coinbase text is longer than %d bytes", MaxCoin
 // ErrPayTo is returned for an output script that the coinbase cannot have.
 var ErrPayTo = fmt.Errorf("pay to: an output script of 1 to %d bytes with few signature operations is required", maxPayToBytes)
 
-// errTipGone means that the tip was reorganised away between two reads.
-var errTipGone = errors.New("the tip changed")
+// ErrTipGone is returned for a tip that was reorganised away meanwhile.
+var ErrTipGone = errors.New("the tip changed")
 
 // A Template is a block that lacks only its proof.
 type Template struct {
@@ -90,10 +90,10 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	p := c.Params()
 	past, ok := c.Past(tip.Hash)
 	if !ok {
-		return nil, errTipGone
+		return nil, ErrTipGone
 	}
 	height, forks := tip.Height+1, p.Forks(past)
-	when := time.Unix(max(o.Now.Unix(), earliest(p, past)), 0)
+	when := time.Unix(max(o.Now.Unix(), EarliestTime(p, past)), 0)
 	t := &Template{
 		Height: height,
 		text:   o.CoinbaseText,
@@ -152,10 +152,10 @@ func payable(script []byte) bool {
 		txscript.GetSigOpCount(script)*blockchain.WitnessScaleFactor <= coinbaseSigOps
 }
 
-// earliest is the least time, in Unix seconds, that a child of past may have. Our
+// EarliestTime is the least time, in Unix seconds, that a child of past may have. Our
 // clock may be behind those of the miners before us, within the 2 h that rules
 // allow, or wrong.
-func earliest(p *consensus.Params, past consensus.Past) int64 {
+func EarliestTime(p *consensus.Params, past consensus.Past) int64 {
 	parent := past.Height()
 	height := parent + 1
 	t := consensus.MedianTimePast(past) + 1

@@ -158,7 +158,7 @@ func TestEarliest(t *testing.T) {
 		{"BIP94 last of a period", bip94, 4030, 501},
 		{"neither", plain, 4031, 501},
 	} {
-		if got := mining.Earliest(row.p, past(row.parent)); got != row.want {
+		if got := mining.EarliestTime(row.p, past(row.parent)); got != row.want {
 			t.Errorf("%s: %d, want %d", row.name, got, row.want)
 		}
 	}

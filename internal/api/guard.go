@@ -180,6 +180,8 @@ func (s *Server) bodyLimit(r *http.Request) int64 {
 	switch r.URL.Path {
 	case "/api/v1/chain/blocks", "/api/v1/tx":
 		return s.submitLimit()
+	case "/":
+		return s.o.MaxRPCBytes
 	}
 	return maxBodyBytes
 }

@@ -52,6 +52,8 @@ type Options struct {
 
 	Starting    func() Status // status before there is a node; default: just the state
 	Metrics     http.Handler  // served at /metrics; default: none, 404
+	RPC         http.Handler  // JSON-RPC, served at POST /, always behind the token unless Open; default: none, 404
+	MaxRPCBytes int64         // of a JSON-RPC request; default 32 MiB
 	MineTimeout time.Duration // for POST /mineBlock; default 60 s
 	ReadTimeout time.Duration // for a whole request to arrive; default 30 s
 	Version     string        // in the OpenAPI document; default "dev"
@@ -101,7 +103,7 @@ func New(o Options) (*Server, error) {
 	if o.Home == "" {
 		faults = append(faults, errors.New("api: no home for "+CookieFile))
 	}
-	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 || o.ReadTimeout < 0 {
+	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 || o.ReadTimeout < 0 || o.MaxRPCBytes < 0 {
 		faults = append(faults, errors.New("api: limits must not be negative"))
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -112,6 +114,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.MaxBlockBytes == 0 {
 		o.MaxBlockBytes = 4_000_000
+	}
+	if o.MaxRPCBytes == 0 {
+		o.MaxRPCBytes = 32 << 20
 	}
 	if o.MineTimeout == 0 {
 		o.MineTimeout = mineTimeout

@@ -25,6 +25,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /peers", s.getPeers)
 	mux.HandleFunc("POST /addPeer", s.postAddPeer)
 	mux.HandleFunc("GET /ws", s.getSocket)
+	if s.o.RPC != nil {
+		mux.Handle("POST /{$}", s.rpc())
+	}
 	if s.o.Metrics != nil {
 		mux.Handle("GET /metrics", s.o.Metrics)
 	}
@@ -47,6 +50,25 @@ func (s *Server) routes() http.Handler {
 		fail(w, r, http.StatusNotFound, "no such route: %s %s", clip(r.Method), clip(r.URL.Path))
 	})
 	return mux
+}
+
+// rpc is the JSON-RPC: its calls may take longer than other answers.
+func (s *Server) rpc() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A recorder in a test has no deadline to move, and needs none.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		s.o.RPC.ServeHTTP(deadlined{w}, r)
+	})
+}
+
+// A deadlined writer gives the answer as long to be taken as all others have, from when
+// it is there.
+type deadlined struct{ http.ResponseWriter }
+
+// Write implements io.Writer.
+func (d deadlined) Write(b []byte) (int, error) {
+	_ = http.NewResponseController(d.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout)) // as above
+	return d.ResponseWriter.Write(b)
 }
 
 // theNode is for routes that the guard lets through only when there is a node.

@@ -431,18 +431,14 @@ func (f face) Unban(target string) error {
 
 // SubmitBlock implements api.Node.
 func (f face) SubmitBlock(ctx context.Context, raw []byte) (api.SubmittedBlock, error) {
-	ticket, err := f.chain.Submit(ctx, raw, chain.Source{Kind: chain.FromRPC})
+	v, err := rpcFace{f}.SubmitBlock(ctx, raw)
 	if err != nil {
 		return api.SubmittedBlock{}, err
 	}
-	v := ticket.Wait(ctx)
 	names := map[chain.Outcome]string{
 		chain.Connected: "connected", chain.SideChain: "side-chain", chain.Stored: "stored", chain.Duplicate: "duplicate",
 	}
 	if name, ok := names[v.Outcome]; ok {
-		if v.Outcome == chain.Connected {
-			f.flood(raw, v.Hash)
-		}
 		return api.SubmittedBlock{Hash: v.Hash.String(), Height: v.Height, Outcome: name}, nil
 	}
 	if rule, ok := blame(v.Err); ok {

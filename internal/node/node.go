@@ -78,6 +78,7 @@ type Node struct {
 
 	chain    *chain.Chain
 	pool     *mempool.Pool
+	engine   consensus.Engine
 	miner    *mining.Miner
 	host     *host.Host
 	exchange *exchange.Exchange
@@ -158,6 +159,7 @@ func (n *Node) openLedger() error {
 	if err != nil {
 		return err
 	}
+	n.engine = engine
 	o := mempool.Options{
 		Chain:      n.chain,
 		MaxBytes:   int64(n.c.Mempool.MaxMB) * 1_000_000,

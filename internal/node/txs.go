@@ -110,11 +110,8 @@ func (f face) SubmitTx(ctx context.Context, raw []byte) (string, error) {
 	if err != nil {
 		return "", api.Errorf(http.StatusBadRequest, "transaction: %v", err)
 	}
-	_, err = f.pool.Submit(ctx, tx, "")
+	err = rpcFace{f}.SubmitTx(ctx, tx)
 	if rule, ok := blame(err); ok {
-		if rule.Rule == "txn-already-in-mempool" && f.pool.Resend(tx.TxHash()) {
-			return tx.TxHash().String(), nil // whoever asks twice wants it told twice
-		}
 		return "", api.Errorf(http.StatusUnprocessableEntity, "transaction refused: %v", rule)
 	}
 	if err != nil {

@@ -13,16 +13,21 @@ import (
 
 	"dunlin/chain/exchange"
 	"dunlin/internal/api"
+	"dunlin/internal/jsonrpc"
 )
 
 func (n *Node) openAPI(ctx context.Context) (err error) {
 	n.registerMetrics()
+	rpc, err := n.openRPC()
+	if err != nil {
+		return err
+	}
 	n.api, err = api.New(api.Options{
 		Listen: n.c.RPC.Listen, Home: n.c.Home, Open: n.c.RPC.Open, Test: n.params.Test, Remote: n.c.RPC.AllowRemote,
 		TLSCert: n.c.RPC.TLSCert, TLSKey: n.c.RPC.TLSKey,
 		AllowedHosts: n.c.RPC.AllowedHosts, AllowedOrigins: n.c.RPC.AllowedOrigins,
 		MaxConnections: n.c.RPC.MaxConnections, MaxBlockBytes: n.params.MaxBlockBytes(),
-		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}),
+		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), RPC: rpc, MaxRPCBytes: jsonrpc.MaxBodyBytes,
 		Version: n.o.Version, Logger: n.log.With("subsystem", "api"),
 	})
 	if err != nil {
