@@ -1,7 +1,10 @@
 package gossip
 
 import (
+	"cmp"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,7 +15,7 @@ const (
 	// blameHalfLife is the time in which half of the blame is forgiven.
 	blameHalfLife = 30 * time.Minute
 	// maxBlamed bounds the peers with blame, connected or not; about 200 B each. Beyond, the
-	// least blamed is forgiven.
+	// least blamed are forgiven.
 	maxBlamed = 4096
 	// maxBlameReason bounds what is kept of a reason.
 	maxBlameReason = 200
@@ -57,20 +60,17 @@ func (bs *blames) add(p peer.ID, points float64, reason string, now time.Time) f
 	return b.points
 }
 
-// forgetLocked drops whoever is forgiven, or, if nobody is, who has least.
+// forgetLocked drops whoever is forgiven, or, if nobody is, the sixteenth part that
+// has least: so it is rarely called.
 func (bs *blames) forgetLocked(now time.Time) {
-	var least peer.ID
-	fewest := math.Inf(1)
-	for p, b := range bs.m {
-		switch points := b.now(now); {
-		case points == 0:
-			delete(bs.m, p)
-		case points < fewest:
-			least, fewest = p, points
-		}
+	maps.DeleteFunc(bs.m, func(_ peer.ID, b blame) bool { return b.now(now) == 0 })
+	if len(bs.m) < maxBlamed {
+		return
 	}
-	if len(bs.m) >= maxBlamed {
-		delete(bs.m, least)
+	all := slices.Collect(maps.Keys(bs.m))
+	slices.SortFunc(all, func(a, b peer.ID) int { return cmp.Compare(bs.m[a].now(now), bs.m[b].now(now)) })
+	for _, p := range all[:maxBlamed/16] {
+		delete(bs.m, p)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // pubsub decodes a frame before anybody is asked whether it should: within its
 // limits 512 KiB of empty messages become 48 MB, once for each peer and 32 times in
 // its queue. So frames are counted on their way in, before they are decoded. What
-// an honest peer sends stays far below these:
+// an honest peer sends stays far below these limits.
 const (
 	maxFrameSubscriptions = 1024   // pubsub's filter takes no more than maxSubscriptions
 	maxFrameMessages      = 4096   // an answer to an IWANT has at most maxIHaveIDs

@@ -1,11 +1,13 @@
 package gossip_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime"
 	"strconv"
@@ -23,7 +25,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
-	"github.com/libp2p/go-msgio"
 	"github.com/marcopolo/simnet"
 	"google.golang.org/protobuf/proto"
 
@@ -293,17 +294,20 @@ func (st *stranger) heard() []*pb.RPC {
 
 // listen keeps what arrives; it tells of the first frame.
 func (st *stranger) listen(s network.Stream, first func()) {
-	r := msgio.NewVarintReaderSize(s, 64<<20)
+	r := bufio.NewReader(s)
 	for {
-		raw, err := r.ReadMsg()
-		if err != nil {
+		n, err := binary.ReadUvarint(r)
+		if err != nil || n > 64<<20 {
+			return
+		}
+		raw := make([]byte, n)
+		if _, err := io.ReadFull(r, raw); err != nil {
 			return
 		}
 		rpc := new(pb.RPC)
 		if err := proto.Unmarshal(raw, rpc); err != nil {
 			panic(err)
 		}
-		r.ReleaseMsg(raw)
 		st.mu.Lock()
 		st.in = append(st.in, rpc)
 		st.mu.Unlock()

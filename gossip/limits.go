@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -113,18 +114,22 @@ func (a *accounts) refillLocked(c *account, now time.Time) {
 	}
 }
 
-// forgetLocked drops the accounts that are full, or, if none is, any.
+// forgetLocked drops the accounts that are full, or, if none is, any sixteenth part:
+// so it is rarely called.
 func (a *accounts) forgetLocked(now time.Time) {
-	var victim peer.ID
-	for p, c := range a.m {
+	maps.DeleteFunc(a.m, func(_ peer.ID, c *account) bool {
 		a.refillLocked(c, now)
-		if c.ids == maxControlIDs && slices.Equal(c.waste, a.most) {
-			delete(a.m, p)
-		}
-		victim = p
+		return c.ids == maxControlIDs && slices.Equal(c.waste, a.most)
+	})
+	if len(a.m) < maxAccounts {
+		return
 	}
-	if len(a.m) >= maxAccounts {
-		delete(a.m, victim)
+	n := 0
+	for p := range a.m {
+		if n++; n > maxAccounts/16 {
+			return
+		}
+		delete(a.m, p)
 	}
 }
 

@@ -270,7 +270,7 @@ func TestBlame(t *testing.T) {
 		}
 	})
 	for _, peers := range []int{10, 3 * gossip.MaxBlamed} {
-		if blamed, open := gossip.Ledgers(peers); blamed != min(peers, gossip.MaxBlamed) || open != min(peers, gossip.MaxAccounts) {
+		if blamed, open := gossip.Ledgers(peers); blamed > gossip.MaxBlamed || blamed < min(peers, gossip.MaxBlamed*9/10) || open > gossip.MaxAccounts {
 			t.Errorf("%d peers: %d blamed, %d accounts", peers, blamed, open)
 		}
 	}
