@@ -61,6 +61,7 @@ type P2P struct {
 	Relay        bool     // help others with that
 	WebSocket    bool     // the transport for /ws addresses
 	MDNS         bool     // find peers on the LAN
+	PeerExchange bool     // tell pruned gossip peers of others: for bootstrap nodes
 	MaxUploadKB  int      // KiB a second of blocks, headers and transactions served; 0: no limit
 }
 

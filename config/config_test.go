@@ -117,7 +117,7 @@ var other = map[string]string{
 	"p2p.persistent": peerB, "p2p.dns_seeds": "seed.example.org", "p2p.dns_servers": "127.0.0.1:5353",
 	"p2p.max_outbound": "3", "p2p.max_inbound": "4", "p2p.allow_private": "false",
 	"p2p.nat": "true", "p2p.no_announce": "172.17.0.0/16", "p2p.hole_punch": "true", "p2p.relay": "true", "p2p.websocket": "true",
-	"p2p.mdns": "true", "p2p.max_upload_kb_per_s": "500",
+	"p2p.mdns": "true", "p2p.peer_exchange": "true", "p2p.max_upload_kb_per_s": "500",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",
 	"rpc.allowed_origins": "https://example.org", "rpc.tls_cert": "/c.pem", "rpc.tls_key": "/k.pem", "rpc.max_connections": "9",
 	"log.format": "json", "log.level": "debug", "log.color": "never", "log.libp2p_level": "info",

@@ -67,6 +67,8 @@ func (c *Config) fields() []field {
 			"Speak WebSocket too: listen on addresses that end in /tcp/<port>/ws, and dial such addresses."),
 		boolean("p2p.mdns", &c.P2P.MDNS,
 			"Find nodes of this network on the LAN by multicast DNS, and be found by them."),
+		boolean("p2p.peer_exchange",
+			&c.P2P.PeerExchange, "Tell peers for which there is no place in the gossip mesh of others: for bootstrap nodes. They are believed by those who have this node in their `bootstrap` or `persistent`."),
 		num("p2p.max_upload_kb_per_s", &c.P2P.MaxUploadKB, 0, 1<<24, "KiB a second",
 			"Blocks, headers and transactions to send to nodes that ask for them, all together; shared fairly among them. What is flooded is not counted; 0: no limit."),
 

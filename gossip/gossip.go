@@ -332,6 +332,9 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 	watchers.Go(func() { g.watchGraylist(ctx) })
 	g.running.Store(r)
+	for _, p := range g.direct.all() { // those that came before Run
+		r.setDirect(peer.AddrInfo{ID: p}, true)
+	}
 	close(g.ready)
 
 	<-ctx.Done()
@@ -523,18 +526,23 @@ func (g *Gossip) Send(ctx context.Context, p peer.ID, topic string, data []byte)
 }
 
 // SetDirect makes a peer a direct one, as those of Options.Direct, or an ordinary
-// one again. Both sides must do so: a direct peer is in no mesh, so one that does not
-// know it would push nothing to us. The caller keeps them connected.
-func (g *Gossip) SetDirect(p peer.AddrInfo, direct bool) error {
-	r := g.running.Load()
-	if r == nil {
-		return fmt.Errorf("direct peer %s: %w", p.ID, ErrNotRunning)
-	}
+// one again; before Run, it counts from then on. Both sides must do so: a direct peer
+// is in no mesh, so one that does not know it would push nothing to us. The
+// addresses may be missing if the caller keeps them connected.
+func (g *Gossip) SetDirect(p peer.AddrInfo, direct bool) {
 	g.direct.set(p.ID, direct)
-	if direct {
-		return r.ps.AddDirectPeer(p)
+	if r := g.running.Load(); r != nil {
+		r.setDirect(p, direct)
 	}
-	return r.ps.RemoveDirectPeer(p.ID)
+}
+
+// setDirect fails only when pubsub has ended.
+func (r *running) setDirect(p peer.AddrInfo, direct bool) {
+	if direct {
+		_ = r.ps.AddDirectPeer(p)
+	} else {
+		_ = r.ps.RemoveDirectPeer(p.ID)
+	}
 }
 
 // awaitNeighbour waits until somebody would be sent a message of ours, or

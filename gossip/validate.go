@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,6 +175,12 @@ func (s *peers) has(p peer.ID) bool {
 	defer s.mu.Unlock()
 	_, ok := s.m[p]
 	return ok
+}
+
+func (s *peers) all() []peer.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.m))
 }
 
 func (s *peers) empty() bool {

@@ -212,7 +212,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 		_, err := s.Write(b)
 		return err
 	}
-	ours := x.localHello(0)
+	ours := x.localHello(x.o.ServicesFor(s.Conn().RemotePeer()))
 	sent := time.Now()
 	if outbound {
 		if err := send(&helloMessage{Hello: &ours}); err != nil {

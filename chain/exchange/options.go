@@ -61,6 +61,9 @@ type Options struct {
 	// quarter of a second's worth, or one block, may go at once.
 	MaxUpload int64
 
+	// ServicesFor gives services that are for one peer only, KeepsYou for one;
+	// default: none.
+	ServicesFor func(id peer.ID) Services
 	// OnHello is called when a peer's hello is complete.
 	OnHello func(Peer)
 	// OnGone is called when a peer that OnHello told has gone.
@@ -128,6 +131,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	orDefault(&o.Agent, "dunlin")
 	orDefault(&o.Services, ServeBlocks|ServeTxs)
+	if o.ServicesFor == nil {
+		o.ServicesFor = func(peer.ID) Services { return 0 }
+	}
 	orDefault(&o.ServeBytes, 64<<20)
 	if o.MaxUpload < 0 {
 		fault("max upload %d: must not be negative", o.MaxUpload)

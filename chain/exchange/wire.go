@@ -30,6 +30,9 @@ const (
 	// ProbeOnly says that this connection asks for nothing but the hello (a DNS
 	// seed's crawler): it is answered and not counted as a peer.
 	ProbeOnly Services = 1 << 2
+	// KeepsYou says that the sender keeps this peer connected for ever. If both say
+	// so of one another, they may send each other everything.
+	KeepsYou Services = 1 << 3
 )
 
 // A TipInfo is what a peer says of the end of its validated chain. Nothing of it is

@@ -257,7 +257,7 @@ func newPeers(g *global) *cobra.Command {
 		return g.print(cmd, peers, func(w io.Writer) {
 			sort.SliceStable(peers, func(i, j int) bool { return !peers[i].Inbound && peers[j].Inbound })
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "PEER\tDIR\tADDRESS\tHEIGHT\tRTT\tAGENT\tSINCE")
+			fmt.Fprintln(t, "PEER\tDIR\tADDRESS\tHEIGHT\tRTT\tAGENT\tSINCE\tSTANDING")
 			for _, p := range peers {
 				dir := "out"
 				if p.Inbound {
@@ -267,7 +267,11 @@ func newPeers(g *global) *cobra.Command {
 				if p.Ready {
 					height, since = fmt.Sprint(p.Height), time.Since(p.Since).Round(time.Second).String()
 				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1fms\t%s\t%s\n", p.ID, dir, p.Addr, height, p.RTTMS, p.Agent, since)
+				standing := cmp.Or(p.Standing, "-")
+				if len(p.Reasons) > 0 {
+					standing += fmt.Sprintf(" %.0f: %s", p.Score, strings.Join(p.Reasons, "; "))
+				}
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1fms\t%s\t%s\t%s\n", p.ID, dir, p.Addr, height, p.RTTMS, p.Agent, since, standing)
 			}
 			t.Flush()
 		})
@@ -348,6 +352,9 @@ func newPeers(g *global) *cobra.Command {
 					t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 					fmt.Fprintln(t, "TARGET\tSINCE\tUNTIL\tREASON")
 					for _, b := range bans {
+						if b.Auto {
+							b.Reason = "(by the node) " + b.Reason
+						}
 						fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", b.Target, b.Since.Format(time.DateTime), b.Until.Format(time.DateTime), b.Reason)
 					}
 					t.Flush()

@@ -248,6 +248,9 @@ type Peer struct {
 	BytesIn  int64     `json:"bytes_in"`
 	BytesOut int64     `json:"bytes_out"`
 	InFlight int       `json:"in_flight" doc:"Requests that wait for its answer"`
+	Score    float64   `json:"score" doc:"Gossip score, at most 5 s old; 10 is that of a newcomer"`
+	Standing string    `json:"standing" doc:"What the score means: good, pruned, no gossip, no publish, graylisted; empty: not known yet"`
+	Reasons  []string  `json:"reasons,omitempty" doc:"What lowers its score"`
 }
 
 // A PeerClaim is what a peer says of its tip.
@@ -263,6 +266,7 @@ type Ban struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until"`
+	Auto   bool      `json:"auto,omitempty" doc:"By the node itself, not by the operator: forgotten when it stops"`
 }
 
 // A Block describes a block. Data and CoinbaseText are valid UTF-8.

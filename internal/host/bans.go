@@ -23,6 +23,7 @@ import (
 // Limits of the list of bans.
 const (
 	MaxBans      = 4096
+	MaxShunned   = 1024
 	maxBanReason = 200
 	maxBanFile   = 8 << 20
 	// MaxBanTime is the longest ban; what is meant for ever may be renewed.
@@ -38,6 +39,7 @@ type Ban struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until"`
+	Auto   bool      `json:"auto,omitempty"` // by the node itself: forgotten when it stops
 
 	id     peer.ID
 	prefix netip.Prefix
@@ -80,8 +82,9 @@ type Bans struct {
 
 	saving sync.Mutex // held while the file is written
 
-	mu   sync.RWMutex
-	list []Ban
+	mu      sync.RWMutex
+	list    []Ban
+	shunned []Ban // by the node, in order of their ends
 }
 
 // LoadBans reads the list at path, which may not exist yet; empty: the list is not kept. A file that cannot be
@@ -155,6 +158,25 @@ func (b *Bans) Add(target string, how time.Duration, reason string) (Ban, error)
 	return ban, b.save()
 }
 
+// Shun keeps a peer away for a time, both ways, because of what it did here: the node's
+// own judgement, beside the operator's bans. It is by peer id, never by address, which
+// others may share; it is not saved, and beyond MaxShunned the one that ends first is let
+// in. A peer that is shunned already is shunned from now on. See Host.Enforce.
+func (b *Bans) Shun(id peer.ID, how time.Duration, reason string) Ban {
+	now := b.now().UTC().Truncate(time.Second)
+	ban := Ban{Target: id.String(), Reason: bounded(reason), Since: now, Until: now.Add(how), Auto: true, id: id}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expireLocked(now)
+	b.shunned = slices.DeleteFunc(b.shunned, func(x Ban) bool { return x.id == id })
+	if len(b.shunned) >= MaxShunned {
+		b.shunned = slices.Delete(b.shunned, 0, 1)
+	}
+	at, _ := slices.BinarySearchFunc(b.shunned, ban, func(x, y Ban) int { return x.Until.Compare(y.Until) })
+	b.shunned = slices.Insert(b.shunned, at, ban)
+	return ban
+}
+
 // bounded makes a reason one printable line.
 func bounded(s string) string {
 	s = strings.Map(func(r rune) rune {
@@ -180,6 +202,9 @@ func (b *Bans) Remove(target string) error {
 	before := len(b.list)
 	b.list = slices.DeleteFunc(b.list, func(x Ban) bool { return x.Target == want.Target })
 	gone := len(b.list) < before
+	before = len(b.shunned)
+	b.shunned = slices.DeleteFunc(b.shunned, func(x Ban) bool { return x.Target == want.Target })
+	gone = gone || len(b.shunned) < before
 	b.mu.Unlock()
 	if !gone {
 		return fmt.Errorf("%s: %w", want.Target, ErrNotBanned)
@@ -187,18 +212,19 @@ func (b *Bans) Remove(target string) error {
 	return b.save()
 }
 
-// List returns the bans in force, those that end first first.
+// List returns the bans in force, the operator's and the node's own, those that end first first.
 func (b *Bans) List() []Ban {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.expireLocked(b.now())
-	out := slices.Clone(b.list)
+	out := slices.Concat(b.list, b.shunned)
+	b.mu.Unlock()
 	slices.SortStableFunc(out, func(x, y Ban) int { return x.Until.Compare(y.Until) })
 	return out
 }
 
 func (b *Bans) expireLocked(now time.Time) {
-	b.list = slices.DeleteFunc(b.list, func(x Ban) bool { return !x.Until.After(now) })
+	over := func(x Ban) bool { return !x.Until.After(now) }
+	b.list, b.shunned = slices.DeleteFunc(b.list, over), slices.DeleteFunc(b.shunned, over)
 }
 
 // save writes the file: beside it, synced and renamed.
@@ -208,7 +234,7 @@ func (b *Bans) save() error {
 	}
 	b.saving.Lock() // first: of two calls the later state is written last
 	defer b.saving.Unlock()
-	data, err := json.MarshalIndent(b.List(), "", "  ")
+	data, err := json.MarshalIndent(slices.DeleteFunc(b.List(), func(x Ban) bool { return x.Auto }), "", "  ")
 	if err != nil {
 		return fmt.Errorf("bans: %w", err)
 	}
@@ -242,7 +268,8 @@ func (b *Bans) banned(id peer.ID, addr ma.Multiaddr) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	now := b.now()
-	return slices.ContainsFunc(b.list, func(x Ban) bool { return x.Until.After(now) && x.matches(id, ip) })
+	concerns := func(x Ban) bool { return x.Until.After(now) && x.matches(id, ip) }
+	return slices.ContainsFunc(b.list, concerns) || id != "" && slices.ContainsFunc(b.shunned, concerns)
 }
 
 // The gate of libp2p (connmgr.ConnectionGater). An inbound connection of a banned address is refused before any

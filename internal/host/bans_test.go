@@ -141,3 +141,65 @@ func TestBansAreBounded(t *testing.T) {
 		t.Errorf("a ban could not be renewed: %v", err)
 	}
 }
+
+// TestShun: the node's own bans are by peer, end, are not saved, are bounded, and
+// leave the operator's alone.
+func TestShun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "bans.json")
+		b, err := host.LoadBans(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := peer.Decode(somePeer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Add("203.0.113.7", 24*time.Hour, "the operator's"); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Shun(id, time.Hour, "sent\ngarbage"); !got.Auto || got.Reason != "sent garbage" || got.Until.Sub(got.Since) != time.Hour {
+			t.Errorf("%+v", got)
+		}
+		if b.InterceptPeerDial(id) || !b.InterceptAddrDial("", ma.StringCast("/ip4/198.51.100.1/tcp/1")) {
+			t.Error("the peer may be dialled, or others may not")
+		}
+		if list := b.List(); len(list) != 2 || list[0].Target != somePeer || !list[0].Auto || list[1].Auto {
+			t.Errorf("%+v", list)
+		}
+		time.Sleep(30 * time.Minute)
+		b.Shun(id, time.Hour, "again") // from now on
+		if _, err := b.Add("203.0.113.8", time.Hour, ""); err != nil {
+			t.Fatal(err) // and saves
+		}
+		again, err := host.LoadBans(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list := again.List(); len(list) != 2 || list[0].Auto || list[1].Auto {
+			t.Errorf("after a restart: %+v", list)
+		}
+		time.Sleep(59 * time.Minute)
+		if b.InterceptPeerDial(id) {
+			t.Error("it may be dialled too early")
+		}
+		time.Sleep(2 * time.Minute)
+		if !b.InterceptPeerDial(id) {
+			t.Error("it is shunned for ever")
+		}
+		b.Shun(id, time.Hour, "")
+		if err := b.Remove(somePeer); err != nil || !b.InterceptPeerDial(id) {
+			t.Errorf("unban: %v", err)
+		}
+		// Of many the last are kept, and the operator's bans among them.
+		for i := range host.MaxShunned + 10 {
+			b.Shun(peer.ID(fmt.Sprint(i)), time.Hour+time.Duration(i)*time.Second, "")
+		}
+		if n := len(b.List()); n != host.MaxShunned+1 {
+			t.Errorf("%d bans", n)
+		}
+		if !b.InterceptPeerDial("9") || b.InterceptPeerDial("10") || b.InterceptAddrDial("", ma.StringCast("/ip4/203.0.113.7/tcp/1")) {
+			t.Error("the wrong ones were let in")
+		}
+	})
+}

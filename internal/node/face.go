@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"net/http"
 	"slices"
@@ -182,6 +183,9 @@ func (f face) Peers() []api.Peer {
 			}
 			a.RTTMS, a.Since = float64(p.RTT.Microseconds())/1000, p.Since.UTC()
 			a.BytesIn, a.BytesOut, a.InFlight = p.BytesIn, p.BytesOut, p.InFlight
+		}
+		if s, ok := f.gossip.Standing(c.id); ok {
+			a.Score, a.Standing, a.Reasons = math.Round(s.Score*10)/10, string(s.Level), s.Reasons
 		}
 		out = append(out, a)
 	}
@@ -399,7 +403,7 @@ func (f face) Bans() []api.Ban {
 }
 
 func apiBan(b host.Ban) api.Ban {
-	return api.Ban{Target: b.Target, Reason: b.Reason, Since: b.Since, Until: b.Until}
+	return api.Ban{Target: b.Target, Reason: b.Reason, Since: b.Since, Until: b.Until, Auto: b.Auto}
 }
 
 // Ban implements api.Node.

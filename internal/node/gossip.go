@@ -27,6 +27,8 @@ const (
 	maxTxLag = 6
 	// txValidators check transactions at the same time; scripts run inside.
 	txValidators = 2
+	// txWaste is how many messages without use a peer's budget has on the tx topic: a node that syncs ignores all.
+	txWaste = 4000
 	// txQueue is how many transactions wait for them: some seconds of 500 a second,
 	// so that a collection of garbage or a block in between loses none.
 	txQueue = 4096
@@ -69,11 +71,19 @@ func (n *Node) openGossip() (err error) {
 		Host: n.host,
 		Topics: []gossip.Topic{
 			{Name: n.blockTopic(), MaxBytes: relay.MaxMessageBytes(n.params), Concurrency: blockValidators, Validate: n.judgeBlock},
-			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Queue: txQueue, PeerRate: txRate, Validate: n.judgeTx},
+			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Waste: txWaste, Queue: txQueue, PeerRate: txRate, Validate: n.judgeTx},
 		},
-		Private:     n.private,
-		OnTopicPeer: n.topicPeer,
-		Logger:      logs.Library(n.log, "pubsub"),
+		Private:      n.private,
+		PeerExchange: n.c.P2P.PeerExchange,
+		OnTopicPeer:  n.topicPeer,
+		OnGraylisted: n.graylisted,
+		AppScore: func(id peer.ID) float64 {
+			if n.trusted[id] {
+				return gossip.TrustedScore
+			}
+			return 0
+		},
+		Logger: logs.Library(n.log, "pubsub"),
 	})
 	return err
 }

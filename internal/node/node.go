@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,13 @@ const (
 	// a peer is not dialled.
 	avoidWrongNetwork = time.Hour
 	avoidMisbehaved   = 24 * time.Hour
+	// blamePoints is what a provable breach of another protocol costs in gossip:
+	// there its peer gets no more than its messages read; with the fourth within
+	// half an hour it is shunned.
+	blamePoints = 150
+	// shunTime is how long a peer is kept away that stayed graylisted, or that
+	// was blamed until it was.
+	shunTime = time.Hour
 	// liveInterval is the time between two drawings of a live progress line.
 	liveInterval = 500 * time.Millisecond
 )
@@ -88,9 +96,11 @@ type Node struct {
 	api      *api.Server
 	blocks   *relay.Blocks
 	metrics  *prometheus.Registry
-	payTo    string // address that the miner pays
-	private  bool   // nodes live on private or shared addresses
-	rpcAddr  string // host:port of the HTTP interface
+	payTo    string           // address that the miner pays
+	private  bool             // nodes live on private or shared addresses
+	kept     map[peer.ID]bool // persistent peers; fixed
+	trusted  map[peer.ID]bool // they, and bootstrap nodes; fixed
+	rpcAddr  string           // host:port of the HTTP interface
 
 	refusals  *logs.Limiter
 	inbound   chan pending                        // blocks from gossip on their way to the chain
@@ -258,6 +268,18 @@ func (n *Node) openNetwork() error {
 	if n.o.Live {
 		progress, idle = liveInterval, liveInterval
 	}
+	n.kept = make(map[peer.ID]bool)
+	for _, a := range persistent {
+		if info, err := peer.AddrInfoFromP2pAddr(a); err == nil {
+			n.kept[info.ID] = true
+		}
+	}
+	n.trusted = maps.Clone(n.kept)
+	for _, a := range bootstrap {
+		if info, err := peer.AddrInfoFromP2pAddr(a); err == nil { // not a /dnsaddr without an id
+			n.trusted[info.ID] = true
+		}
+	}
 	n.exchange, err = exchange.New(exchange.Options{
 		Host: n.host, Chain: exchange.FromChain(n.chain), ChainID: chainID, Agent: n.agent,
 		Limits: ibd.Config{
@@ -275,14 +297,23 @@ func (n *Node) openNetwork() error {
 
 		ProgressInterval: progress, IdleInterval: idle,
 
-		TxByID:  n.rawTx,
-		Lowest:  n.chain.Lowest,
-		OnHello: func(p exchange.Peer) { n.disc.Good(p.ID) },
+		TxByID: n.rawTx,
+		Lowest: n.chain.Lowest,
+		OnHello: func(p exchange.Peer) {
+			n.disc.Good(p.ID)
+			n.greeted(p)
+		},
+		ServicesFor: func(id peer.ID) exchange.Services {
+			if n.kept[id] {
+				return exchange.KeepsYou
+			}
+			return 0
+		},
 		OnWrongNetwork: func(id peer.ID, genesis chainhash.Hash) {
 			n.disc.Avoid(id, avoidWrongNetwork, "another network: genesis "+genesis.String())
 		},
 		OnStranger: func(id peer.ID) { n.disc.Avoid(id, avoidWrongNetwork, "does not speak this chain's protocols") },
-		OnBlame:    func(id peer.ID, reason string) { n.disc.Avoid(id, avoidMisbehaved, reason) },
+		OnBlame:    n.blamed,
 	})
 	if err != nil {
 		return err
