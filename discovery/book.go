@@ -66,6 +66,8 @@ type entry struct {
 	record     []byte    // signed by the peer; nil: none, it is not told to others
 	seen       time.Time // last connected, either way
 	asked      time.Time // last asked whom it knows
+	lostAt     time.Time // a connection that we had opened has ended, and there is none since; zero: no
+	dark       bool      // lost, and the last dial got no answer at all
 	loaded     bool      // read from the saved book
 	anchor     bool
 	elder      bool // dialled first, as the anchors, for having been proven longest

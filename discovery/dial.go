@@ -297,6 +297,7 @@ func (d *Discovery) dial(run context.Context, t target) {
 		d.yield[t.source].Failed++
 		if e != nil {
 			e.failed(now, text, len(d.host.Network().Peers()) == 0)
+			e.dark = !e.lostAt.IsZero() && (reason == reasonTimeout || reason == reasonUnreachable)
 		}
 		if t.static {
 			d.askAgainLocked(t.info.ID, now)
@@ -342,6 +343,12 @@ func (d *Discovery) awaitDirect(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
+// Reasons that say that nobody is there.
+const (
+	reasonTimeout     = "timeout"
+	reasonUnreachable = "unreachable"
+)
+
 // dialReason gives a failure a name out of a small set, for counting, and a text
 // for the operator.
 func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
@@ -363,7 +370,7 @@ func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		reason, text = "refused", "connection refused"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		reason, text = "unreachable", "no route"
+		reason, text = reasonUnreachable, "no route"
 	case errors.Is(err, network.ErrResourceLimitExceeded):
 		reason, text = "resource_limit", "our own resource limit"
 	case errors.Is(err, swarm.ErrGaterDisallowedConnection):
@@ -371,7 +378,7 @@ func dialReason(err error, addrs []ma.Multiaddr) (reason, text string) {
 	case errors.Is(err, swarm.ErrNoAddresses), errors.Is(err, swarm.ErrNoGoodAddresses), errors.Is(err, swarm.ErrNoTransport):
 		reason, text = "no_address", "no address that we can dial"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		reason, text = "timeout", "timed out"
+		reason, text = reasonTimeout, "timed out"
 	case transport != nil && transport.Cause != nil:
 		text = shorten(transport.Cause.Error())
 	default:
@@ -416,25 +423,7 @@ func (d *Discovery) feelerLoop(ctx context.Context) {
 			continue
 		}
 		d.dial(ctx, t)
-		if d.host.Network().Connectedness(t.info.ID) != network.Connected {
-			continue
-		}
-		// Time for hello to say whether it is a good one; then the place is needed.
-		if !sleep(ctx, 5*time.Second) {
-			return
-		}
-		d.host.ConnManager().Unprotect(t.info.ID, protectTag)
-		l := d.links()
-		over := false // a third of its group does not count, and is not needed either
-		for _, c := range d.host.Network().ConnsToPeer(t.info.ID) {
-			over = over || !d.opts.Private && l.groups[groupOf(c.RemoteMultiaddr())] > maxPerGroup
-		}
-		d.mu.Lock()
-		most := d.opts.MaxOutbound + d.more
-		d.mu.Unlock()
-		if over || l.counted > most {
-			_ = d.host.Network().ClosePeer(t.info.ID)
-		}
+		d.letGo(ctx, t.info.ID)
 	}
 }
 

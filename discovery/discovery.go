@@ -246,9 +246,10 @@ type Discovery struct {
 	advert    Advert
 	table     func() int // size of the routing table; nil before Run
 	feelers   uint64
-	turn      int      // of the dialler's rotation
-	more      int      // outbound peers wanted beyond MaxOutbound
-	mention   []string // private addresses that are dialled on a public network; told by the status loop
+	turn      int       // of the dialler's rotation
+	lostAt    time.Time // an outbound peer was lost last
+	more      int       // outbound peers wanted beyond MaxOutbound
+	mention   []string  // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
 	px        peerExchange
 }
@@ -349,6 +350,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 	if d.opts.MDNS {
 		wg.Go(func() { d.mdnsLoop(ctx) })
 	}
+	wg.Go(func() { d.reviveLoop(ctx) })
 	<-ctx.Done()
 	wg.Wait()
 	d.host.RemoveStreamHandler(d.kad)
@@ -378,6 +380,11 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 		d.host.ConnManager().Unprotect(p, protectTag)
 	}
 	if c.Stat().Direction == network.DirOutbound {
+		if !c.Stat().Limited && n.Connectedness(p) != network.Connected {
+			d.mu.Lock()
+			d.lostLocked(p, time.Now())
+			d.mu.Unlock()
+		}
 		signal(d.lost)
 	}
 	if len(n.Peers()) == 0 {

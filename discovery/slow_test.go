@@ -62,3 +62,9 @@ func TestSlowChurn(t *testing.T) {
 		stopAll(nodes)
 	})
 }
+
+// Whether the nodes of the halves miss peers or have found as many as they want in their half.
+func TestSlowHalves(t *testing.T) {
+	t.Run("places free", func(t *testing.T) { halves(t, 8, 8, 7*time.Second) })
+	t.Run("all places taken", func(t *testing.T) { halves(t, 20, 3, 30*time.Second) })
+}

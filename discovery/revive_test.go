@@ -1,0 +1,61 @@
+package discovery_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"dunlin/discovery"
+	"dunlin/internal/simnet"
+)
+
+// Two halves of a network that could not reach each other for five minutes are joined again within seconds.
+func TestHalvesFindEachOther(t *testing.T) {
+	t.Run("4 nodes", func(t *testing.T) { halves(t, 4, 8, 7*time.Second) })
+}
+
+// halves runs a network of so many nodes that want so many outbound peers, has it fall into halves, and reports how long
+// after the line was back the first connection between them was there.
+func halves(t *testing.T, size, outbound int, within time.Duration) {
+	t.Helper()
+	inSim(t, func(s *sim) {
+		var nodes []*node
+		var hosts []*simnet.Host
+		for i := range size {
+			h := s.host(simIP(i))
+			hosts = append(hosts, h)
+			nodes = append(nodes, s.startOn(h, func(o *discovery.Options) {
+				o.MaxOutbound = outbound
+				if i > 0 {
+					knows(addr(nodes[0].host))(o)
+				}
+			}))
+		}
+		s.atLeast(nodes, 3, 5*time.Second)
+		s.Pass(time.Minute)
+		left, right := nodes[:size/2], nodes[size/2:]
+		joined := func() bool {
+			for _, n := range left {
+				for _, other := range right {
+					if n.host.Network().Connectedness(other.host.ID()) == network.Connected {
+						return true
+					}
+				}
+			}
+			return false
+		}
+		s.Partition(hosts[:size/2], hosts[size/2:])
+		s.Pass(5 * time.Minute)
+		if joined() {
+			t.Fatal("they are not apart")
+		}
+		s.Heal()
+		took, met := s.Until(within, joined)
+		if !met {
+			t.Errorf("not joined within %s", within)
+		}
+		t.Logf("the halves met %s after the line was back", took)
+		stopAll(nodes)
+	})
+}
