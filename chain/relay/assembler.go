@@ -38,6 +38,10 @@ const (
 	// how often work on one is begun.
 	maxDone  = 64
 	maxTries = 3
+	// shareTxs is how many transactions two peers are asked for at once, one from the
+	// first on and one from the last: what a node lacks that much of, its neighbours lack
+	// too, and it comes through more than one of them.
+	shareTxs = 512
 	// maxRecent is how many complete blocks lend their transactions to rivals.
 	maxRecent = 3
 	// maxAssemblerPeers is how many connected peers are known; a node has fewer.
@@ -161,6 +165,15 @@ type GotTxs struct {
 	Txs [][]byte
 }
 
+// SomeTxs is a part of the answer to AskTxs that came before the rest: the
+// transactions at some of the indexes asked for, in the same order, as in GotTxs, which
+// has those that are left then. What is here can be passed on while the rest is on its way.
+type SomeTxs struct {
+	ID      uint64
+	Indexes []uint32
+	Txs     [][]byte
+}
+
 // GotBlock answers AskBlock. Raw is kept.
 type GotBlock struct {
 	ID  uint64
@@ -185,6 +198,7 @@ func (Have) isEvent()      {}
 func (Peer) isEvent()      {}
 func (PeerGone) isEvent()  {}
 func (GotTxs) isEvent()    {}
+func (SomeTxs) isEvent()   {}
 func (GotBlock) isEvent()  {}
 func (Failed) isEvent()    {}
 func (Arriving) isEvent()  {}
@@ -212,6 +226,8 @@ type AskTxs struct {
 	Peer    string
 	Block   chainhash.Hash
 	Indexes []uint32 // at most as many as a block has transactions: 16,666
+	// Backwards asks for the last ones first: another peer is asked for the first.
+	Backwards bool
 }
 
 // AskBlock asks a peer for a whole block. It ends with GotBlock, Failed or
@@ -288,7 +304,8 @@ func (Blame) isAction()    {}
 // # What it asks, and whom
 //
 // Whoever sent a compact block is asked at once for the transactions that are
-// missing. If nothing arrives for StallAfter, another peer is asked as well, up to
+// missing; if they are many, another peer too, for the last ones first, so that the two
+// meet. What comes is passed on at once. If nothing arrives for StallAfter, another peer is asked as well, up to
 // three at a time; after OthersAfter another is asked in any case, and a silent
 // request is withdrawn. Peers whose validated tip is the block come first, then those that
 // announced it, then any. After WholeAfter the whole block is asked for too.
@@ -378,8 +395,10 @@ func (a *Assembler) Step(now time.Time, e Event) []Action {
 		a.onPeerGone(e.Peer)
 	case GotTxs:
 		if k := a.take(e.ID, false); k != nil {
-			a.onTxs(k, e.Txs)
+			a.onTxs(k, k.indexes, e.Txs)
 		}
+	case SomeTxs:
+		a.onSomeTxs(e)
 	case GotBlock:
 		if k := a.take(e.ID, true); k != nil {
 			a.onBlock(k, e.Raw)
@@ -590,25 +609,45 @@ func (a *Assembler) drop(k *ask) {
 	w.asks = slices.DeleteFunc(w.asks, func(x *ask) bool { return x == k })
 }
 
-func (a *Assembler) onTxs(k *ask, txs [][]byte) {
-	w := k.work
-	if len(txs) != len(k.indexes) {
-		a.blame(k, malformed("txs-count", "%d transactions, asked for %d", len(txs), len(k.indexes)))
+// onSomeTxs takes a part of an answer. One that does not fit ends the request.
+func (a *Assembler) onSomeTxs(e SomeTxs) {
+	k := a.asks[e.ID]
+	if k == nil || k.whole {
 		return
+	}
+	k.moved, k.work.moved = a.now, a.now
+	k.indexes = slices.DeleteFunc(k.indexes, func(i uint32) bool {
+		_, has := slices.BinarySearch(e.Indexes, i)
+		return has
+	})
+	if !a.onTxs(k, e.Indexes, e.Txs) && a.asks[k.id] != nil {
+		a.drop(k)
+		a.act(Cancel{k.id, k.peer})
+	}
+}
+
+// onTxs takes what a peer answered and says whether it was what was asked for.
+func (a *Assembler) onTxs(k *ask, indexes []uint32, txs [][]byte) bool {
+	w := k.work
+	if len(txs) != len(indexes) {
+		a.blame(k, malformed("txs-count", "%d transactions, asked for %d", len(txs), len(indexes)))
+		return false
 	}
 	got := make([]transaction, len(txs))
 	for i, raw := range txs {
 		txid, wtxid, err := consensus.TxIDs(raw)
 		if err != nil {
-			a.blame(k, malformed("txs-encoding", "transaction %d: %v", k.indexes[i], err))
-			return
+			a.blame(k, malformed("txs-encoding", "transaction %d: %v", indexes[i], err))
+			return false
 		}
 		got[i] = transaction{wtxid: wtxid, txid: txid, raw: raw, peer: k.peer}
 		w.pulledBytes += int64(len(raw))
 	}
+	good := true
 	for _, t := range slices.Clone(w.attempts) {
-		fits := t.take(k.indexes, got)
+		fits := t.take(indexes, got)
 		if !fits && t == k.attempt {
+			good = false
 			w.tries(k.peer).txs = maxAsksPerPeer
 			if t.disputes++; t.disputes >= maxDisputes {
 				t.dead = true
@@ -616,10 +655,11 @@ func (a *Assembler) onTxs(k *ask, txs [][]byte) {
 			w.moved = time.Time{}
 		}
 		if a.complete(w, t) {
-			return
+			return good
 		}
 	}
 	a.makeRoom(w)
+	return good
 }
 
 func (a *Assembler) onBlock(k *ask, raw []byte) {

@@ -25,6 +25,7 @@ type work struct {
 	relayed    []*CompactBlock // passed on; at most maxEncodings
 	attempts   []*attempt      // at most maxAttempts, oldest first
 	asks       []*ask          // under way
+	shared     bool            // so much was missing that two peers were asked at once
 	asked      int             // requests made
 	tried      map[string]*tried
 
@@ -45,8 +46,9 @@ type ask struct {
 	work    *work
 	peer    string
 	whole   bool
-	attempt *attempt // whose transactions are asked for; nil if whole
-	indexes []uint32
+	attempt *attempt  // whose transactions are asked for; nil if whole
+	indexes []uint32  // that have not come
+	back    bool      // they come from the last on
 	moved   time.Time // made, or the last bytes
 }
 
@@ -178,7 +180,23 @@ func (a *Assembler) ask(w *work, peer string, t *attempt) {
 	}
 	w.tries(peer).txs++
 	k.indexes = t.lacking()
-	a.act(AskTxs{k.id, peer, w.hash, slices.Clone(k.indexes)})
+	k.back = w.forwards() > 1 // k is one of them so far
+	a.act(AskTxs{k.id, peer, w.hash, slices.Clone(k.indexes), k.back})
+}
+
+// forwards returns how many more requests for transactions begin with the first than
+// with the last.
+func (w *work) forwards() (n int) {
+	for _, k := range w.asks {
+		switch {
+		case k.whole:
+		case k.back:
+			n--
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // pick chooses whom to ask: who was asked least, of those who has the block, then
@@ -250,16 +268,22 @@ func (a *Assembler) drive(w *work) {
 
 	var wait [2]time.Time // for somebody to ask
 	stalled := a.now.Sub(w.moved) >= a.cfg.StallAfter
-	others := a.now.Sub(w.began) >= a.cfg.OthersAfter && w.peersAsked() < 2
 	lead, avoid := w.lead(), ""
 	if lead != nil && lead.doubted {
 		avoid = lead.from // of whom is what was prefilled
 	}
 	txs, blocks := w.count()
-	if lead != nil && (txs == 0 || txs < maxTxAsks && (stalled || others)) {
+	share := lead != nil && txs == 1 && !w.shared && lead.missing >= shareTxs
+	most := 1
+	if w.shared {
+		most = 2
+	}
+	others := a.now.Sub(w.began) >= a.cfg.OthersAfter && txs < 2 && w.peersAsked() <= most
+	if lead != nil && (txs == 0 || share || txs < maxTxAsks && (stalled || others)) {
 		var peer string
 		if peer, wait[0] = a.pick(w, false, avoid); peer != "" {
 			a.ask(w, peer, lead)
+			w.shared = w.shared || share
 			txs++
 		}
 	}
