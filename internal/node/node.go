@@ -365,6 +365,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"mend", n.mend},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},
+		{"notify", n.notify},
 	})
 	err = errors.Join(err, n.close())
 	n.log.Info("stopped", "uptime_s", int(time.Since(n.started).Seconds()))
