@@ -123,6 +123,7 @@ type Mempool struct {
 	MinRelayFee int           // satoshi for 1000 virtual bytes
 	MaxOrphans  int           // transactions whose inputs are unknown
 	Persist     bool          // kept in the home over restarts
+	SyncMB      int           // MB fetched from one peer's mempool in one go
 }
 
 // DefaultNetwork is the network of a node that is told none: dunlin's own
@@ -166,7 +167,7 @@ func Default(n *Network) *Config {
 			Window:             16384,
 		},
 		Mining:  Mining{Threads: 1},
-		Mempool: Mempool{MaxMB: 300, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100, Persist: true},
+		Mempool: Mempool{MaxMB: 300, ExpireAfter: 14 * 24 * time.Hour, MinRelayFee: 1000, MaxOrphans: 100, Persist: true, SyncMB: 20},
 		Chain:   n,
 		origins: map[string]string{},
 	}

@@ -128,7 +128,7 @@ var other = map[string]string{
 	"mining.enabled": "true", "mining.address": "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn", "mining.interval": "2s",
 	"mining.coinbase_text": "hello", "mining.threads": "2",
 	"mempool.max_mb": "5", "mempool.expire_after": "1h", "mempool.min_relay_fee": "0", "mempool.max_orphans": "1",
-	"mempool.persist": "false",
+	"mempool.persist": "false", "mempool.sync_mb": "0",
 }
 
 // Each key can be set by file, variable and flag, with the same result.

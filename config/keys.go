@@ -125,6 +125,7 @@ func (c *Config) fields() []field {
 		dur("mempool.expire_after", &c.Mempool.ExpireAfter, time.Minute, 365*24*time.Hour, "Time after which an unconfirmed transaction is dropped."),
 		num("mempool.min_relay_fee", &c.Mempool.MinRelayFee, 0, 100_000_000, "satoshi for 1000 virtual bytes", "Least fee rate that is accepted and relayed."),
 		num("mempool.max_orphans", &c.Mempool.MaxOrphans, 0, 10_000, "transactions", "Transactions kept whose inputs are unknown."),
+		num("mempool.sync_mb", &c.Mempool.SyncMB, 0, 1024, "MB", "Unconfirmed transactions fetched from one peer in one go, the best paid first; 0: peers are not asked."),
 		boolean("mempool.persist", &c.Mempool.Persist, "Keep unconfirmed transactions over restarts, in mempool.dat of the home."),
 	}
 }

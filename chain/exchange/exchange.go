@@ -275,7 +275,7 @@ func (x *Exchange) blame(id peer.ID, reason string) {
 // localTip is what we tell of our own tip, and a channel closed at its next change.
 func (x *Exchange) localTip() (TipInfo, <-chan struct{}) {
 	t, changed := x.o.Chain.Tip()
-	return TipInfo{Height: t.Height, Hash: t.Hash, Work: t.Work, Lowest: x.o.Lowest()}, changed
+	return TipInfo{Height: t.Height, Hash: t.Hash, Work: t.Work, Lowest: x.o.Lowest(), MinFeeRate: x.o.MinFeeRate()}, changed
 }
 
 func (x *Exchange) localHello(extra Services) Hello {

@@ -32,6 +32,12 @@ type Options struct {
 	TxByID func(id chainhash.Hash) ([]byte, bool)
 	// Pending knows the blocks that are not on disk yet. Default: none.
 	Pending Pending
+	// List lists transactions of the mempool for others, at most MaxListItems.
+	// Default: the mempool is not listed.
+	List func(ListQuery) List
+	// MinFeeRate is what lets a transaction into the mempool, in satoshi per 1000
+	// virtual bytes, as peers are told with the tip. Default: 0, not told.
+	MinFeeRate func() int64
 	// Lowest returns the lowest height whose block is served. Default: 0.
 	Lowest func() int32
 
@@ -149,6 +155,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Pending == nil {
 		o.Pending = nothingPending{}
+	}
+	if o.List != nil {
+		o.Services |= ServeList
+	}
+	if o.MinFeeRate == nil {
+		o.MinFeeRate = func() int64 { return 0 }
 	}
 	if o.Lowest == nil {
 		o.Lowest = func() int32 { return 0 }

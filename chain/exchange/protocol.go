@@ -26,6 +26,7 @@ const (
 	maxFrameHeader    = 64        // bytes of the message before a raw block
 	MaxTxIndexes      = 20_000    // indexes in one txs request
 	MaxTxIDs          = 256       // mempool ids in one txs request
+	MaxListItems      = 3000      // transactions in one list of a mempool
 	maxTxsRequest     = 128 << 10 // bytes of a txs request
 	maxTxsReply       = 128 << 10 // bytes of the message before the raw transactions
 	maxChunkBytes     = 64 << 10  // most bytes moved under one deadline

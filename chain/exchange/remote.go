@@ -27,11 +27,14 @@ type Peer struct {
 	Work     *big.Int // cumulative, as it claimed; must not be changed
 	Proven   Proven
 	Lowest   int32 // lowest height whose block it serves
-	RTT      time.Duration
-	Since    time.Time
-	BytesIn  int64 // over the protocols of this package
-	BytesOut int64
-	InFlight int // block requests outstanding at it
+	// MinFeeRate is what lets a transaction into its mempool, in satoshi per 1000
+	// virtual bytes, about, as it last said; 0: it does not say.
+	MinFeeRate int64
+	RTT        time.Duration
+	Since      time.Time
+	BytesIn    int64 // over the protocols of this package
+	BytesOut   int64
+	InFlight   int // block requests outstanding at it
 }
 
 // Proven is the best header of which a peer showed that it has it: it sent it, or named it as its tip, and its
@@ -59,6 +62,7 @@ type remote struct {
 	account  account       // of what is sent to it; see gate
 	searches account       // of what is searched for it
 	requests *rate.Limiter // requests of every kind that it may make here
+	pool     *rate.Limiter // bytes of the mempool that it may have from here
 
 	mu      sync.Mutex // guards what follows, held for an instant
 	tip     TipInfo
@@ -83,6 +87,7 @@ func newRemote(id peer.ID, h Hello, c network.Conn, now time.Time) *remote {
 		// Serving 50,000 headers or 10,000 small blocks a second takes about a
 		// hundred requests a second: ten times that is abuse and waits.
 		requests: rate.NewLimiter(1000, 256),
+		pool:     rate.NewLimiter(poolBytesPerSecond, poolBurst),
 		streams:  make(map[network.Stream]bool),
 		serving:  make(map[protocol.ID]int),
 		current:  make(map[protocol.ID]*supplants),
@@ -224,7 +229,7 @@ func (r *remote) snapshot() Peer {
 	r.mu.Unlock()
 	return Peer{
 		ID: r.id, Addr: r.addr, Inbound: r.inbound, Agent: r.hello.Agent, Version: r.hello.Version,
-		Services: r.hello.Services, Height: t.Height, Hash: t.Hash, Work: t.Work, Proven: proven, Lowest: t.Lowest,
+		Services: r.hello.Services, Height: t.Height, Hash: t.Hash, Work: t.Work, Proven: proven, Lowest: t.Lowest, MinFeeRate: t.MinFeeRate,
 		RTT: rtt, Since: r.since, BytesIn: r.in.Load(), BytesOut: r.out.Load(), InFlight: r.blocks.inFlight(),
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -484,6 +485,83 @@ func TestServedTxs(t *testing.T) {
 	if st := n.Serving(); st.Busy != 2 || len(n.blames)+len(client.blames) > 0 {
 		t.Errorf("%+v, %d blamed", st, len(n.blames)+len(client.blames))
 	}
+}
+
+// TestServedList: a peer is listed the mempool and may have 32 MiB of it at once,
+// then half a MiB a second; who does not offer lists is not asked.
+func TestServedList(t *testing.T) {
+	tx := txOf(t, 400_000)
+	var asked atomic.Pointer[ListQuery]
+	now := &fakeClock{t: time.Unix(1e9, 0)}
+	n := newNode(t, newFakeChain(), func(o *Options) {
+		o.TxByID = func(chainhash.Hash) ([]byte, bool) { return tx, true }
+		o.List = func(q ListQuery) List {
+			asked.Store(&q)
+			return List{Run: 7, Last: 5000, End: 6000, Items: make([]ListItem, MaxListItems+1)}
+		}
+		o.MinFeeRate = func() int64 { return 1331 }
+		o.Now = now.now
+	})
+	client := newNode(t, newFakeChain())
+	connect(t, client.host, n.host)
+	eventually(t, "ready", func() bool { return client.Ready(n.host.ID()) && n.Ready(client.host.ID()) })
+	if p := client.Peers()[0]; p.MinFeeRate != 1331 || p.Services&ServeList == 0 {
+		t.Errorf("%+v", p)
+	}
+	if _, err := n.FetchList(t.Context(), client.host.ID(), ListQuery{}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of who offers none: %v", err)
+	}
+	q := ListQuery{Run: 7, After: 2000, MinRate: 1000}
+	l, err := client.FetchList(t.Context(), n.host.ID(), q)
+	if err != nil || l.Run != 7 || l.Last != 5000 || l.End != 6000 || len(l.Items) != MaxListItems || *asked.Load() != q {
+		t.Fatalf("asked %+v: up to %d of %d, %d items, %v", asked.Load(), l.Last, l.End, len(l.Items), err)
+	}
+	ids := make([]chainhash.Hash, 10) // 4 MB
+	took := 0
+	for {
+		_, err := client.FetchTxs(t.Context(), n.host.ID(), ids)
+		if errors.Is(err, ErrBusy) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took++; took > 10 {
+			t.Fatal("no end")
+		}
+	}
+	if took != 8 { // 32 of 33.5 MB, and less than 4 MiB left
+		t.Errorf("%d times 4 MB at once", took)
+	}
+	if _, err := client.FetchList(t.Context(), n.host.ID(), q); !errors.Is(err, ErrBusy) {
+		t.Errorf("a list for who had enough: %v", err)
+	}
+	now.add(10 * time.Second)
+	if _, err := client.FetchList(t.Context(), n.host.ID(), q); err != nil {
+		t.Errorf("10 s later: %v", err)
+	}
+	if len(n.blames)+len(client.blames) > 0 {
+		t.Error("somebody was blamed")
+	}
+	eventually(t, "nothing held", func() bool { return n.Serving().OutBytes == 0 })
+}
+
+// A fakeClock is set by hand.
+type fakeClock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *fakeClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *fakeClock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
 }
 
 // TestRequestRate: 256 requests at once and 1,000 a second; more wait, none is

@@ -20,6 +20,14 @@ import (
 // left out and can be asked for again.
 const maxMempoolReply = 4 << 20
 
+// poolBytesPerSecond and poolBurst bound what one peer may have of the mempool, by
+// id or as lists: a newcomer takes a full one at once, which it needs no second
+// time. Beyond, it is told to come back later.
+const (
+	poolBytesPerSecond = 512 << 10
+	poolBurst          = 32 << 20
+)
+
 // Errors of the fetches. Test with errors.Is.
 var (
 	ErrNotReady = errors.New("exchange: no hello with this peer")
@@ -82,6 +90,9 @@ func (f *foundTxs) total() (n int64) {
 	for _, tx := range f.txs {
 		n += int64(len(tx))
 	}
+	if f.List != nil {
+		n += int64(len(f.List.Items)) * listItemBytes
+	}
 	return n
 }
 
@@ -92,7 +103,7 @@ const decodesAtOnce = 2
 // findTxs gathers what req asks for. The parcel is what its memory takes, the
 // caller's to give back; nil if there is none.
 func (x *Exchange) findTxs(ctx context.Context, r *remote, s network.Stream, req *txsRequest) (reply foundTxs, p *parcel, err error) {
-	if len(req.IDs) == 0 {
+	if len(req.Indexes) > 0 {
 		txs, known, err := x.pendingTxs(ctx, r, req)
 		switch {
 		case errors.Is(err, errNotYet):
@@ -136,10 +147,24 @@ func (x *Exchange) gatherTxs(ctx context.Context, r *remote, s network.Stream, r
 		return nil, err
 	}
 	defer x.decodes.release(&r.searches, 0)
-	if len(req.IDs) > 0 {
+	switch {
+	case req.List != nil && x.o.List == nil:
+		return nil, violation("request for a list that is not offered")
+	case len(req.Indexes) == 0 && r.pool.TokensAt(x.o.Now()) < maxMempoolReply:
+		return nil, errBusy
+	case req.List != nil:
+		l := x.o.List(*req.List)
+		l.Items = l.Items[:min(len(l.Items), MaxListItems)]
+		reply.List = &l
+	case len(req.IDs) > 0:
 		x.findByID(reply, req)
-	} else if err := x.findByIndex(reply, req); err != nil {
-		return nil, err
+	default:
+		if err := x.findByIndex(reply, req); err != nil {
+			return nil, err
+		}
+	}
+	if len(req.Indexes) == 0 {
+		r.pool.ReserveN(x.o.Now(), int(reply.total())) // it had so much left, unless several came at once
 	}
 	return x.takeRoom(ctx, r, s, reply)
 }
@@ -218,86 +243,116 @@ func (x *Exchange) FetchTxs(ctx context.Context, from peer.ID, ids []chainhash.H
 	return x.fetchTxs(ctx, from, &txsRequest{IDs: ids}, len(ids), maxMempoolReply)
 }
 
+// FetchList asks a peer what its mempool has. It fails with ErrNotReady, ErrNotFound if the
+// peer does not list it, or ErrBusy.
+func (x *Exchange) FetchList(ctx context.Context, from peer.ID, q ListQuery) (List, error) {
+	r := x.remote(from)
+	if r == nil {
+		return List{}, ErrNotReady
+	}
+	if r.hello.Services&ServeList == 0 {
+		return List{}, ErrNotFound
+	}
+	reply, err := x.askTxs(ctx, from, &txsRequest{List: &q}, 0, 0)
+	if err != nil {
+		return List{}, err
+	}
+	return *reply.List, nil
+}
+
 func (x *Exchange) fetchTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64) ([][]byte, error) {
 	if n == 0 || len(req.Indexes) > MaxTxIndexes || len(req.IDs) > MaxTxIDs {
 		return nil, fmt.Errorf("fetch %d transactions: want 1 to %d by index or %d by id", n, MaxTxIndexes, MaxTxIDs)
 	}
+	reply, err := x.askTxs(ctx, from, req, n, limit)
+	return reply.txs, err
+}
+
+// askTxs asks for n transactions of at most limit bytes, or a list.
+func (x *Exchange) askTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64) (reply foundTxs, err error) {
 	r := x.remote(from)
 	if r == nil {
-		return nil, ErrNotReady
+		return reply, ErrNotReady
 	}
 	open, cancel := context.WithTimeout(ctx, x.o.ReplyTimeout)
 	defer cancel()
 	s, err := x.o.Host.NewStream(network.WithNoDial(open, "txs"), from, TxsID(x.o.ChainID))
 	if err != nil {
-		return nil, fmt.Errorf("open txs stream: %w", err)
+		return reply, fmt.Errorf("open txs stream: %w", err)
 	}
 	defer func() { _ = s.Reset() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
 	if !r.track(s) {
-		return nil, ErrNotReady
+		return reply, ErrNotReady
 	}
 	defer r.untrack(s)
 
-	txs, err := x.readTxs(r, s, req, n, limit)
+	reply, err = x.readTxs(r, s, req, n, limit)
 	if errors.Is(err, errProtocol) {
 		x.blame(from, "txs: "+err.Error())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("fetch transactions: %w", err)
+		return foundTxs{}, fmt.Errorf("fetch transactions: %w", err)
 	}
-	return txs, nil
+	return reply, nil
 }
 
-func (x *Exchange) readTxs(r *remote, s network.Stream, req *txsRequest, n int, limit int64) ([][]byte, error) {
+func (x *Exchange) readTxs(r *remote, s network.Stream, req *txsRequest, n int, limit int64) (out foundTxs, err error) {
 	if err := writeMessage(s, x.o.WriteTimeout, &r.out, req.append(nil)); err != nil {
-		return nil, err
+		return out, err
 	}
 	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.ReplyTimeout, count: &r.in}, maxChunkBytes)
 	buf, err := readMessage(in, nil, maxTxsReply)
 	if err != nil {
-		return nil, unexpectedEOF(err)
+		return out, unexpectedEOF(err)
 	}
 	reply, err := decodeTxsReply(buf)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	switch reply.Status {
 	case statusOK:
 	case statusNotFound:
-		return nil, ErrNotFound
+		return out, ErrNotFound
 	case statusNotYet:
-		return nil, ErrNotYet
+		return out, ErrNotYet
 	case statusBusy:
-		return nil, ErrBusy
+		return out, ErrBusy
 	default:
-		return nil, violation("txs status %d", reply.Status)
+		return out, violation("txs status %d", reply.Status)
+	}
+	if req.List != nil {
+		if reply.List == nil || len(reply.Sizes) > 0 {
+			return out, violation("no list, and %d transactions", len(reply.Sizes))
+		}
+		out.List = reply.List
+		return out, nil
 	}
 	if len(reply.Sizes) != n {
-		return nil, violation("%d transactions, asked for %d", len(reply.Sizes), n)
+		return out, violation("%d transactions, asked for %d", len(reply.Sizes), n)
 	}
 	var total int64
 	for _, size := range reply.Sizes {
 		if total += int64(size); total > limit {
-			return nil, violation("transactions over %d bytes", limit)
+			return out, violation("transactions over %d bytes", limit)
 		}
 	}
-	txs := make([][]byte, n)
+	out.txs = make([][]byte, n)
 	for i, size := range reply.Sizes {
 		if size == 0 {
 			if len(req.IDs) == 0 {
-				return nil, violation("transaction of no bytes")
+				return out, violation("transaction of no bytes")
 			}
 			continue
 		}
-		txs[i] = make([]byte, size)
-		if _, err := io.ReadFull(in, txs[i]); err != nil {
-			return nil, unexpectedEOF(err)
+		out.txs[i] = make([]byte, size)
+		if _, err := io.ReadFull(in, out.txs[i]); err != nil {
+			return out, unexpectedEOF(err)
 		}
-		if err := consensus.CheckTxEncoding(txs[i]); err != nil {
-			return nil, violation("transaction %d: %w", i, err)
+		if err := consensus.CheckTxEncoding(out.txs[i]); err != nil {
+			return out, violation("transaction %d: %w", i, err)
 		}
 	}
-	return txs, nil
+	return out, nil
 }

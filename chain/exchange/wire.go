@@ -33,6 +33,8 @@ const (
 	// KeepsYou says that the sender keeps this peer connected for ever. If both say
 	// so of one another, they may send each other everything.
 	KeepsYou Services = 1 << 3
+	// ServeList says that it lists its mempool.
+	ServeList Services = 1 << 4
 )
 
 // A TipInfo is what a peer says of the end of its validated chain. Nothing of it is
@@ -42,6 +44,9 @@ type TipInfo struct {
 	Hash   chainhash.Hash
 	Work   *big.Int // cumulative, at most 256 bits; never nil once decoded; must not be changed
 	Lowest int32    // lowest height whose block it serves
+	// MinFeeRate is what a transaction must pay, in satoshi per 1000 virtual bytes,
+	// to get into its mempool now, about; 0: it does not say.
+	MinFeeRate int64
 }
 
 // A Hello is the first message each way on a connection.
@@ -128,11 +133,34 @@ type frame struct {
 }
 
 // txsRequest asks for transactions of Block by Indexes (ascending), or for
-// transactions of the mempool by IDs.
+// transactions of the mempool by IDs, or for a list of them.
 type txsRequest struct {
 	Block   chainhash.Hash
 	Indexes []uint32
 	IDs     []chainhash.Hash
+	List    *ListQuery
+}
+
+// A ListQuery asks what a peer's mempool has.
+type ListQuery struct {
+	// Run and After say where an earlier list of the same peer ended; a position of
+	// another run is the beginning. After beyond the end asks where the end is.
+	Run, After uint64
+	MinRate    int64 // satoshi per 1000 virtual bytes; leaves out what pays less
+}
+
+// A ListItem is what a peer says of a transaction of its mempool. Nothing of it is proven.
+type ListItem struct {
+	ID    chainhash.Hash
+	Rate  uint32 // satoshi per 1000 virtual bytes, with what builds on it if that is more; the most for all above
+	Bytes uint32 // serialised, with witness
+}
+
+// A List is a part of a peer's mempool, parents before their children.
+type List struct {
+	Items     []ListItem // at most MaxListItems
+	Run       uint64
+	Last, End uint64 // position to go on from; that of the newest. The same: there is no more
 }
 
 // txsReply goes before the raw transactions: their sizes in the order asked, 0
@@ -140,6 +168,7 @@ type txsRequest struct {
 type txsReply struct {
 	Status status
 	Sizes  []uint32
+	List   *List
 }
 
 // field calls f with each field of the message b: v is the content of a
@@ -285,7 +314,8 @@ func appendTip(b []byte, t *TipInfo) []byte {
 	if t.Work != nil && t.Work.Sign() > 0 {
 		b = putBytes(b, 3, t.Work.Bytes())
 	}
-	return putUint(b, 4, nonNegative(t.Lowest))
+	b = putUint(b, 4, nonNegative(t.Lowest))
+	return putUint(b, 5, nonNegative(t.MinFeeRate))
 }
 
 func decodeTip(b []byte) (TipInfo, error) {
@@ -308,6 +338,8 @@ func decodeTip(b []byte) (TipInfo, error) {
 			t.Work.SetBytes(v)
 		case 4:
 			return getUint(&t.Lowest, typ, n, math.MaxInt32)
+		case 5:
+			return getUint(&t.MinFeeRate, typ, n, math.MaxInt64)
 		}
 		return nil
 	})
@@ -600,7 +632,86 @@ func (r *txsRequest) append(b []byte) []byte {
 	for i := range r.IDs {
 		b = putBytes(b, 3, r.IDs[i][:])
 	}
+	if q := r.List; q != nil {
+		var v []byte
+		v = putFixed(v, 1, q.Run)
+		v = putUint(v, 2, q.After)
+		v = putUint(v, 3, uint64(q.MinRate))
+		b = putBytes(b, 4, v)
+	}
 	return b
+}
+
+func decodeListQuery(b []byte) (*ListQuery, error) {
+	q := &ListQuery{}
+	err := fields(b, func(num protowire.Number, typ protowire.Type, _ []byte, n uint64) error {
+		switch num {
+		case 1:
+			return getFixed(&q.Run, typ, n)
+		case 2:
+			return getUint(&q.After, typ, n, math.MaxUint64)
+		case 3:
+			return getUint(&q.MinRate, typ, n, math.MaxInt64)
+		}
+		return nil
+	})
+	return q, err
+}
+
+// listItemBytes is an item on the wire: id ‖ rate 4 ‖ bytes 4, little endian.
+const listItemBytes = chainhash.HashSize + 4 + 4
+
+func (l *List) append(b []byte) []byte {
+	v := make([]byte, 0, len(l.Items)*listItemBytes)
+	for i := range l.Items {
+		it := &l.Items[i]
+		v = append(v, it.ID[:]...)
+		v = binary.LittleEndian.AppendUint32(v, it.Rate)
+		v = binary.LittleEndian.AppendUint32(v, it.Bytes)
+	}
+	b = putFixed(b, 1, l.Run)
+	b = putUint(b, 2, l.Last)
+	b = putUint(b, 3, l.End)
+	if len(v) > 0 {
+		b = putBytes(b, 4, v)
+	}
+	return b
+}
+
+func decodeList(b []byte) (*List, error) {
+	l := &List{}
+	err := fields(b, func(num protowire.Number, typ protowire.Type, v []byte, n uint64) error {
+		switch num {
+		case 1:
+			return getFixed(&l.Run, typ, n)
+		case 2:
+			return getUint(&l.Last, typ, n, math.MaxUint64)
+		case 3:
+			return getUint(&l.End, typ, n, math.MaxUint64)
+		case 4:
+			if err := want(typ, protowire.BytesType); err != nil {
+				return err
+			}
+			if len(v)%listItemBytes != 0 || len(l.Items) > 0 || len(v) > MaxListItems*listItemBytes {
+				return violation("list of %d bytes", len(v))
+			}
+			if len(v) == 0 {
+				return nil
+			}
+			l.Items = make([]ListItem, len(v)/listItemBytes)
+			for i := range l.Items {
+				copy(l.Items[i].ID[:], v)
+				l.Items[i].Rate = binary.LittleEndian.Uint32(v[chainhash.HashSize:])
+				l.Items[i].Bytes = binary.LittleEndian.Uint32(v[chainhash.HashSize+4:])
+				v = v[listItemBytes:]
+			}
+		}
+		return nil
+	})
+	if err == nil && l.Last > l.End {
+		err = violation("list up to %d of %d", l.Last, l.End)
+	}
+	return l, err
 }
 
 func putPacked(b []byte, num protowire.Number, ns []uint32) []byte {
@@ -626,6 +737,13 @@ func decodeTxsRequest(b []byte) (txsRequest, error) {
 			return getPacked(&r.Indexes, typ, v, n, MaxTxIndexes)
 		case 3:
 			return getHashes(&r.IDs, typ, v, MaxTxIDs)
+		case 4:
+			if err := want(typ, protowire.BytesType); err != nil {
+				return err
+			}
+			var err error
+			r.List, err = decodeListQuery(v)
+			return err
 		}
 		return nil
 	})
@@ -633,6 +751,10 @@ func decodeTxsRequest(b []byte) (txsRequest, error) {
 		return r, err
 	}
 	switch {
+	case r.List != nil && len(r.Indexes)+len(r.IDs) > 0:
+		return r, violation("txs request for a list and for transactions")
+	case r.List != nil:
+		return r, nil
 	case len(r.Indexes) > 0 && len(r.IDs) > 0:
 		return r, violation("txs request by index and by id")
 	case len(r.Indexes) == 0 && len(r.IDs) == 0:
@@ -650,7 +772,11 @@ func decodeTxsRequest(b []byte) (txsRequest, error) {
 
 func (r *txsReply) append(b []byte) []byte {
 	b = putUint(b, 1, uint64(r.Status))
-	return putPacked(b, 2, r.Sizes)
+	b = putPacked(b, 2, r.Sizes)
+	if r.List != nil {
+		b = putBytes(b, 3, r.List.append(nil))
+	}
+	return b
 }
 
 func decodeTxsReply(b []byte) (txsReply, error) {
@@ -661,6 +787,13 @@ func decodeTxsReply(b []byte) (txsReply, error) {
 			return getUint(&r.Status, typ, n, math.MaxUint32)
 		case 2:
 			return getPacked(&r.Sizes, typ, v, n, MaxTxIndexes)
+		case 3:
+			if err := want(typ, protowire.BytesType); err != nil {
+				return err
+			}
+			var err error
+			r.List, err = decodeList(v)
+			return err
 		}
 		return nil
 	})

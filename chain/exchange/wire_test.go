@@ -49,6 +49,11 @@ func vectors() []struct {
 	byIndex := txsRequest{Block: fill(0x77), Indexes: []uint32{1, 2, 300}}
 	byID := txsRequest{IDs: []chainhash.Hash{fill(0x88)}}
 	trep := txsReply{Sizes: []uint32{250, 0, 300}}
+	paid := helloMessage{Tip: &TipInfo{Height: 14131, Hash: fill(0x11), Work: big.NewInt(0x373337333733), Lowest: 1, MinFeeRate: 1331}}
+	asked := txsRequest{List: &ListQuery{Run: 0x0102030405060708, After: 700, MinRate: 1000}}
+	listed := txsReply{List: &List{Run: 0x0102030405060708, Last: 702, End: 900, Items: []ListItem{
+		{ID: fill(0x88), Rate: 1500, Bytes: 222}, {ID: fill(0x99), Rate: 1<<32 - 1, Bytes: 400_000},
+	}}}
 	return []struct {
 		name string
 		msg  []byte
@@ -58,6 +63,7 @@ func vectors() []struct {
 		{"hello", hello.append(nil), helloBack, hello},
 		{"hello-tip-ping-pong", update.append(nil), helloBack, update},
 		{"hello-bye", goodbye.append(nil), helloBack, goodbye},
+		{"hello-tip-fee-rate", paid.append(nil), helloBack, paid},
 		{"headers-request", hreq.append(nil), back(decodeHeadersRequest), hreq},
 		{"headers-request-skip", hskip.append(nil), back(decodeHeadersRequest), hskip},
 		{"headers-reply", hrep.append(nil), back(decodeHeadersReply), hrep},
@@ -69,7 +75,9 @@ func vectors() []struct {
 		{"frame-too-large", large.append(nil), back(decodeFrame), large},
 		{"txs-by-index", byIndex.append(nil), back(decodeTxsRequest), byIndex},
 		{"txs-by-id", byID.append(nil), back(decodeTxsRequest), byID},
+		{"txs-list", asked.append(nil), back(decodeTxsRequest), asked},
 		{"txs-reply", trep.append(nil), back(decodeTxsReply), trep},
+		{"txs-reply-list", listed.append(nil), back(decodeTxsReply), listed},
 	}
 }
 
@@ -168,6 +176,13 @@ func TestDecodersRefuse(t *testing.T) {
 		{"empty block", back(decodeFrame), (&frame{ID: 1}).append(nil), false},
 		{"20,000 indexes", back(decodeTxsRequest), indexes(MaxTxIndexes), true},
 		{"20,001 indexes", back(decodeTxsRequest), indexes(MaxTxIndexes + 1), false},
+		{"list and ids", back(decodeTxsRequest), (&txsRequest{List: &ListQuery{}, IDs: make([]chainhash.Hash, 1)}).append(nil), false},
+		{"list and indexes", back(decodeTxsRequest), (&txsRequest{List: &ListQuery{}, Indexes: []uint32{1}}).append(nil), false},
+		{"list of the most", back(decodeTxsReply), (&txsReply{List: &List{Items: make([]ListItem, MaxListItems)}}).append(nil), true},
+		{"list of more", back(decodeTxsReply), (&txsReply{List: &List{Items: make([]ListItem, MaxListItems+1)}}).append(nil), false},
+		{"list of half an item", back(decodeTxsReply), putBytes(nil, 3, putBytes(nil, 4, make([]byte, 60))), false},
+		{"list twice", back(decodeTxsReply), putBytes(nil, 3, append(putBytes(nil, 4, make([]byte, 40)), putBytes(nil, 4, make([]byte, 40))...)), false},
+		{"list behind its end", back(decodeTxsReply), (&txsReply{List: &List{Last: 2, End: 1}}).append(nil), false},
 		{"index twice", back(decodeTxsRequest), (&txsRequest{Indexes: []uint32{1, 1}}).append(nil), false},
 		{"256 ids", back(decodeTxsRequest), ids(MaxTxIDs), true},
 		{"257 ids", back(decodeTxsRequest), ids(MaxTxIDs + 1), false},
@@ -205,6 +220,8 @@ func TestLargestMessagesFit(t *testing.T) {
 		{"frame", (&frame{ID: 1<<64 - 1, End: true, Length: 1<<63 - 1, Status: 1<<32 - 1, Size: 1<<63 - 1}).append(nil), maxFrameHeader},
 		{"txs by index", (&txsRequest{Indexes: indexes}).append(nil), maxTxsRequest},
 		{"txs by id", (&txsRequest{IDs: make([]chainhash.Hash, MaxTxIDs)}).append(nil), maxTxsRequest},
+		{"txs list", (&txsRequest{List: &ListQuery{1<<64 - 1, 1<<64 - 1, 1<<63 - 1}}).append(nil), maxTxsRequest},
+		{"txs reply of a list", (&txsReply{Status: 1<<32 - 1, List: &List{make([]ListItem, MaxListItems), 1<<64 - 1, 1<<64 - 1, 1<<64 - 1}}).append(nil), maxTxsReply},
 		{"txs reply", (&txsReply{Status: 1<<32 - 1, Sizes: sizes}).append(nil), maxTxsReply},
 	} {
 		if len(tc.b) > tc.most {

@@ -53,6 +53,7 @@ type candidate struct {
 	// relay: this node must tell others of it. received is when a peer brought
 	// it; zero: nobody did.
 	relay    bool
+	own      bool // made or handed in here
 	received time.Time
 	cost     time.Duration // estimate of what checking it took
 	// trial: it is only checked; result is what it would be.
@@ -82,16 +83,21 @@ var errMoved = errors.New("the tip moved while the transaction was checked")
 // caller passes on. It runs scripts, and waits up to a second at a time for the
 // pool to follow the chain. Submit keeps tx.
 func (p *Pool) Submit(ctx context.Context, tx *wire.MsgTx, from string) (accepted []*wire.MsgTx, err error) {
-	return p.submit(ctx, tx, from, false)
+	return p.submit(ctx, tx, from, from == "", from != "")
 }
 
 // SubmitAsked is Submit of a transaction that a peer sent because it was asked
 // for it. Nobody passes it on by itself: it will be in [Pool.Unsent].
 func (p *Pool) SubmitAsked(ctx context.Context, tx *wire.MsgTx, from string) (accepted []*wire.MsgTx, err error) {
-	return p.submit(ctx, tx, from, true)
+	return p.submit(ctx, tx, from, true, false)
 }
 
-func (p *Pool) submit(ctx context.Context, tx *wire.MsgTx, from string, asked bool) (accepted []*wire.MsgTx, err error) {
+// SubmitPulled is SubmitAsked of a transaction that others are likely to have.
+func (p *Pool) SubmitPulled(ctx context.Context, tx *wire.MsgTx, from string) (accepted []*wire.MsgTx, err error) {
+	return p.submit(ctx, tx, from, false, false)
+}
+
+func (p *Pool) submit(ctx context.Context, tx *wire.MsgTx, from string, relay, received bool) (accepted []*wire.MsgTx, err error) {
 	if err := checkAlone(tx); err != nil {
 		return nil, err
 	}
@@ -103,7 +109,8 @@ func (p *Pool) submit(ctx context.Context, tx *wire.MsgTx, from string, asked bo
 		return nil, refuse("peer-over-budget", "too many transactions of %s were refused", from)
 	}
 	c := newCandidate(tx, from)
-	if c.relay = asked || from == ""; !c.relay {
+	c.own, c.relay = from == "", relay
+	if received {
 		c.received = now
 	}
 	return p.admitAll(ctx, c)
@@ -215,7 +222,7 @@ func (p *Pool) try(ctx context.Context, c *candidate) (ready []*candidate, err e
 		Entry: Entry{
 			Tx: tx, ID: c.id, WID: c.wid, Fee: fee, Weight: int(c.weight), SigOpCost: sigOps, Height: tip.height, Added: c.added, Received: c.received,
 		},
-		memory: memoryOf(tx), parents: parents, was: c.was,
+		memory: memoryOf(tx), parents: parents, was: c.was, own: c.own,
 	}
 	if e.Added.IsZero() {
 		e.Added = now

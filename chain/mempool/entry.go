@@ -92,6 +92,10 @@ type entry struct {
 	family   sum // itself and everything that builds on it
 	at       int // in Pool.order
 	place    int // in Pool.wids
+	// own: it was made or handed in here. It is listed once others were told.
+	own    bool
+	listed uint64 // in Pool.shown; 0: not
+	turn   *turn  // to be told; nil: none
 }
 
 // public returns what callers see. Callers hold mu.
@@ -180,6 +184,9 @@ func (p *Pool) link(e *entry) {
 		parent.children = append(parent.children, e)
 	}
 	p.eachAncestor(e, func(a *entry) { a.family.add(e) })
+	if !e.own {
+		p.shown.add(e)
+	}
 }
 
 // unlink removes one entry. If it has children, its parents are gone already:
@@ -199,7 +206,8 @@ func (p *Pool) unlink(e *entry) {
 	delete(p.byID, e.ID)
 	delete(p.byWID, e.WID)
 	p.unlist(e)
-	delete(p.unsent, e.ID)
+	p.shown.remove(e)
+	p.untell(e)
 	p.changes++
 	p.memory -= e.memory
 	p.vbytes -= vsize(int64(e.Weight))
@@ -277,6 +285,7 @@ func (p *Pool) takeAll() {
 	clear(p.byID)
 	clear(p.byWID)
 	clear(p.spent)
-	clear(p.unsent)
+	p.shown.slots, p.shown.gaps = nil, 0 // positions go on
+	p.turns = nil
 	p.memory, p.vbytes = 0, 0
 }

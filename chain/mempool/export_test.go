@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
 )
@@ -49,6 +50,9 @@ var (
 
 	WitnessStandard = witnessStandard
 )
+
+// Cover sets which part of others' entries is told again; 0: none.
+func (p *Pool) Cover(share uint64) { p.cover = share }
 
 // ReadFile does what Run does first.
 func (p *Pool) ReadFile(ctx context.Context) error { return p.readFile(ctx) }
@@ -201,10 +205,34 @@ func (p *Pool) Verify() error {
 	if memory > p.o.MaxBytes || memory+p.waiting > p.o.MaxBytes+maxReturnedBytes {
 		return fmt.Errorf("memory %d, at most %d, with %d waiting", memory, p.o.MaxBytes, p.waiting)
 	}
-	for id, e := range p.unsent {
-		if p.byID[id] != e {
-			return fmt.Errorf("%s: to be relayed, and not in the pool", id)
+	for i, t := range p.turns {
+		if p.byID[t.e.ID] != t.e || t.e.turn != t || t.at != i {
+			return fmt.Errorf("%s: has a turn, and is not in the pool", t.e.ID)
 		}
+	}
+	listed, gaps := 0, 0
+	for i, s := range p.shown.slots {
+		switch {
+		case i > 0 && s.at <= p.shown.slots[i-1].at || s.at > p.shown.last:
+			return fmt.Errorf("position %d behind %d", s.at, p.shown.slots[i-1].at)
+		case s.e == nil:
+			gaps++
+		case p.byID[s.e.ID] != s.e || s.e.listed != s.at:
+			return fmt.Errorf("%s: listed, and not in the pool", s.e.ID)
+		default:
+			listed++
+		}
+	}
+	for id, e := range p.byID {
+		if e.listed == 0 {
+			listed++
+			if !e.own || !e.unsent() {
+				return fmt.Errorf("%s: not listed", id)
+			}
+		}
+	}
+	if listed != len(p.byID) || gaps != p.shown.gaps {
+		return fmt.Errorf("%d listed or secret of %d, %d gaps, counted %d", listed, len(p.byID), p.shown.gaps, gaps)
 	}
 	if len(p.fates.lost) > maxFates || len(p.fates.other) > maxFates || len(p.fates.byID) > 2*maxFates {
 		return fmt.Errorf("%d and %d fates, %d by id", len(p.fates.lost), len(p.fates.other), len(p.fates.byID))
@@ -256,4 +284,32 @@ func (p *Pool) Charge(peer string, cost time.Duration, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waste.charge(peer, cost, now)
+}
+
+// MaxListingWalk is the limit of a listing.
+const MaxListingWalk = maxListingWalk
+
+// FillList lists n transactions that pay nothing, and again without nine of ten.
+func (p *Pool) FillList(n int) (first, last Listing, gaps int) {
+	p.mu.Lock()
+	es := make([]*entry, n)
+	for i := range es {
+		es[i] = &entry{Entry: Entry{Tx: wire.NewMsgTx(2), Weight: 400}}
+		p.shown.add(es[i])
+	}
+	p.mu.Unlock()
+	first = p.List(p.run, 0, 1, 100)
+	p.mu.Lock()
+	for i, e := range es {
+		if i%10 != 0 {
+			p.shown.remove(e)
+		}
+	}
+	p.mu.Unlock()
+	last = p.List(p.run, 0, 0, n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gaps = p.shown.gaps
+	p.shown = list{}
+	return first, last, gaps
 }

@@ -177,8 +177,14 @@ func (p *Pool) commit(e *entry, tip place, relay bool, now time.Time) (ready []*
 		p.fates.forget(e.ID) // it was never in
 		return nil, refuse("mempool-full", "everything that stayed pays more")
 	}
-	if relay {
-		p.tell(e)
+	switch {
+	case relay:
+		p.tell(e, time.Time{})
+	case e.own:
+		p.shown.add(e) // others were told before a restart
+		p.again(e, now)
+	default:
+		p.again(e, now)
 	}
 	p.orphans.forget(e.WID)
 	p.signal()

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"maps"
 	"slices"
 	"time"
 
@@ -21,8 +20,9 @@ import (
 )
 
 // FileVersion is the newest form of Options.File that this version reads, and
-// the one that it writes. docs/storage.md has every byte.
-const FileVersion = 1
+// the one that it writes. docs/storage.md has every byte. Version 1 did not say
+// what was made here.
+const FileVersion = 2
 
 const (
 	fileMagic = "dunlinmp"
@@ -38,7 +38,8 @@ const (
 	recordFate = 2
 
 	txHead   = 8 + 1 // time added ‖ flags
-	txUnsent = 1     // the one flag: others must still be told of it
+	txUnsent = 1     // others must still be told of it
+	txOwn    = 2     // it was made or handed in here
 	// maxTxBytes is the most that a standard transaction takes: its weight is at
 	// most 400,000.
 	maxTxBytes = 400_000
@@ -63,16 +64,16 @@ func damaged(at int64, format string, args ...any) error {
 
 // A saving is a transaction to be saved.
 type saving struct {
-	tx     *wire.MsgTx
-	added  time.Time
-	unsent bool
+	tx    *wire.MsgTx
+	added time.Time
+	flags byte
 }
 
 // A saved transaction is what a record of a file gives back.
 type saved struct {
-	raw    []byte
-	added  time.Time
-	unsent bool
+	raw   []byte
+	added time.Time
+	flags byte
 }
 
 // A fileReader reads a file of a size known before, record by record. It
@@ -109,8 +110,8 @@ func (f *fileReader) head(genesis chainhash.Hash) error {
 	if string(b[:8]) != fileMagic {
 		return damaged(0, "it does not begin with %q", fileMagic)
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v != FileVersion {
-		return fmt.Errorf("%w: of version %d, this dunlin knows %d", errFile, v, FileVersion)
+	if v := binary.LittleEndian.Uint32(b[8:]); v == 0 || v > FileVersion {
+		return fmt.Errorf("%w: of version %d, this dunlin knows 1 to %d", errFile, v, FileVersion)
 	}
 	if err := f.read(b[12:]); err != nil {
 		return err
@@ -165,12 +166,22 @@ func (f *fileReader) next() (kind byte, payload []byte, err error) {
 	return kind, payload, nil
 }
 
+func txFlags(unsent, own bool) (flags byte) {
+	if unsent {
+		flags |= txUnsent
+	}
+	if own {
+		flags |= txOwn
+	}
+	return flags
+}
+
 // parseTx takes a transaction record apart; it keeps b.
 func parseTx(b []byte) (saved, bool) {
-	if len(b) <= txHead || b[8]&^txUnsent != 0 {
+	if len(b) <= txHead || b[8]&^(txUnsent|txOwn) != 0 {
 		return saved{}, false
 	}
-	return saved{raw: b[txHead:], added: time.Unix(int64(binary.LittleEndian.Uint64(b)), 0), unsent: b[8]&txUnsent != 0}, true
+	return saved{raw: b[txHead:], added: time.Unix(int64(binary.LittleEndian.Uint64(b)), 0), flags: b[8]}, true
 }
 
 func appendFate(b []byte, f *Fate) []byte {
@@ -250,7 +261,12 @@ func (f *fileWriter) record(kind byte, fill func([]byte) ([]byte, error)) error 
 func (p *Pool) Save(ctx context.Context, w io.Writer) (int64, error) {
 	now := p.o.Now()
 	p.mu.RLock()
-	entries, left, unsent := slices.Clone(p.order), p.left, maps.Clone(p.unsent)
+	entries, left, unsent := slices.Clone(p.order), p.left, make(map[*entry]bool)
+	for _, t := range p.turns {
+		if t.told == 0 {
+			unsent[t.e] = true
+		}
+	}
 	fates := slices.Concat(p.fates.other, p.fates.lost)
 	fates = slices.DeleteFunc(fates, func(f *Fate) bool { return p.fates.byID[f.ID] != f })
 	p.mu.RUnlock()
@@ -258,7 +274,7 @@ func (p *Pool) Save(ctx context.Context, w io.Writer) (int64, error) {
 	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
 	list := make([]saving, 0, len(entries)+len(left))
 	for _, e := range entries {
-		list = append(list, saving{e.Tx, e.Added, unsent[e.ID] != nil})
+		list = append(list, saving{e.Tx, e.Added, txFlags(unsent[e], e.own)})
 	}
 	for _, c := range left {
 		if c.returned && !c.settled {
@@ -266,7 +282,7 @@ func (p *Pool) Save(ctx context.Context, w io.Writer) (int64, error) {
 			if added.IsZero() {
 				added = now
 			}
-			list = append(list, saving{c.tx, added, c.relay})
+			list = append(list, saving{c.tx, added, txFlags(c.relay, c.own)})
 		}
 	}
 	slices.SortStableFunc(fates, func(a, b *Fate) int { return cmp.Compare(a.Seq, b.Seq) })
@@ -286,11 +302,7 @@ func (p *Pool) Save(ctx context.Context, w io.Writer) (int64, error) {
 		}
 		err := f.record(recordTx, func(b []byte) ([]byte, error) {
 			b = binary.LittleEndian.AppendUint64(b, uint64(s.added.Unix()))
-			flags := byte(0)
-			if s.unsent {
-				flags = txUnsent
-			}
-			buf := bytes.NewBuffer(append(b, flags))
+			buf := bytes.NewBuffer(append(b, s.flags))
 			err := s.tx.Serialize(buf)
 			return buf.Bytes(), err
 		})
@@ -386,7 +398,7 @@ func (p *Pool) readmit(ctx context.Context, s saved, at int64, report *LoadRepor
 		return nil //nolint:nilerr // a refusal
 	}
 	c := newCandidate(tx, "")
-	c.added, c.relay = s.added, s.unsent
+	c.added, c.relay, c.own = s.added, s.flags&txUnsent != 0, s.flags&txOwn != 0
 	for {
 		_, err := p.admitAll(ctx, c)
 		rule, refused := errors.AsType[*consensus.RuleError](err)

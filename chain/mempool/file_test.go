@@ -146,7 +146,7 @@ func TestFileVector(t *testing.T) {
 		return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 	}
 	genesis := l.chain.Params().GenesisHash
-	head := append([]byte("dunlinmp\x01\x00\x00\x00"), genesis[:]...)
+	head := append([]byte("dunlinmp\x02\x00\x00\x00"), genesis[:]...)
 	head = sum(binary.LittleEndian.AppendUint64(head, 2_000_000_000))
 	end := func(n byte) []byte { return sum([]byte{0, 4, 0, 0, 0, n, 0, 0, 0}) }
 	if got, want := save(), append(bytes.Clone(head), end(0)...); !bytes.Equal(got, want) {
@@ -162,10 +162,22 @@ func TestFileVector(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := binary.LittleEndian.AppendUint32([]byte{1}, uint32(9+raw.Len()))
-	rec = append(binary.LittleEndian.AppendUint64(rec, 2_000_000_000), 1)
+	rec = append(binary.LittleEndian.AppendUint64(rec, 2_000_000_000), 3) // unsent, own
 	want := append(append(bytes.Clone(head), sum(append(rec, raw.Bytes()...))...), end(1)...)
 	if got := save(); !bytes.Equal(got, want) {
 		t.Errorf("one: %x\nwant %x", got, want)
+	}
+	// Version 1 knew nothing of own ones.
+	old := append([]byte("dunlinmp\x01\x00\x00\x00"), genesis[:]...)
+	old = sum(binary.LittleEndian.AppendUint64(old, 2_000_000_000))
+	rec[len(rec)-1] = 1
+	old = append(append(old, sum(append(rec, raw.Bytes()...))...), end(1)...)
+	l.reopen(func(*mempool.Options) {})
+	if report, err := l.pool.Load(t.Context(), bytes.NewReader(old), int64(len(old))); err != nil || report.Accepted != 1 {
+		t.Errorf("version 1: %+v, %v", report, err)
+	}
+	if due, _, _ := l.pool.Unsent(9, 0); len(due) != 1 {
+		t.Errorf("version 1: %d to be relayed", len(due))
 	}
 }
 
@@ -248,14 +260,14 @@ func TestFileOfOthers(t *testing.T) {
 	l := newLab(t, consensus.Regtest(), 2, nil)
 	good := savedFile(t, l)
 	newer := bytes.Clone(good)
-	newer[8] = 2
+	newer[8] = 3
 	other := newLab(t, consensus.Simnet(), 0, nil)
 	for _, row := range []struct {
 		l    *lab
 		file []byte
 		want string
 	}{
-		{l, newer, "of version 2, this dunlin knows 1"},
+		{l, newer, "of version 3, this dunlin knows 1 to 2"},
 		{other, good, "of another chain: genesis " + consensus.Regtest().GenesisHash.String()},
 		{l, []byte("{}"), "damage at byte 0"},
 	} {

@@ -205,6 +205,7 @@ func (f *follower) step(ctx context.Context, from, fork, to place) error {
 		f.enqueue(ready)
 		f.note(lost...)
 		f.floor.mined(now)
+		f.blocks++
 		f.move(place{b.Hash, h})
 		f.mu.Unlock()
 	}
@@ -249,7 +250,7 @@ func (f *follower) leap(back []*candidate, to place) {
 	for _, e := range f.inSeqOrder() {
 		back = append(back, &candidate{
 			tx: e.Tx, id: e.ID, wid: e.WID, weight: int64(e.Weight), added: e.Added, received: e.Received,
-			flags: e.flags, returned: true, was: e.was, relay: f.unsent[e.ID] != nil,
+			flags: e.flags, returned: true, was: e.was, relay: e.unsent(), own: e.own,
 		})
 	}
 	back = append(back, old...) // which can only build on what is before it

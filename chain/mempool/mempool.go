@@ -38,7 +38,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -147,10 +149,16 @@ type Pool struct {
 	// waiting is the memory of what is on its way back in after a reorganisation.
 	waiting int64
 	left    []*candidate // of that, what Run left when it ended
-	// unsent are entries that nobody has relayed yet; told is closed and replaced
-	// when one is added.
-	unsent map[chainhash.Hash]*entry
+	// turns are the entries that others are to be told of; told is closed and
+	// replaced when one is added. blocks counts those that the pool followed.
+	turns  turns
 	told   chan struct{}
+	blocks uint64
+	salt   maphash.Seed // of turns that are cover
+	cover  uint64       // one of so many has one; 0: none
+	// shown is what others may be shown, run its name in this run.
+	shown list
+	run   uint64
 	// changes counts what would make File differ.
 	changes uint64
 }
@@ -212,8 +220,10 @@ func New(o Options) (*Pool, error) {
 		extra:   extraBook{byWID: make(map[chainhash.Hash]*bystander)},
 		waste:   make(wasteBook),
 		fates:   newFateBook(),
-		unsent:  make(map[chainhash.Hash]*entry),
 		told:    make(chan struct{}),
+		salt:    maphash.MakeSeed(),
+		cover:   coverShare,
+		run:     rand.Uint64(),
 	}, nil
 }
 

@@ -63,13 +63,19 @@ func (p *Pool) MinRelayFeeRate() int64 { return p.o.MinFeeRate }
 func (p *Pool) UnsentCount() int {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return len(p.unsent)
+	n := 0
+	for _, t := range p.turns {
+		if t.told == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // IsUnsent says whether nobody has been told of an entry yet.
 func (p *Pool) IsUnsent(txid chainhash.Hash) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	_, ok := p.unsent[txid]
-	return ok
+	e := p.byID[txid]
+	return e != nil && e.unsent()
 }

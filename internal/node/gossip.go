@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -128,6 +129,9 @@ func (n *Node) judgeTx(ctx context.Context, from peer.ID, data []byte) gossip.Ve
 		v = relay.TxVerdict(v, err)
 		if missing, ok := errors.AsType[*mempool.MissingError](err); ok {
 			n.parents.want(from, missing.Parents)
+		}
+		if e, ok := n.pool.Get(v.Hash); err == nil && ok && !n.floor.takes(&e, time.Now()) {
+			v.Result, v.Reason = relay.Ignore, "below-fee-of-all-peers" // it is in the pool all the same
 		}
 	}
 	switch v.Result {

@@ -111,6 +111,8 @@ type Node struct {
 	parents   *parents                            // of orphans, to be asked for
 	closers   []func() error                      // in order of building
 	named     atomic.Pointer[discovery.Discovery] // disc, once it is built, for the goroutines of the host
+	floor     feeFloor                            // of peers
+	pools     *reconciler                         // of peers
 
 	mu     sync.Mutex     // guards what follows, held for assignments only
 	unsent chainhash.Hash // own tip that nobody has heard yet; zero: none
@@ -297,7 +299,7 @@ func (n *Node) openNetwork() error {
 
 		ProgressInterval: progress, IdleInterval: idle,
 
-		TxByID: n.rawTx,
+		TxByID: n.rawTx, List: n.listPool, MinFeeRate: n.feeRateToTell,
 		Lowest: n.chain.Lowest,
 		OnHello: func(p exchange.Peer) {
 			n.disc.Good(p.ID)
@@ -319,6 +321,14 @@ func (n *Node) openNetwork() error {
 		return err
 	}
 	n.host.SetStanding(n.standing)
+	n.floor.peers = n.exchange.Peers
+	n.pools = &reconciler{
+		pool: n.pool, peers: n.exchange.Peers, list: n.exchange.FetchList, fetch: n.exchange.FetchTxs,
+		orphan:  n.parents.want,
+		synced:  func() bool { return n.exchange.Sync().State == exchange.Synced },
+		minRate: n.feeRateToTell, maxBytes: int64(n.c.Mempool.SyncMB) * 1_000_000,
+		log: n.log.With("subsystem", "mempool"),
+	}
 	return n.openGossip()
 }
 
@@ -360,6 +370,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"flood", n.runOutbound},
 		{"txs", n.runTxs},
 		{"parents", n.runParents},
+		{"pools", n.pools.run},
 		{"discovery", n.disc.Run},
 		{"advance", n.runAdvance},
 		{"mend", n.mend},

@@ -23,8 +23,11 @@ const (
 	// seenFor is how long gossip takes a message for known that it has seen: its
 	// window of 2 min, a sweep that comes once a minute, and a little more.
 	seenFor = 3*time.Minute + 5*time.Second
-	// tellAtOnce is how many transactions are told between two looks at the pool.
+	// tellAtOnce is how many transactions are told between two looks at the pool,
+	// tellPause the rest in between: some 1000 a second, which is what neighbours
+	// take of one peer and what fits into the queues to them.
 	tellAtOnce = 64
+	tellPause  = 60 * time.Millisecond
 	// tellAgain is the pause when nobody was there to be told; a peer that joins
 	// ends it.
 	tellAgain = 10 * time.Second
@@ -37,6 +40,7 @@ const (
 type unsentPool interface {
 	Unsent(most int, seenFor time.Duration) (due []mempool.Entry, next time.Time, more <-chan struct{})
 	Sent(txid chainhash.Hash)
+	Later(txid chainhash.Hash, until time.Time)
 }
 
 // A teller tells others of transactions that gossip does not pass on by itself:
@@ -46,6 +50,8 @@ type teller struct {
 	pool    unsentPool
 	publish func(context.Context, *wire.MsgTx) error
 	joined  <-chan struct{} // has a token when a peer has joined the topic
+	// takes says whether a peer would take an entry, as far as its fee goes.
+	takes func(e *mempool.Entry, now time.Time) bool
 }
 
 // run tells until ctx ends.
@@ -54,8 +60,14 @@ func (t *teller) run(ctx context.Context) error {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		due, next, more := t.pool.Unsent(tellAtOnce, seenFor)
-		nobody := false
-		for _, e := range due {
+		nobody, later := false, false
+		for i := range due {
+			e := &due[i]
+			if now := time.Now(); !t.takes(e, now) {
+				t.pool.Later(e.ID, now.Add(tryFeeAgain))
+				later = true
+				continue
+			}
 			if err := t.publish(ctx, e.Tx); errors.Is(err, gossip.ErrNobody) || errors.Is(err, gossip.ErrNotRunning) || ctx.Err() != nil {
 				nobody = true
 				break
@@ -63,14 +75,16 @@ func (t *teller) run(ctx context.Context) error {
 			// Another error is one for ever (a message too large): it is as good as sent.
 			t.pool.Sent(e.ID)
 		}
-		if len(due) == tellAtOnce && !nobody {
-			continue
-		}
 		pause := time.Hour // nothing is due
-		if nobody {
+		if len(due) == tellAtOnce && !nobody {
+			pause, more = tellPause, nil
+		} else if nobody {
 			pause, more = tellAgain, nil // more of it would not be told either
 		} else if !next.IsZero() {
 			pause = max(time.Second, time.Until(next))
+		}
+		if later {
+			pause = min(pause, tryFeeAgain)
 		}
 		timer.Reset(pause)
 		select {
@@ -85,7 +99,7 @@ func (t *teller) run(ctx context.Context) error {
 
 // runTxs is the stage of the teller.
 func (n *Node) runTxs(ctx context.Context) error {
-	t := teller{pool: n.pool, publish: n.publishTx, joined: n.txPeer}
+	t := teller{pool: n.pool, publish: n.publishTx, joined: n.txPeer, takes: n.floor.takes}
 	return t.run(ctx)
 }
 

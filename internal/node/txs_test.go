@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +58,16 @@ func (f *fakeUnsent) Sent(id chainhash.Hash) {
 	f.txs = slices.DeleteFunc(f.txs, func(e mempool.Entry) bool { return e.ID == id })
 }
 
+func (f *fakeUnsent) Later(id chainhash.Hash, until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.txs {
+		if f.txs[i].ID == id {
+			f.txs[i].Received = until
+		}
+	}
+}
+
 func (f *fakeUnsent) left() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,7 +84,9 @@ func TestTeller(t *testing.T) {
 		listeners, told, tried := 0, 0, 0
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		teller := teller{pool: pool, joined: joined, publish: func(context.Context, *wire.MsgTx) error {
+		var dear atomic.Bool // peers take none
+		takes := func(*mempool.Entry, time.Time) bool { return !dear.Load() }
+		teller := teller{pool: pool, joined: joined, takes: takes, publish: func(context.Context, *wire.MsgTx) error {
 			mu.Lock()
 			defer mu.Unlock()
 			tried++
@@ -106,12 +119,15 @@ func TestTeller(t *testing.T) {
 		mu.Unlock()
 		joined <- struct{}{}
 		all := 3*tellAtOnce + 1
+		check("at once", tellAtOnce, all-tellAtOnce)
+		timer := time.NewTimer(4 * tellPause)
+		<-timer.C
 		check("somebody came", all, 0)
 		pool.add(time.Now())
 		check("another", all+1, 0)
 		pool.add(time.Now().Add(3 * time.Minute))
 		check("not due", all+1, 1)
-		timer := time.NewTimer(3*time.Minute + time.Second)
+		timer.Reset(3*time.Minute + time.Second)
 		<-timer.C
 		check("due", all+2, 0)
 		mu.Lock()
@@ -125,6 +141,13 @@ func TestTeller(t *testing.T) {
 		timer.Reset(tellAgain + time.Second)
 		<-timer.C
 		check("without a sign of a peer", all+3, 0)
+		dear.Store(true)
+		pool.add(time.Now())
+		check("too cheap for all peers", all+3, 1)
+		dear.Store(false)
+		timer.Reset(tryFeeAgain + time.Second)
+		<-timer.C
+		check("cheaper peers", all+4, 0)
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Error(err)

@@ -1,0 +1,373 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/exchange"
+	"dunlin/chain/mempool"
+	"dunlin/chain/relay"
+)
+
+const (
+	// partnersWanted is how many peers' mempools are followed. Outbound ones are
+	// preferred: whom we chose is harder to surround us with.
+	partnersWanted = 2
+	// pollEvery is the time between two looks at a partner's list, about.
+	pollEvery = 5 * time.Second
+	// settle is what gossip gets to bring what a list has before it is asked for.
+	settle = 1500 * time.Millisecond
+	// newestListed is how far back the list of a peer that is no partner is looked
+	// at, once: only if much of that is unknown the rest is too.
+	newestListed = 1000
+	// muchUnknown of them is much.
+	muchUnknown = 100
+	// maxListed is how many transactions of one peer are taken note of in one go.
+	maxListed = 100_000
+	// maxToldOn is how many transactions of one go are passed on by gossip. After a
+	// partition that spreads them at once; the rest spreads from list to list.
+	maxToldOn = 2000
+	// fetchBytes is how much is asked for at once, by the sizes that the list says.
+	fetchBytes = 1 << 20
+	// listTimeout and fetchTimeout are what a peer has for one answer.
+	listTimeout  = 10 * time.Second
+	fetchTimeout = 30 * time.Second
+	// lookTimeout is what all of one go may take.
+	lookTimeout = 2 * time.Minute
+	// restAfterFault doubles with each in a row, up to maxRest. restAfterWaste is
+	// for a peer of whose transactions, worthFetching or more, not one in ten was
+	// any good.
+	restAfterFault = 30 * time.Second
+	maxRest        = time.Hour
+	restAfterWaste = 10 * time.Minute
+	worthFetching  = 50
+)
+
+// A reconciler follows the mempools of some peers and fetches what gossip did not
+// bring: all of it to a newcomer, what went lost on full queues, what was on the
+// other side of a partition. Compact blocks need that.
+type reconciler struct {
+	pool interface {
+		Known(ids []chainhash.Hash) []bool
+		SubmitAsked(ctx context.Context, tx *wire.MsgTx, from string) ([]*wire.MsgTx, error)
+		SubmitPulled(ctx context.Context, tx *wire.MsgTx, from string) ([]*wire.MsgTx, error)
+	}
+	peers    func() []exchange.Peer
+	list     func(context.Context, peer.ID, exchange.ListQuery) (exchange.List, error)
+	fetch    func(context.Context, peer.ID, []chainhash.Hash) ([][]byte, error)
+	orphan   func(from peer.ID, parents []chainhash.Hash)
+	synced   func() bool
+	minRate  func() int64
+	maxBytes int64 // fetched in one go
+	log      *slog.Logger
+
+	state map[peer.ID]*listed // of connected peers; only run's goroutine uses it
+	count reconcilerCounts
+}
+
+// reconcilerCounts are for metrics.
+type reconcilerCounts struct{ lists, listed, fetched, accepted atomic.Uint64 }
+
+// listed is what is known of a peer's list.
+type listed struct {
+	partner    bool
+	run, after uint64
+	looked     bool // at least once
+	next       time.Time
+	faults     int
+}
+
+// run follows peers' mempools until ctx ends.
+func (r *reconciler) run(ctx context.Context) error {
+	if r.maxBytes == 0 {
+		<-ctx.Done() // the operator does not want it
+		return ctx.Err()
+	}
+	r.state = make(map[peer.ID]*listed)
+	timer := time.NewTimer(spread(time.Second))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if r.synced() {
+			if p := r.choose(r.peers(), time.Now()); p != "" {
+				r.look(ctx, p)
+			}
+		}
+		timer.Reset(spread(time.Second))
+	}
+}
+
+// spread is d, give or take a quarter: nodes that started together drift apart.
+func spread(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
+}
+
+// choose returns the peer whose list is due, "" if none is: partners first, then
+// those who were never looked at.
+func (r *reconciler) choose(peers []exchange.Peer, now time.Time) peer.ID {
+	here := make(map[peer.ID]bool, len(peers))
+	partners := 0
+	var candidates [2][]peer.ID // outbound, inbound
+	for _, p := range peers {
+		if p.Services&exchange.ServeList == 0 {
+			continue
+		}
+		here[p.ID] = true
+		s := r.state[p.ID]
+		if s == nil {
+			s = &listed{next: now}
+			r.state[p.ID] = s
+		}
+		switch {
+		case s.partner && s.faults == 0:
+			partners++
+		case s.partner:
+			s.partner = false // somebody else may do better
+		case s.next.After(now):
+		case p.Inbound:
+			candidates[1] = append(candidates[1], p.ID)
+		default:
+			candidates[0] = append(candidates[0], p.ID)
+		}
+	}
+	for id := range r.state {
+		if !here[id] {
+			delete(r.state, id)
+		}
+	}
+	for _, ids := range candidates {
+		for ; partners < partnersWanted && len(ids) > 0; partners++ {
+			i := rand.IntN(len(ids))
+			r.state[ids[i]].partner = true
+			ids = slices.Delete(ids, i, i+1)
+		}
+	}
+	var best peer.ID
+	for id, s := range r.state {
+		if s.next.After(now) || !s.partner && s.looked {
+			continue
+		}
+		if b := r.state[best]; b == nil || s.partner && !b.partner || s.partner == b.partner && s.next.Before(b.next) {
+			best = id
+		}
+	}
+	return best
+}
+
+// look looks at a peer's list and fetches what of it is unknown.
+func (r *reconciler) look(ctx context.Context, id peer.ID) {
+	s := r.state[id]
+	first, before := !s.looked, *s
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	unknown, whole, err := r.read(looking, id, s)
+	asked, accepted := 0, 0
+	if err == nil && len(unknown) > 0 {
+		// What a newcomer fetches everybody has.
+		asked, accepted, err = r.fetchAll(looking, id, unknown, !first || !s.partner)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	switch {
+	case err != nil:
+		s.run, s.after = before.run, before.after // what was not fetched is still to be
+		s.next = now.Add(spread(min(maxRest, restAfterFault<<min(s.faults, 10))))
+		s.faults++
+		r.log.Debug("mempool of a peer not read", "peer", id, "err", err)
+	case asked >= worthFetching && accepted < asked/10:
+		s.next, s.partner, s.looked, s.faults = now.Add(restAfterWaste), false, true, 0
+		r.log.Debug("mempool of a peer is of no use", "peer", id, "fetched", asked, "accepted", accepted)
+	default:
+		s.next, s.looked, s.faults = now, s.looked || whole, 0
+		if whole {
+			s.next = now.Add(spread(partnersWanted * pollEvery))
+		}
+	}
+	if first && asked > 0 {
+		r.log.Info("mempool compared with a peer's", "peer", id, "fetched", asked, "accepted", accepted)
+	}
+}
+
+// read returns what of a peer's list is unknown here, and goes on in it: from
+// where it was, or for a new partner from the beginning; of others just the newest,
+// unless much of that is unknown. end says that it came to the end.
+func (r *reconciler) read(ctx context.Context, id peer.ID, s *listed) (unknown []exchange.ListItem, end bool, err error) {
+	run, after := s.run, s.after
+	if !s.partner {
+		at, err := r.ask(ctx, id, run, math.MaxUint64)
+		if err != nil {
+			return nil, false, err
+		}
+		run, after = at.Run, at.End-min(at.End, newestListed)
+	}
+	whole := s.partner
+	for total := 0; total < maxListed; {
+		l, err := r.ask(ctx, id, run, after)
+		if err != nil {
+			return nil, false, err
+		}
+		if l.Run != run {
+			run, after = l.Run, 0
+		}
+		total += len(l.Items)
+		items := r.unknown(l.Items)
+		if !whole && len(items) > muchUnknown {
+			whole, run, after, total, unknown = true, l.Run, 0, 0, nil
+			continue
+		}
+		unknown = append(unknown, items...)
+		if l.Last <= after || l.Last == l.End {
+			after, end = max(after, l.Last), true
+			break
+		}
+		after = l.Last
+	}
+	s.run, s.after = run, after
+	return unknown, end, nil
+}
+
+func (r *reconciler) ask(ctx context.Context, id peer.ID, run, after uint64) (exchange.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	l, err := r.list(ctx, id, exchange.ListQuery{Run: run, After: after, MinRate: r.minRate()})
+	if err == nil {
+		r.count.lists.Add(1)
+		r.count.listed.Add(uint64(len(l.Items)))
+	}
+	return l, err
+}
+
+// unknown returns the items that are not known here.
+func (r *reconciler) unknown(items []exchange.ListItem) (out []exchange.ListItem) {
+	ids := make([]chainhash.Hash, len(items))
+	for i := range items {
+		ids[i] = items[i].ID
+	}
+	for i, known := range r.pool.Known(ids) {
+		if !known && items[i].Bytes > 0 && items[i].Bytes <= relay.MaxTxBytes {
+			out = append(out, items[i])
+		}
+	}
+	return out
+}
+
+// fetchAll fetches transactions, the best paying ones if there are too many, and
+// submits them; on says that others should hear of them by gossip.
+func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchange.ListItem, on bool) (asked, accepted int, err error) {
+	items = bestItems(items, r.maxBytes)
+	if on { // gossip may be about to bring them
+		wait := time.NewTimer(settle)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+	}
+	told := 0
+	for len(items) > 0 {
+		n, bytes := 0, 0
+		for n < len(items) && n < exchange.MaxTxIDs && (n == 0 || bytes+int(items[n].Bytes) <= fetchBytes) {
+			bytes += int(items[n].Bytes)
+			n++
+		}
+		var ids []chainhash.Hash
+		for _, it := range r.unknown(items[:n]) {
+			ids = append(ids, it.ID)
+		}
+		items = items[n:]
+		if len(ids) == 0 {
+			continue
+		}
+		fetching, cancel := context.WithTimeout(ctx, fetchTimeout)
+		raws, err := r.fetch(fetching, from, ids)
+		cancel()
+		if err != nil {
+			return asked, accepted, err
+		}
+		asked += len(ids)
+		r.count.fetched.Add(uint64(len(ids)))
+		for i, raw := range raws {
+			tx, err := consensus.DecodeTx(raw)
+			if err != nil || tx.TxHash() != ids[i] {
+				continue // it has left meanwhile, or it is not what we asked for: of no use
+			}
+			submit := r.pool.SubmitPulled
+			if on && told < maxToldOn {
+				submit = r.pool.SubmitAsked
+			}
+			txs, err := submit(ctx, tx, from.String())
+			if missing, ok := errors.AsType[*mempool.MissingError](err); ok {
+				r.orphan(from, missing.Parents)
+			}
+			if ctx.Err() != nil {
+				return asked, accepted, ctx.Err()
+			}
+			if err == nil {
+				told += len(txs)
+				accepted++
+				r.count.accepted.Add(1)
+			}
+		}
+	}
+	return asked, accepted, nil
+}
+
+// bestItems returns those of items that fit into so many bytes, the best paying
+// ones, in the order that they had.
+func bestItems(items []exchange.ListItem, bytes int64) []exchange.ListItem {
+	var total int64
+	for _, it := range items {
+		total += int64(it.Bytes)
+	}
+	if total <= bytes {
+		return items
+	}
+	order := make([]int, len(items))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(items[b].Rate, items[a].Rate) })
+	keep := make([]bool, len(items))
+	for _, i := range order {
+		if n := int64(items[i].Bytes); n <= bytes {
+			bytes -= n
+			keep[i] = true
+		}
+	}
+	out := make([]exchange.ListItem, 0, len(items))
+	for i, it := range items {
+		if keep[i] {
+			out = append(out, it)
+		}
+	}
+	return out
+}
+
+// listPool lists the mempool for peers.
+func (n *Node) listPool(q exchange.ListQuery) exchange.List {
+	l := n.pool.List(q.Run, q.After, q.MinRate, exchange.MaxListItems)
+	out := exchange.List{Run: l.Run, Last: l.Last, End: l.End, Items: make([]exchange.ListItem, len(l.Items))}
+	for i, it := range l.Items {
+		out.Items[i] = exchange.ListItem{ID: it.ID, Rate: uint32(min(it.Rate, math.MaxUint32)), Bytes: uint32(it.Bytes)}
+	}
+	return out
+}
