@@ -339,12 +339,13 @@ func TestPrivateAddressesOnAPublicNetwork(t *testing.T) {
 
 func TestGroupOf(t *testing.T) {
 	for a, want := range map[string]string{
-		"/ip4/20.1.2.3/tcp/1":                "20.1.0.0/16",
-		"/ip6/2a00:1:2::1/udp/1/quic-v1":     "2a00:1::/32",
-		"/ip6/::ffff:20.1.2.3/tcp/1":         "20.1.0.0/16",
-		"/dns4/x.test/tcp/1":                 "",
-		"/ip6zone/eth0/ip6/fe80::1/tcp/1":    "fe80::/32",
-		"/ip4/20.1.2.3/tcp/1/ws/p2p-circuit": "",
+		"/ip4/20.1.2.3/tcp/1":                                "20.1.0.0/16",
+		"/ip6/2a00:1:2::1/udp/1/quic-v1":                     "2a00:1::/32",
+		"/ip6/::ffff:20.1.2.3/tcp/1":                         "20.1.0.0/16",
+		"/dns4/x.test/tcp/1":                                 "",
+		"/ip6zone/eth0/ip6/fe80::1/tcp/1":                    "fe80::/32",
+		"/ip4/20.1.2.3/tcp/1/ws/p2p-circuit":                 "",
+		"/ip4/20.1.2.3/tcp/1/p2p/" + testID + "/p2p-circuit": "20.1.0.0/16",
 	} {
 		if got := discovery.GroupOf(ma.StringCast(a)); got != want {
 			t.Errorf("%s: group %q, want %q", a, got, want)

@@ -324,7 +324,7 @@ var errRelayedOnly = errors.New("reached through a relay, but no hole could be p
 // awaitDirect waits until a peer that was reached through a relay has made a direct connection with us, which it tries by
 // itself, and ends the relayed one if it does not: nothing of ours runs over that.
 func (d *Discovery) awaitDirect(ctx context.Context, id peer.ID) error {
-	ctx, cancel := context.WithTimeout(ctx, punchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.punchFor)
 	defer cancel()
 	for d.host.Network().Connectedness(id) == network.Limited {
 		if sleep(ctx, punchLook) {

@@ -230,7 +230,8 @@ type Discovery struct {
 	lost     chan struct{} // to the find loop: an outbound peer is gone
 
 	providers *providerStore
-	// interfaces are those for multicast DNS; nil: the machine's. Tests set it.
+	// Tests change these. interfaces are those for multicast DNS; nil: the machine's.
+	punchFor   time.Duration
 	interfaces func(open []string) (fresh map[string]mdns.Conn, gone []string, err error)
 
 	saving sync.Mutex // held while a file is written, and never together with mu by one who waits for it
@@ -275,7 +276,8 @@ func New(opts Options) (*Discovery, error) {
 			askers: map[peer.ID]*rate.Limiter{}, all: rate.NewLimiter(rate.Every(askAllEvery), askAllBurst),
 			toAsk: make(chan peer.ID, maxToAsk),
 		},
-		yield: map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
+		punchFor: punchTimeout,
+		yield:    map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
 	}
 	if len(opts.DNSServers) > 0 {
 		d.lookup = serverResolver{opts.DNSServers}

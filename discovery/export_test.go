@@ -10,6 +10,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"dunlin/discovery/internal/lines"
+	"dunlin/discovery/internal/mdns"
 )
 
 // What the tests, which are outside the package, reach inside for.
@@ -231,3 +232,28 @@ func (d *Discovery) Describe(id peer.ID) string {
 	}
 	return fmt.Sprintf("tried=%v proven=%v elder=%v anchor=%v tries=%d flaps=%d err=%q lastUp=%v success=%v", e.tried(), e.slot.tried(), e.elder, e.anchor, e.tries, e.flaps, e.lastErr, e.lastUp, e.success)
 }
+
+// Usable are the addresses that a network may dial.
+var Usable = usable
+
+// Limits of multicast DNS.
+const (
+	MaxMDNS   = maxMDNS
+	MDNSBurst = mdnsBurst
+)
+
+// SetInterfaces has multicast DNS use conn in place of the machine's interfaces.
+func (d *Discovery) SetInterfaces(conn mdns.Conn) {
+	d.interfaces = func(open []string) (map[string]mdns.Conn, []string, error) {
+		if len(open) > 0 {
+			return nil, nil, nil
+		}
+		return map[string]mdns.Conn{"eth0": conn}, nil, nil
+	}
+}
+
+// SetPunchFor changes how long a hole may take.
+func (d *Discovery) SetPunchFor(t time.Duration) { d.punchFor = t }
+
+// MDNSService is the service type of a namespace.
+var MDNSService = mdnsService

@@ -69,6 +69,11 @@ func (s *sim) startOn(h host.Host, set func(o *discovery.Options)) *node {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return s.run(h, d)
+}
+
+// run runs a discovery.
+func (s *sim) run(h host.Host, d *discovery.Discovery) *node {
 	ctx, cancel := context.WithCancel(s.Context())
 	done := make(chan struct{})
 	s.Go(func(context.Context) {

@@ -63,6 +63,12 @@ func run(tb testing.TB, o discovery.Options) *discovery.Discovery {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	runDiscovery(tb, d)
+	return d
+}
+
+func runDiscovery(tb testing.TB, d *discovery.Discovery) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -72,7 +78,6 @@ func run(tb testing.TB, o discovery.Options) *discovery.Discovery {
 			tb.Error(err)
 		}
 	})
-	return d
 }
 
 // eventually polls a real condition of real hosts.

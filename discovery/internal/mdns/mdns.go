@@ -138,6 +138,8 @@ func Run(ctx context.Context, o Options) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // a tick may have come first
 			for _, l := range open {
 				l.stop()
 				<-l.done
@@ -189,6 +191,7 @@ func (l *link) talk(ctx context.Context) {
 	answer := time.NewTimer(answerDelay)
 	defer answer.Stop()
 	var last time.Time
+	due := true // an answer
 	for {
 		select {
 		case <-ctx.Done():
@@ -199,14 +202,14 @@ func (l *link) talk(ctx context.Context) {
 			ask.Reset(pause + rand.N(pause/4)) //nolint:gosec // jitter
 			pause = min(2*pause, lastPause)
 		case <-l.asked:
+			if due {
+				continue // who asks all the time must not put it off
+			}
+			due = true
 			wait := answerDelay + rand.N(answerSpread) //nolint:gosec // jitter
 			answer.Reset(max(wait, time.Until(last.Add(answerEvery))))
 		case <-answer.C:
-			last = time.Now()
-			select { // a question meanwhile is answered too
-			case <-l.asked:
-			default:
-			}
+			due, last = false, time.Now()
 			l.send(l.answer(recordTTL))
 		}
 	}
@@ -226,8 +229,10 @@ func (l *link) send(m *dns.Msg) {
 	}
 }
 
+// question asks who is there but us, whose question comes back to us too.
 func (l *link) question() *dns.Msg {
 	m := new(dns.Msg)
+	m.Answer = []dns.RR{l.pointer(recordTTL)}
 	m.Question = []dns.Question{{Name: l.service, Qtype: dns.TypePTR, Qclass: dns.ClassINET}}
 	return m
 }
@@ -237,7 +242,7 @@ func (l *link) answer(ttl uint32) *dns.Msg {
 	m := new(dns.Msg)
 	m.Response, m.Authoritative = true, true
 	txt := &dns.TXT{Hdr: dns.RR_Header{Name: l.self, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: ttl}}
-	m.Answer = []dns.RR{&dns.PTR{Hdr: dns.RR_Header{Name: l.service, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: ttl}, Ptr: l.self}}
+	m.Answer = []dns.RR{l.pointer(ttl)}
 	m.Extra = []dns.RR{txt}
 	size := m.Len()
 	for _, s := range l.o.Text(l.conn.OnLink) {
@@ -254,6 +259,11 @@ func (l *link) answer(ttl uint32) *dns.Msg {
 	return m
 }
 
+// pointer is the record that names our instance.
+func (l *link) pointer(ttl uint32) dns.RR {
+	return &dns.PTR{Hdr: dns.RR_Header{Name: l.service, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: ttl}, Ptr: l.self}
+}
+
 // read hears what others send until the Conn is closed.
 func (l *link) read() {
 	limit := rate.NewLimiter(packetsPerSecond, packetsBurst)
@@ -264,20 +274,24 @@ func (l *link) read() {
 			return
 		}
 		// Whoever is on another network has no business here (RFC 6762 §11).
-		if !limit.Allow() || !l.conn.OnLink(from) {
-			continue
+		if l.conn.OnLink(from) && limit.Allow() {
+			l.packet(from, b[:n])
 		}
-		var m dns.Msg
-		if m.Unpack(b[:n]) != nil || m.Opcode != dns.OpcodeQuery {
-			continue
-		}
-		if m.Response {
-			l.heard(from, &m)
-		} else if l.isAsked(&m) {
-			select {
-			case l.asked <- struct{}{}:
-			default:
-			}
+	}
+}
+
+// packet looks at what was sent.
+func (l *link) packet(from netip.Addr, b []byte) {
+	var m dns.Msg
+	if m.Unpack(b) != nil || m.Opcode != dns.OpcodeQuery {
+		return
+	}
+	if m.Response {
+		l.heard(from, &m)
+	} else if l.isAsked(&m) {
+		select {
+		case l.asked <- struct{}{}:
+		default:
 		}
 	}
 }
