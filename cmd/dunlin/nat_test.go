@@ -4,10 +4,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -134,19 +136,24 @@ func (n *labNode) reaches(height int32) {
 	})
 }
 
+// homeRouter makes a router that drops what nobody asked for, as home routers do; one that answers a knock with a reset
+// spoils the holes.
+func homeRouter(t *testing.T, lab *netlab.Lab, wan, lan string) *netlab.Router {
+	t.Helper()
+	r := lab.Router(wan, lan)
+	if _, err := r.Outside.Run("iptables", "-w", "-A", "INPUT", "-i", "eth0", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // TestNAT has two nodes behind a router each, which lets nobody in, and a seed outside that relays. They find each other by the seed, meet
 // through it, and make a direct connection, over which blocks come when the seed is gone.
 func TestNAT(t *testing.T) {
 	t.Parallel()
 	lab := netlab.New(t)
 	outside := lab.Host("20.1.0.1")
-	left, right := lab.Router("20.2.0.1", "10.0.0.1/24"), lab.Router("20.3.0.1", "10.0.1.1/24")
-	for _, r := range []*netlab.Router{left, right} {
-		// As home routers do; one that answers a knock with a reset spoils the hole.
-		if _, err := r.Outside.Run("iptables", "-w", "-A", "INPUT", "-i", "eth0", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	left, right := homeRouter(t, lab, "20.2.0.1", "10.0.0.1/24"), homeRouter(t, lab, "20.3.0.1", "10.0.1.1/24")
 	network := labNetwork(t)
 	seed := startLabNode(t, outside, "seed", network, "--p2p-relay", "--announce", "/ip4/20.1.0.1/tcp/9333", "--announce", "/ip4/20.1.0.1/udp/9333/quic-v1")
 	by := seed.at(outside.Addr())
@@ -189,4 +196,113 @@ func TestNAT(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	b.reaches(1)
+}
+
+// TestForwardedPort has a node behind a router. While nothing is forwarded the doctor says what to do; then it says that it works, and a node finds
+// out by itself: other nodes confirm the address at which they see it with the port on which it listens, and it announces that.
+func TestForwardedPort(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	network := labNetwork(t)
+	var args []string
+	for _, ip := range []string{"20.1.0.1", "20.4.0.1", "20.5.0.1"} {
+		seed := startLabNode(t, lab.Host(ip), "seed-"+ip, network, args...)
+		args = append(args, "--bootstrap", seed.at(seed.host.Addr()))
+	}
+	router := homeRouter(t, lab, "20.2.0.1", "10.0.0.1/24")
+	home := router.Host("10.0.0.2")
+	doctor := func() (string, error) {
+		return home.Run("dunlin", append([]string{
+			"doctor", "--home", filepath.Join(t.TempDir(), "none"), "--network-file", network, "--p2p-nat=false", "--listen", "/ip4/0.0.0.0/tcp/9333",
+		}, args...)...)
+	}
+	out, err := doctor()
+	if want := "forward TCP 9333 on the router to 10.0.0.2"; err == nil || !strings.Contains(out, "could not connect to it") || !strings.Contains(out, want) {
+		t.Errorf("doctor, nothing forwarded: %v\n%s", err, out)
+	}
+	router.Forward(9333, home)
+	if out, err := doctor(); err != nil || !strings.Contains(out, "dial-back  /ip4/20.2.0.1/tcp/9333: ") {
+		t.Errorf("doctor, port forwarded: %v\n%s", err, out)
+	}
+	n := startLabNode(t, home, "home", network, args...)
+	want := "/ip4/20.2.0.1/tcp/9333"
+	eventually(t, 60*time.Second, "the forwarded port is confirmed and announced", func() error {
+		r := n.id().Reachability
+		if r == nil || r.Verdict != "reachable" || !slices.Contains(r.Confirmed, want) || !slices.Contains(r.Announced, want) {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+}
+
+// TestSymmetricNAT has two nodes behind routers that choose another port for each destination: no hole can be punched. They know of each other, but
+// nothing of ours runs over the relay, and blocks come by the seed.
+func TestSymmetricNAT(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	network := labNetwork(t)
+	seed := startLabNode(t, lab.Host("20.1.0.1"), "seed", network, "--p2p-relay", "--announce", "/ip4/20.1.0.1/tcp/9333")
+	by := seed.at(seed.host.Addr())
+	left, right := homeRouter(t, lab, "20.2.0.1", "10.0.0.1/24"), homeRouter(t, lab, "20.3.0.1", "10.0.1.1/24")
+	left.Symmetric()
+	right.Symmetric()
+	a := startLabNode(t, left.Host("10.0.0.2"), "a", network, "--bootstrap", by)
+	b := startLabNode(t, right.Host("10.0.1.2"), "b", network, "--bootstrap", by)
+	eventually(t, 90*time.Second, "they try through the relay", func() error {
+		for _, n := range []*labNode{a, b} {
+			var peers []api.Peer
+			if err := n.ask(&peers, "peers"); err != nil {
+				return err
+			}
+			for _, p := range peers {
+				if strings.Contains(p.Addr, "p2p-circuit") {
+					if p.Ready {
+						return fatal{fmt.Errorf("greeted over a relay: %+v", p)}
+					}
+					return nil
+				}
+			}
+		}
+		return errors.New("no relayed connection")
+	})
+	if out, err := a.host.Run("dunlin", "miner", "block", "--home", a.home, "--data", "by the seed"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	b.reaches(1)
+	var peers []api.Peer
+	if err := b.ask(&peers, "peers"); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range peers {
+		if p.ID == a.id().PeerID && p.Ready {
+			t.Errorf("a is connected at %s", p.Addr)
+		}
+	}
+}
+
+// TestLAN has two nodes on a local network that know nobody.
+func TestLAN(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	network := labNetwork(t)
+	home := lab.Router("20.2.0.1", "10.0.0.1/24")
+	var nodes []*labNode
+	for _, ip := range []string{"10.0.0.2", "10.0.0.3"} {
+		h := home.Host(ip)
+		// Hosts of a lab have an address without a network; this one is on 10.0.0.0/24.
+		if _, err := h.Run("ip", "addr", "add", ip+"/24", "dev", "eth0"); err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, startLabNode(t, h, "lan-"+ip, network, "--p2p-mdns"))
+	}
+	eventually(t, 60*time.Second, "they are connected", func() error {
+		var peers []api.Peer
+		if err := nodes[0].ask(&peers, "peers"); err != nil {
+			return err
+		}
+		if len(peers) != 1 || !peers[0].Ready || !strings.HasPrefix(peers[0].Addr, "/ip4/10.0.0.3/") {
+			return fmt.Errorf("%+v", peers)
+		}
+		return nil
+	})
 }

@@ -183,7 +183,7 @@ type Host struct {
 	o         Options
 	refused   *refusals
 	admission *admission
-	mapper    *portMapper        // nil: no port mapping was asked for
+	mapper    *portMapper        // nil: the host does not find out how it can be reached
 	relay     *relay.Relay       // nil: this is none
 	autonat   *autonatv2.AutoNAT // nil: libp2p's, or none
 	reach     reach
@@ -210,6 +210,7 @@ func New(o Options) (*Host, error) {
 	}
 
 	announce, not := slices.Clone(o.Announce), slices.Clone(o.NoAnnounce)
+	h := &Host{o: o, refused: refused, admission: admission}
 	opts := []libp2p.Option{
 		libp2p.Identity(o.Key),
 		libp2p.UserAgent(o.Agent),
@@ -220,14 +221,13 @@ func New(o Options) (*Host, error) {
 		libp2p.Transport(quic.NewTransport),
 		libp2p.ResourceManager(rm),
 		libp2p.ConnectionManager(cm),
-		libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr { return announced(found, announce, not) }),
+		libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr { return announced(h.proven(found), announce, not) }),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.NonPublicAddrPublishing(o.Private),
 		// AutoNAT of version 1 would ask peers to dial back, for ever. What it would say is said by Run, from what version 2 finds.
 		libp2p.ForceReachabilityPublic(),
 	}
-	h := &Host{o: o, refused: refused, admission: admission}
 	opts = append(opts, h.traversal()...)
 	if o.WebSocket {
 		opts = append(opts, libp2p.Transport(websocket.New))

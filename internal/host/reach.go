@@ -77,6 +77,8 @@ type Reachability struct {
 	NAT         string         // state of the port mapping
 	Inbound     int            // connections that others made, relayed ones left out
 	Relaying    bool           // this host is a relay
+
+	guesses []ma.Multiaddr // see portMapper
 }
 
 // Observed is an address that others see when the host dials them.
@@ -140,9 +142,12 @@ func (h *Host) traversal() (opts []libp2p.Option) {
 	if len(o.Listen) > 0 && o.learns() && !o.ownAutoNAT {
 		opts = append(opts, libp2p.EnableAutoNATv2())
 	}
-	if len(o.Listen) > 0 && o.NAT {
+	if len(o.Listen) > 0 && o.learns() {
 		opts = append(opts, libp2p.NATManager(func(n network.Network) basichost.NATManager {
-			h.mapper = &portMapper{NATManager: basichost.NewNATManager(n), since: time.Now()}
+			h.mapper = &portMapper{guess: h.guess, since: time.Now()}
+			if o.NAT {
+				h.mapper.router = basichost.NewNATManager(n)
+			}
 			return h.mapper
 		}))
 	}
@@ -194,10 +199,86 @@ func (h *Host) isRelay(p peer.ID) bool {
 	return err == nil && len(offers) > 0
 }
 
-// portMapper is libp2p's, with the time when it began to look for a router.
+// portMapper tells libp2p at which public addresses the host may be reachable: those of the router's ports, and where there is none a guess,
+// for ports that somebody has forwarded by hand. AutoNAT tries both. A guess is announced only once it is confirmed.
 type portMapper struct {
-	basichost.NATManager
-	since time.Time
+	router basichost.NATManager // nil: no router is asked
+	guess  func(ma.Multiaddr) ma.Multiaddr
+	since  time.Time
+}
+
+// GetMapping implements basichost.NATManager.
+func (m *portMapper) GetMapping(a ma.Multiaddr) ma.Multiaddr {
+	if out := m.mapped(a); out != nil {
+		return out
+	}
+	return m.guess(a)
+}
+
+// mapped is what the router says; nil if it says nothing.
+func (m *portMapper) mapped(a ma.Multiaddr) ma.Multiaddr {
+	if m.router == nil {
+		return nil
+	}
+	return m.router.GetMapping(a)
+}
+
+// HasDiscoveredNAT implements basichost.NATManager.
+func (m *portMapper) HasDiscoveredNAT() bool { return m.router != nil && m.router.HasDiscoveredNAT() }
+
+// Close implements basichost.NATManager.
+func (m *portMapper) Close() error {
+	if m.router == nil {
+		return nil
+	}
+	return m.router.Close()
+}
+
+// guess is the address where most see us with the port of a listen address; nil if that cannot be right.
+func (h *Host) guess(listen ma.Multiaddr) ma.Multiaddr {
+	at, ok := addrIP(listen)
+	if !ok || len(listen) < 2 || !at.IsUnspecified() && !at.IsPrivate() {
+		return nil
+	}
+	h.reach.mu.Lock()
+	reports := slices.Clone(h.reach.reports)
+	h.reach.mu.Unlock()
+	votes := map[netip.Addr]int{}
+	var best netip.Addr
+	for _, r := range reports {
+		ip, ok := addrIP(r.addr)
+		if !ok || ip.Is4() != at.Is4() || !manet.IsPublicAddr(r.addr) {
+			continue
+		}
+		if votes[ip]++; votes[ip] > votes[best] {
+			best = ip
+		}
+	}
+	if !best.IsValid() {
+		return nil
+	}
+	host, err := manet.FromIP(best.AsSlice())
+	if err != nil {
+		return nil
+	}
+	out := host.Encapsulate(listen[1:])
+	// An address of the machine's own is no guess.
+	own, err := h.Network().InterfaceListenAddresses()
+	if err != nil || slices.ContainsFunc(own, out.Equal) {
+		return nil
+	}
+	return out
+}
+
+// proven leaves out the guesses that nobody has confirmed.
+func (h *Host) proven(found []ma.Multiaddr) []ma.Multiaddr {
+	now := h.reach.now.Load()
+	if now == nil || len(now.guesses) == 0 {
+		return found
+	}
+	return slices.DeleteFunc(slices.Clone(found), func(a ma.Multiaddr) bool {
+		return slices.ContainsFunc(now.guesses, a.Equal) && !slices.ContainsFunc(now.Confirmed, a.Equal)
+	})
 }
 
 // Run finds out where the host can be reached, tells the log when that changes, and acts on it: it
@@ -297,6 +378,8 @@ func (h *Host) measure(now time.Time) Reachability {
 		public = slices.DeleteFunc(b.AllAddrs(), func(a ma.Multiaddr) bool { return !manet.IsPublicAddr(a) })
 	}
 	h.measureNAT(now, &r)
+	public = slices.DeleteFunc(public, func(a ma.Multiaddr) bool { return slices.ContainsFunc(r.guesses, a.Equal) })
+	r.Unchecked = slices.DeleteFunc(r.Unchecked, func(a ma.Multiaddr) bool { return slices.ContainsFunc(r.guesses, a.Equal) })
 	h.reach.mu.Lock()
 	r.Observed = observed(h.reach.reports)
 	h.reach.mu.Unlock()
@@ -324,9 +407,16 @@ func (h *Host) measureNAT(now time.Time, r *Reachability) {
 		return
 	}
 	for _, a := range r.Listen {
-		if m := h.mapper.GetMapping(a); m != nil && !slices.ContainsFunc(r.Mapped, m.Equal) {
+		m := h.mapper.mapped(a)
+		if g := h.mapper.guess(a); m == nil && g != nil {
+			r.guesses = append(r.guesses, g)
+		}
+		if m != nil && !slices.ContainsFunc(r.Mapped, m.Equal) {
 			r.Mapped = append(r.Mapped, m)
 		}
+	}
+	if h.mapper.router == nil {
+		return
 	}
 	switch early := now.Sub(h.mapper.since) < natPatience; {
 	case len(r.Mapped) > 0:
