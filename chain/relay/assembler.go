@@ -60,8 +60,8 @@ type AssemblerConfig struct {
 	// StallAfter is how long nothing may arrive before another peer is asked as
 	// well; default 500 ms: ten round trips of a usual link.
 	StallAfter time.Duration
-	// OthersAfter is when another peer than the sender is asked in any case,
-	// and how long a silent request is waited for; default 2 s.
+	// OthersAfter is how long after the last request another peer is asked in any
+	// case, and how long a silent request is waited for; default 2 s.
 	OthersAfter time.Duration
 	// WholeAfter is when the whole block is asked for as well; default 3 s.
 	WholeAfter time.Duration
@@ -306,18 +306,20 @@ func (Blame) isAction()    {}
 // Whoever sent a compact block is asked at once for the transactions that are
 // missing; if they are many, another peer too, for the last ones first, so that the two
 // meet. What comes is passed on at once. If nothing arrives for StallAfter, another peer is asked as well, up to
-// three at a time; after OthersAfter another is asked in any case, and a silent
-// request is withdrawn. Peers whose validated tip is the block come first, then those that
+// three at a time; OthersAfter the last request another is asked in any case, and a
+// silent request is withdrawn. Peers whose validated tip is the block come first, then those that
 // announced it, then any. After WholeAfter the whole block is asked for too.
 //
 // # What can go wrong
 //
 //	short id of two transactions of the block     both are asked for
 //	short id of two candidates                    asked for
-//	an answer that does not fit the short id      not used; another peer is asked. Nobody's
-//	                                              fault: the short ids may be false, or the answer come
-//	                                              from one who is not done himself. When two peers
-//	                                              say so, the encoding is taken for false
+//	a peer that has the block lacks an index      the same as the next
+//	an answer that does not fit the short id      used if the roots fit. Else another peer is asked,
+//	                                              for what was prefilled too. Nobody's fault: the short
+//	                                              ids may be false, or the answer come from one who is
+//	                                              not done himself. When two peers say so, the encoding
+//	                                              is taken for false
 //	full, but the roots are wrong                 what was prefilled is asked for, once;
 //	                                              then the encoding is taken for false
 //	all encodings are false                       the whole block is asked for
@@ -394,20 +396,20 @@ func (a *Assembler) Step(now time.Time, e Event) []Action {
 	case PeerGone:
 		a.onPeerGone(e.Peer)
 	case GotTxs:
-		if k := a.take(e.ID, false); k != nil {
-			a.onTxs(k, k.indexes, e.Txs)
+		if k := a.asks[e.ID]; k != nil && k.kind == forTxs {
+			a.onTxs(k, k.indexes, e.Txs, true)
 		}
 	case SomeTxs:
 		a.onSomeTxs(e)
 	case GotBlock:
-		if k := a.take(e.ID, true); k != nil {
+		if k := a.asks[e.ID]; k != nil && k.kind == forBlock {
 			a.onBlock(k, e.Raw)
 		}
 	case Failed:
 		a.onFailed(e)
 	case Arriving:
 		if k := a.asks[e.ID]; k != nil {
-			k.moved, k.work.moved = a.now, a.now
+			k.moved, k.work.moved[k.kind] = a.now, a.now
 		}
 	case Tick:
 	default:
@@ -485,7 +487,7 @@ func (a *Assembler) onAnnounced(e Announced) {
 		if d := a.doneBlock(c.Hash); d.complete || d.tries >= maxTries {
 			return
 		}
-		w = &work{hash: c.Hash, header: c.Header, height: c.Height, segwit: c.Segwit, began: a.now, moved: a.now, tried: make(map[string]*tried)}
+		w = &work{hash: c.Hash, header: c.Header, height: c.Height, segwit: c.Segwit, began: a.now, tried: make(map[string]*tried)}
 		a.works = append(a.works, w)
 	}
 	if e.Relayed && len(w.relayed) < maxEncodings {
@@ -577,58 +579,59 @@ func (a *Assembler) onFailed(e Failed) {
 	w := k.work
 	switch t := w.tries(k.peer); e.Why {
 	case NotYet:
-		t.rest = a.now.Add(retryAfter)
-		switch {
-		case t.early >= maxEarly:
-		case k.whole:
-			t.blocks, t.early = t.blocks-1, t.early+1
-		default:
-			t.txs, t.early = t.txs-1, t.early+1
+		t.rest[k.kind] = a.now.Add(retryAfter)
+		if t.early < maxEarly {
+			t.early++
+			t.asks[k.kind]--
 		}
 	case NotHere, Broken:
-		t.rest = a.now.Add(4 * retryAfter)
+		t.rest[k.kind] = a.now.Add(4 * retryAfter)
+		if p := a.peers[k.peer]; e.Why == NotHere && k.kind == forTxs && p != nil && p.tip == w.hash {
+			k.attempt.disputed() // it has the block, and no such transactions
+		}
 	}
-	w.moved = time.Time{} // another may be asked at once
+	w.moved[k.kind] = time.Time{} // another may be asked at once
 }
 
-// take ends a request that is answered; nil: nobody waits for it.
-func (a *Assembler) take(id uint64, whole bool) *ask {
-	k := a.asks[id]
-	if k == nil || k.whole != whole {
-		return nil
-	}
-	a.drop(k)
-	k.work.moved = a.now
-	return k
-}
-
-// drop ends a request.
-func (a *Assembler) drop(k *ask) {
+// forget ends a request that is answered.
+func (a *Assembler) forget(k *ask) {
 	delete(a.asks, k.id)
-	w := k.work
-	w.asks = slices.DeleteFunc(w.asks, func(x *ask) bool { return x == k })
+	k.work.asks = slices.DeleteFunc(k.work.asks, func(x *ask) bool { return x == k })
+	k.work.moved[k.kind] = a.now
 }
 
-// onSomeTxs takes a part of an answer. One that does not fit ends the request.
+// drop ends a request that is not, or not all.
+func (a *Assembler) drop(k *ask) {
+	a.forget(k)
+	if k.odd {
+		k.attempt.undo(k.peer)
+	}
+}
+
+// onSomeTxs takes a part of an answer.
 func (a *Assembler) onSomeTxs(e SomeTxs) {
 	k := a.asks[e.ID]
-	if k == nil || k.whole {
+	if k == nil || k.kind != forTxs {
 		return
 	}
-	k.moved, k.work.moved = a.now, a.now
+	k.moved, k.work.moved[forTxs] = a.now, a.now
 	k.indexes = slices.DeleteFunc(k.indexes, func(i uint32) bool {
 		_, has := slices.BinarySearch(e.Indexes, i)
 		return has
 	})
-	if !a.onTxs(k, e.Indexes, e.Txs) && a.asks[k.id] != nil {
-		a.drop(k)
+	if !a.onTxs(k, e.Indexes, e.Txs, false) {
 		a.act(Cancel{k.id, k.peer})
 	}
 }
 
-// onTxs takes what a peer answered and says whether it was what was asked for.
-func (a *Assembler) onTxs(k *ask, indexes []uint32, txs [][]byte) bool {
+// onTxs takes an answer, or a part of it that is not the last, and says whether it
+// is one. What does not fit is kept until the last has come: short ids are hints, the
+// roots decide.
+func (a *Assembler) onTxs(k *ask, indexes []uint32, txs [][]byte, last bool) bool {
 	w := k.work
+	if last {
+		a.forget(k)
+	}
 	if len(txs) != len(indexes) {
 		a.blame(k, malformed("txs-count", "%d transactions, asked for %d", len(txs), len(indexes)))
 		return false
@@ -643,27 +646,34 @@ func (a *Assembler) onTxs(k *ask, indexes []uint32, txs [][]byte) bool {
 		got[i] = transaction{wtxid: wtxid, txid: txid, raw: raw, peer: k.peer}
 		w.pulledBytes += int64(len(raw))
 	}
-	good := true
 	for _, t := range slices.Clone(w.attempts) {
-		fits := t.take(indexes, got)
-		if !fits && t == k.attempt {
-			good = false
-			w.tries(k.peer).txs = maxAsksPerPeer
-			if t.disputes++; t.disputes >= maxDisputes {
-				t.dead = true
-			}
-			w.moved = time.Time{}
+		own := t == k.attempt
+		if fits := t.take(indexes, got, own); own && !fits {
+			k.odd = true
 		}
 		if a.complete(w, t) {
-			return good
+			return true
 		}
 	}
+	if last && k.odd {
+		a.dispute(k)
+	}
 	a.makeRoom(w)
-	return good
+	return true
+}
+
+// dispute is for an answer that does not fit: it or the encoding is false.
+func (a *Assembler) dispute(k *ask) {
+	k.attempt.undo(k.peer)
+	k.attempt.doubt()
+	k.attempt.disputed()
+	k.work.tries(k.peer).asks[forTxs] = maxAsksPerPeer
+	k.work.moved[forTxs] = time.Time{}
 }
 
 func (a *Assembler) onBlock(k *ask, raw []byte) {
 	w := k.work
+	a.forget(k)
 	w.pulledBytes += int64(len(raw))
 	b, err := w.checkWhole(a.cfg.Params, raw)
 	if err != nil {
@@ -677,19 +687,29 @@ func (a *Assembler) onBlock(k *ask, raw []byte) {
 
 // blame ends what the peer of a request is asked about a block.
 func (a *Assembler) blame(k *ask, err *consensus.RuleError) {
-	t := k.work.tries(k.peer)
-	t.txs, t.blocks = maxAsksPerPeer, maxAsksPerPeer
-	k.work.moved = time.Time{}
+	if a.asks[k.id] != nil || k.odd {
+		a.drop(k)
+	}
+	k.work.tries(k.peer).asks = [kinds]int{maxAsksPerPeer, maxAsksPerPeer}
+	k.work.moved[k.kind] = time.Time{}
 	a.act(Blame{Peer: k.peer, Block: k.work.hash, Err: err})
 }
 
 // complete delivers the block if an attempt at it is full and right.
 func (a *Assembler) complete(w *work, t *attempt) bool {
-	if t.dead || t.missing > 0 {
+	if t.dead || t.missing > 0 || !t.changed {
 		return false
 	}
+	t.changed = false
 	raw, err := t.block(a.cfg.Params, w)
-	if err != nil {
+	switch {
+	case err == nil:
+	case t.odd > 0:
+		return false // the answer may be what is wrong, or more of it be to come
+	case t.doubted:
+		t.dead = true
+		return false
+	default:
 		t.doubt()
 		return false
 	}

@@ -51,8 +51,8 @@ func TestAssemblerParts(t *testing.T) {
 	}
 }
 
-// A part that does not fit ends the request, and one that is no transaction is blamed;
-// the other peer's parts count.
+// A part that does not fit is kept until the other peer has one that does; one that is
+// no transaction ends the request and is blamed.
 func TestAssemblerBadPart(t *testing.T) {
 	for name, blamed := range map[string]bool{"another transaction": false, "garbage": true, "too few": true} {
 		t.Run(name, func(t *testing.T) {
@@ -84,8 +84,11 @@ func TestAssemblerBadPart(t *testing.T) {
 					blames++
 				}
 			}
-			if cancelled != 1 || (blames == 1) != blamed {
+			if (cancelled == 1) != blamed || (blames == 1) != blamed {
 				t.Errorf("%d requests withdrawn, %d blamed", cancelled, blames)
+			}
+			if txs, _, _ := b.a.Txs(blk.Hash, indexes(4, 5)); txs != nil {
+				t.Error("serves what does not fit")
 			}
 			b.step(b.some(blk, last.ID, 300, 601))
 			b.step(b.some(blk, last.ID, 1, 300))
@@ -93,6 +96,33 @@ func TestAssemblerBadPart(t *testing.T) {
 				t.Error("not delivered")
 			}
 		})
+	}
+}
+
+// Short ids of other transactions, and an answer in parts: none fits, and together
+// they are the block.
+func TestAssemblerOddParts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, relay.AssemblerConfig{})
+	blk := b.mine("x", 1, 90)
+	b.step(relay.Announced{From: "sender", Block: b.spoilt(blk, 1, nil, "ids"), Relayed: true})
+	b.step(relay.Peer{Peer: "other"})
+	b.step(b.some(blk, 1, 1, 30))
+	b.step(b.some(blk, 1, 30, 60))
+	if txs, known, _ := b.a.Txs(blk.Hash, indexes(1, 2)); txs != nil || !known {
+		t.Error("serves what does not fit")
+	}
+	if b.step(b.some(blk, 1, 60, 91)); b.ended[blk.Hash] != "delivered" {
+		t.Error("not delivered")
+	}
+	// The same, but that it breaks off: another is asked for all.
+	blk = b.mine("y", 2, 90)
+	b.step(relay.Announced{From: "sender", Block: b.spoilt(blk, 1, nil, "ids"), Relayed: true})
+	b.step(b.some(blk, 2, 1, 60))
+	for _, x := range b.step(relay.Failed{ID: 2, Why: relay.Broken}) {
+		if k, ok := x.(relay.AskTxs); !ok || k.Peer != "other" || len(k.Indexes) != 90 {
+			t.Errorf("then %+v", x)
+		}
 	}
 }
 

@@ -26,17 +26,22 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 // mempool is a relay.Candidates.
 type mempool struct {
 	ids []chainhash.Hash
-	txs map[chainhash.Hash]*wire.MsgTx
+	txs map[chainhash.Hash]pooled
 }
 
-func newMempool() *mempool { return &mempool{txs: make(map[chainhash.Hash]*wire.MsgTx)} }
+type pooled struct {
+	tx *wire.MsgTx
+	id chainhash.Hash
+}
+
+func newMempool() *mempool { return &mempool{txs: make(map[chainhash.Hash]pooled)} }
 
 func (m *mempool) add(txs ...*wire.MsgTx) {
 	for _, tx := range txs {
 		id := tx.WitnessHash()
-		if m.txs[id] == nil {
+		if m.txs[id].tx == nil {
 			m.ids = append(m.ids, id)
-			m.txs[id] = tx
+			m.txs[id] = pooled{tx, tx.TxHash()}
 		}
 	}
 }
@@ -54,11 +59,8 @@ func (m *mempool) WitnessIDs() iter.Seq[*chainhash.Hash] {
 
 // ByWitnessID implements relay.Candidates.
 func (m *mempool) ByWitnessID(id chainhash.Hash) (*wire.MsgTx, chainhash.Hash, bool) {
-	tx := m.txs[id]
-	if tx == nil {
-		return nil, chainhash.Hash{}, false
-	}
-	return tx, tx.TxHash(), true
+	p := m.txs[id]
+	return p.tx, p.id, p.tx != nil
 }
 
 var epoch = time.Unix(1_700_000_000, 0)
@@ -76,6 +78,8 @@ type bench struct {
 	asks  map[uint64]relay.Action // under way
 	made  map[chainhash.Hash]int  // requests, since the block was last begun
 	ended map[chainhash.Hash]string
+	// delivery is when the last block was delivered, since the epoch.
+	delivery time.Duration
 }
 
 func newBench(tb testing.TB, cfg relay.AssemblerConfig) *bench {
@@ -148,6 +152,7 @@ func (b *bench) step(e relay.Event) []relay.Action {
 			delete(b.asks, x.ID)
 		case relay.Deliver:
 			b.delivered(x)
+			b.delivery = b.now.Sub(epoch)
 			b.end(x.Block, "delivered")
 		case relay.GiveUp:
 			b.end(x.Block, "given up")
@@ -246,6 +251,25 @@ func blockOf(x relay.Action) chainhash.Hash {
 	return chainhash.Hash{}
 }
 
+// idOf is the number of a request.
+func idOf(x relay.Action) uint64 {
+	switch x := x.(type) {
+	case relay.AskTxs:
+		return x.ID
+	case relay.AskBlock:
+		return x.ID
+	}
+	return 0
+}
+
+// msgs are a block's transactions after the coinbase.
+func msgs(b *consensus.Block) (out []*wire.MsgTx) {
+	for _, tx := range b.Txs[1:] {
+		out = append(out, tx.MsgTx())
+	}
+	return out
+}
+
 // honest answers a request from the block itself.
 func (b *bench) honest(k relay.Action) relay.Event {
 	b.tb.Helper()
@@ -281,8 +305,9 @@ func (b *bench) honest(k relay.Action) relay.Event {
 //	peer NAME [BLOCK]            with a validated tip
 //	gone NAME
 //	announce NAME BLOCK [relayed] [nonce=N] [prefill=I,J] [as=FAULT]
-//	                             FAULT: ids, coinbase, witness, longer, double, same
-//	txs ID [wrong=I|few|garbage|double]
+//	                             FAULT: ids, coinbase, witness, stripped, flipped, longer,
+//	                             double, same
+//	txs ID [wrong=I|flipped=I|few|garbage|double]
 //	                             an honest answer, or a false one
 //	block ID [mutated|other|cut]
 //	fail ID notyet|nothere|broken
@@ -514,6 +539,10 @@ func (b *bench) spoilt(blk *consensus.Block, nonce uint64, prefill []int, fault 
 		txs[0].TxOut[0].Value++
 	case "witness":
 		txs[0].TxIn[0].Witness[0][5] ^= 1
+	case "stripped": // of its witness, one
+		txs[1].TxIn[0].Witness = nil
+	case "flipped":
+		txs[1].TxIn[0].Witness[0][0] ^= 1
 	case "longer":
 		txs = append(txs, many(rand.New(rand.NewPCG(nonce, 98)), 2, 400)...)
 	case "double": // CVE-2012-2459, if their number is even
@@ -562,6 +591,9 @@ func (sc *script) txs(id uint64, opts []string) relay.Event {
 		switch name, v, _ := strings.Cut(o, "="); name {
 		case "wrong":
 			e.Txs[slices.Index(k.Indexes, uint32(sc.number(v)))] = encode(sc.tb, many(rand.New(rand.NewPCG(id, 97)), 1, 200)[0])
+		case "flipped":
+			raw := e.Txs[slices.Index(k.Indexes, uint32(sc.number(v)))]
+			raw[len(raw)-10] ^= 1
 		case "few":
 			e.Txs = e.Txs[1:]
 		case "garbage":

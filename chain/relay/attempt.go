@@ -22,9 +22,12 @@ type attempt struct {
 	size    int // bytes of the transactions that are there
 	pulled  int // of them, what peers were asked for
 
-	// doubted: it was full and its roots wrong, so that what was prefilled is asked
-	// for. disputes counts the peers whose answers did not fit. dead: it is false.
+	// doubted: it was full and its roots wrong, or an answer did not fit, so that what
+	// was prefilled is asked for. disputes counts the peers whose answers did not
+	// fit. odd counts the slots filled all the same. dead: it is false.
 	doubted  bool
+	odd      int
+	changed  bool // since it was last looked whether it is the block
 	disputes int
 	dead     bool
 	limit    int // of size
@@ -39,10 +42,11 @@ type transaction struct {
 	raw         []byte
 	tx          *wire.MsgTx
 	peer        string // that was asked for it; "" if nobody was
+	odd         bool   // it does not fit its short id
 }
 
 // transactionBytes is what a transaction takes beside its bytes, with its short id.
-const transactionBytes = 2*chainhash.HashSize + 24 + 8 + 16 + 8
+const transactionBytes = 2*chainhash.HashSize + 24 + 8 + 16 + 8 + 8
 
 func (x *transaction) there() bool { return x.raw != nil || x.tx != nil }
 
@@ -88,7 +92,7 @@ func (c *CompactBlock) trueTo(txs []blockTx) bool {
 func newAttempt(p *consensus.Params, c *CompactBlock, from string) *attempt {
 	t := &attempt{
 		c: c, from: from, key: c.key(),
-		short: make([]uint64, c.Txs()), slots: make([]transaction, c.Txs()), limit: p.MaxBlockBytes(),
+		short: make([]uint64, c.Txs()), slots: make([]transaction, c.Txs()), missing: c.Txs(), limit: p.MaxBlockBytes(),
 	}
 	for _, pre := range c.Prefilled {
 		t.short[pre.Index] = prefilledID
@@ -106,7 +110,6 @@ func newAttempt(p *consensus.Params, c *CompactBlock, from string) *attempt {
 			next++
 		}
 	}
-	t.missing = next
 	return t
 }
 
@@ -117,19 +120,27 @@ func (t *attempt) bytes() int64 {
 
 func (t *attempt) isPrefilled(i int) bool { return t.short[i] == prefilledID }
 
-// put fills a slot. More than a block may have shows that the encoding is false.
+// put fills an empty slot. More than a block may have shows that the encoding is false.
 func (t *attempt) put(i int, x transaction) {
 	t.slots[i] = x
+	t.missing--
+	t.changed = true
+	if x.odd {
+		t.odd++
+	}
+	if x.peer != "" {
+		t.pulled += len(x.raw)
+	}
 	if t.size += x.size(); t.size > t.limit {
 		t.dead = true
 	}
 }
 
-// lacking returns the indexes of what is missing, ascending.
+// lacking returns the indexes of what is missing or does not fit, ascending.
 func (t *attempt) lacking() []uint32 {
-	out := make([]uint32, 0, t.missing)
+	out := make([]uint32, 0, t.missing+t.odd)
 	for i := range t.slots {
-		if !t.slots[i].there() {
+		if s := &t.slots[i]; !s.there() || s.odd {
 			out = append(out, uint32(i))
 		}
 	}
@@ -178,7 +189,11 @@ func (t *attempt) fill(from Candidates, recent []*recentBlock, p *consensus.Para
 		}
 	}
 	for id := range from.WitnessIDs() {
-		note(id, nil, 0)
+		// A second candidate for a short id may follow the last that was missing: so rare
+		// that to look on would cost more than it saves. The roots would show it.
+		if note(id, nil, 0); left == 0 {
+			break
+		}
 	}
 	for _, b := range recent {
 		if left == 0 {
@@ -207,46 +222,82 @@ func (t *attempt) fill(from Candidates, recent []*recentBlock, p *consensus.Para
 			}
 		}
 		t.put(i, x)
-		t.missing--
 	}
 }
 
-// take fills in the answers of a peer and says whether all fit.
-func (t *attempt) take(indexes []uint32, got []transaction) (fits bool) {
+// take fills in the answers of a peer and says whether all fit. Those that do not
+// are filled in as well if odd is true, until undo.
+func (t *attempt) take(indexes []uint32, got []transaction, odd bool) (fits bool) {
 	if t.dead {
 		return true
 	}
 	fits = true
 	for j, i := range indexes {
-		switch {
-		case int64(i) >= int64(len(t.slots)):
+		if int64(i) >= int64(len(t.slots)) {
 			fits = false
-		case t.slots[i].there():
-		case t.short[i] != prefilledID && t.key.shortID(&got[j].wtxid) != t.short[i]:
-			fits = false
-		default:
-			t.put(int(i), got[j])
-			t.missing--
-			t.pulled += len(got[j].raw)
+			continue
 		}
+		s, x := &t.slots[i], got[j]
+		x.odd = t.short[i] != prefilledID && t.key.shortID(&x.wtxid) != t.short[i]
+		if s.there() && (!s.odd || x.odd) {
+			continue
+		}
+		if x.odd {
+			fits = false
+			if !odd || t.size+len(x.raw) > t.limit {
+				continue
+			}
+		}
+		t.clear(int(i))
+		t.put(int(i), x)
 	}
 	return fits
 }
 
-// doubt is for an encoding that is full and wrong. What was prefilled is all that
+// undo takes out what a peer sent that does not fit, after the roots did not either.
+func (t *attempt) undo(peer string) {
+	for i := range t.slots {
+		if s := &t.slots[i]; s.odd && s.peer == peer {
+			t.clear(i)
+		}
+	}
+}
+
+// clear empties a slot.
+func (t *attempt) clear(i int) {
+	s := &t.slots[i]
+	if !s.there() {
+		return
+	}
+	t.size -= s.size()
+	if s.peer != "" {
+		t.pulled -= len(s.raw)
+	}
+	if s.odd {
+		t.odd--
+	}
+	*s = transaction{}
+	t.missing++
+}
+
+// doubt is for an encoding that is wrong somewhere. What was prefilled is all that
 // has no short id: without it, the rest may be right.
 func (t *attempt) doubt() {
 	if t.doubted {
-		t.dead = true
 		return
 	}
 	t.doubted = true
 	for i := range t.slots {
 		if t.isPrefilled(i) {
-			t.size -= t.slots[i].size()
-			t.slots[i] = transaction{}
-			t.missing++
+			t.clear(i)
 		}
+	}
+}
+
+// disputed counts a peer that says otherwise.
+func (t *attempt) disputed() {
+	if t.disputes++; t.disputes >= maxDisputes {
+		t.dead = true
 	}
 }
 
@@ -293,7 +344,7 @@ func (x *transaction) encoding() []byte {
 // encodings returns transactions at indexes; nil: not all are there.
 func (t *attempt) encodings(indexes []uint32) [][]byte {
 	for _, i := range indexes {
-		if int64(i) >= int64(len(t.slots)) || !t.slots[i].there() {
+		if int64(i) >= int64(len(t.slots)) || !t.slots[i].there() || t.slots[i].odd {
 			return nil
 		}
 	}

@@ -31,6 +31,8 @@ const (
 	MaxBlockAsks = maxBlockAsks
 	MaxAsks      = maxAsks
 	MaxScans     = maxScans
+
+	MaxAssemblerPeers = maxAssemblerPeers
 )
 
 // IsCoinbase says whether an encoded transaction is a coinbase.

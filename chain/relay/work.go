@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -16,9 +17,9 @@ type work struct {
 	height int32
 	segwit bool
 
-	began time.Time // first message
-	moved time.Time // last progress or request; zero: another may be asked at once
-	next  time.Time // when it must be looked at again
+	began time.Time        // first message
+	moved [kinds]time.Time // last progress or request; zero: another may be asked at once
+	next  time.Time        // when it must be looked at again
 	ended bool
 
 	announcers []string        // each once, in order, never empty
@@ -27,17 +28,27 @@ type work struct {
 	asks       []*ask          // under way
 	shared     bool            // so much was missing that two peers were asked at once
 	asked      int             // requests made
+	askedAt    time.Time       // the last of them
 	tried      map[string]*tried
 
 	pulledBytes int64
 }
 
+// A kind is what is asked for.
+type kind uint8
+
+const (
+	forTxs kind = iota
+	forBlock
+	kinds
+)
+
 // tried is what was asked of a peer for one block.
 type tried struct {
-	txs, blocks int       // requests
-	early       int       // of them, answered not yet and not counted
-	rest        time.Time // not to be asked before
-	gone        bool
+	asks  [kinds]int       // requests that count
+	rest  [kinds]time.Time // not to be asked before
+	early int              // requests that were answered not yet and do not count
+	gone  bool
 }
 
 // An ask is a request under way.
@@ -45,10 +56,11 @@ type ask struct {
 	id      uint64
 	work    *work
 	peer    string
-	whole   bool
-	attempt *attempt  // whose transactions are asked for; nil if whole
+	kind    kind
+	attempt *attempt  // whose transactions are asked for; nil: the block is
 	indexes []uint32  // that have not come
 	back    bool      // they come from the last on
+	odd     bool      // some that came do not fit
 	moved   time.Time // made, or the last bytes
 }
 
@@ -120,65 +132,46 @@ func (w *work) checkWhole(p *consensus.Params, raw []byte) (*consensus.Block, *c
 	return b, nil
 }
 
-// count returns the requests under way, for transactions and for the block.
-func (w *work) count() (txs, blocks int) {
+// count returns the requests under way.
+func (w *work) count() (n [kinds]int) {
 	for _, k := range w.asks {
-		if k.whole {
-			blocks++
-		} else {
-			txs++
-		}
-	}
-	return txs, blocks
-}
-
-// peersAsked is how many were asked for anything.
-func (w *work) peersAsked() (n int) {
-	for _, t := range w.tried {
-		if t.txs+t.blocks+t.early > 0 {
-			n++
-		}
+		n[k.kind]++
 	}
 	return n
 }
 
 // askSender asks whoever sent an encoding for what it lacks.
 func (a *Assembler) askSender(w *work, t *attempt) {
-	if n, _ := w.count(); n < maxTxAsks && !t.dead && !t.doubted && w.free(t.from, false, a.now) {
+	if w.count()[forTxs] < maxTxAsks && !t.dead && !t.doubted && w.free(t.from, forTxs, a.now) {
 		a.ask(w, t.from, t)
 	}
 }
 
 // free says whether a peer may be asked.
-func (w *work) free(peer string, whole bool, now time.Time) bool {
+func (w *work) free(peer string, what kind, now time.Time) bool {
 	if slices.ContainsFunc(w.asks, func(k *ask) bool { return k.peer == peer }) || w.asked >= maxAsks {
 		return false
 	}
 	t := w.tried[peer]
-	if t == nil {
-		return true
-	}
-	n := t.txs
-	if whole {
-		n = t.blocks
-	}
-	return !t.gone && n < maxAsksPerPeer && !now.Before(t.rest)
+	return t == nil || !t.gone && t.asks[what] < maxAsksPerPeer && !now.Before(t.rest[what])
 }
 
 // ask makes a request for what an attempt lacks, or, with none, for the block.
 func (a *Assembler) ask(w *work, peer string, t *attempt) {
 	a.lastID++
-	k := &ask{id: a.lastID, work: w, peer: peer, attempt: t, whole: t == nil, moved: a.now}
+	k := &ask{id: a.lastID, work: w, peer: peer, attempt: t, moved: a.now}
+	if t == nil {
+		k.kind = forBlock
+	}
 	a.asks[k.id] = k
 	w.asks = append(w.asks, k)
 	w.asked++
-	w.moved = a.now
-	if k.whole {
-		w.tries(peer).blocks++
+	w.moved[k.kind], w.askedAt = a.now, a.now
+	w.tries(peer).asks[k.kind]++
+	if t == nil {
 		a.act(AskBlock{k.id, peer, w.hash})
 		return
 	}
-	w.tries(peer).txs++
 	k.indexes = t.lacking()
 	k.back = w.forwards() > 1 // k is one of them so far
 	a.act(AskTxs{k.id, peer, w.hash, slices.Clone(k.indexes), k.back})
@@ -189,7 +182,7 @@ func (a *Assembler) ask(w *work, peer string, t *attempt) {
 func (w *work) forwards() (n int) {
 	for _, k := range w.asks {
 		switch {
-		case k.whole:
+		case k.kind != forTxs:
 		case k.back:
 			n--
 		default:
@@ -202,8 +195,11 @@ func (w *work) forwards() (n int) {
 // pick chooses whom to ask: who was asked least, of those who has the block, then
 // who announced it, then any. "" is nobody; wait is then when somebody has rested,
 // zero if never. avoid is not chosen.
-func (a *Assembler) pick(w *work, whole bool, avoid string) (best string, wait time.Time) {
-	type rank struct{ tries, class int }
+func (a *Assembler) pick(w *work, what kind, avoid string) (best string, wait time.Time) {
+	type rank struct{ tries, class, all int }
+	compare := func(x, y rank) int {
+		return cmp.Or(cmp.Compare(x.tries, y.tries), cmp.Compare(x.class, y.class), cmp.Compare(x.all, y.all))
+	}
 	var least rank
 	equal := 0
 	look := func(peer string, class int) {
@@ -211,20 +207,23 @@ func (a *Assembler) pick(w *work, whole bool, avoid string) (best string, wait t
 			return
 		}
 		t := w.tried[peer]
-		if !w.free(peer, whole, a.now) {
-			if t != nil && t.rest.After(a.now) && w.free(peer, whole, t.rest) && (wait.IsZero() || t.rest.Before(wait)) {
-				wait = t.rest
+		if !w.free(peer, what, a.now) {
+			if t == nil {
+				return
+			}
+			if at := t.rest[what]; at.After(a.now) && w.free(peer, what, at) && (wait.IsZero() || at.Before(wait)) {
+				wait = at
 			}
 			return
 		}
 		r := rank{class: class}
 		if t != nil {
-			r.tries = t.txs + t.blocks
+			r.tries, r.all = t.asks[what], t.asks[forTxs]+t.asks[forBlock]
 		}
-		switch {
-		case best == "" || r.tries < least.tries || r.tries == least.tries && r.class < least.class:
+		switch c := compare(r, least); {
+		case best == "" || c < 0:
 			best, least, equal = peer, r, 1
-		case r == least:
+		case c == 0:
 			if equal++; a.rng.IntN(equal) == 0 {
 				best = peer
 			}
@@ -262,48 +261,45 @@ func (a *Assembler) drive(w *work) {
 		if a.now.Sub(k.moved) >= a.cfg.OthersAfter { // silent
 			a.drop(k)
 			a.act(Cancel{k.id, k.peer})
-			w.tries(k.peer).rest = a.now.Add(retryAfter)
+			w.tries(k.peer).rest[k.kind] = a.now.Add(retryAfter)
 		}
 	}
 
-	var wait [2]time.Time // for somebody to ask
-	stalled := a.now.Sub(w.moved) >= a.cfg.StallAfter
+	var wait [kinds]time.Time // until somebody has rested
+	n := w.count()
+	ask := func(what kind, t *attempt, avoid string) {
+		var peer string
+		if peer, wait[what] = a.pick(w, what, avoid); peer != "" {
+			a.ask(w, peer, t)
+			n[what]++
+		}
+	}
+	stalled := func(what kind) bool { return a.now.Sub(w.moved[what]) >= a.cfg.StallAfter }
+	// Whatever arrives; but for large parts of a block two are enough.
+	others := n[forTxs] < 2 && a.now.Sub(w.askedAt) >= a.cfg.OthersAfter
 	lead, avoid := w.lead(), ""
 	if lead != nil && lead.doubted {
 		avoid = lead.from // of whom is what was prefilled
 	}
-	txs, blocks := w.count()
-	share := lead != nil && txs == 1 && !w.shared && lead.missing >= shareTxs
-	most := 1
-	if w.shared {
-		most = 2
+	share := lead != nil && n[forTxs] == 1 && !w.shared && lead.missing >= shareTxs
+	if lead != nil && (n[forTxs] == 0 || share || n[forTxs] < maxTxAsks && (stalled(forTxs) || others)) {
+		before := n[forTxs]
+		ask(forTxs, lead, avoid)
+		w.shared = w.shared || share && n[forTxs] > before
 	}
-	others := a.now.Sub(w.began) >= a.cfg.OthersAfter && txs < 2 && w.peersAsked() <= most
-	if lead != nil && (txs == 0 || share || txs < maxTxAsks && (stalled || others)) {
-		var peer string
-		if peer, wait[0] = a.pick(w, false, avoid); peer != "" {
-			a.ask(w, peer, lead)
-			w.shared = w.shared || share
-			txs++
-		}
+	whole := lead == nil || n[forTxs] == 0 && wait[forTxs].IsZero() || a.now.Sub(w.began) >= a.cfg.WholeAfter
+	if whole && (n[forBlock] == 0 || n[forBlock] < maxBlockAsks && stalled(forBlock)) {
+		ask(forBlock, nil, "")
 	}
-	noTxs := lead == nil || txs == 0 && wait[0].IsZero()
-	if whole := noTxs || a.now.Sub(w.began) >= a.cfg.WholeAfter; whole && (blocks == 0 || blocks < maxBlockAsks && stalled) {
-		var peer string
-		if peer, wait[1] = a.pick(w, true, ""); peer != "" {
-			a.ask(w, peer, nil)
-			blocks++
-		}
-	}
-	if txs+blocks == 0 && wait[0].IsZero() && wait[1].IsZero() {
+	if n == [kinds]int{} && wait == [kinds]time.Time{} {
 		a.giveUp(w, "withheld") // there is nobody left to ask
 		return
 	}
-	a.schedule(w, txs, blocks, wait)
+	a.schedule(w, n, wait)
 }
 
 // schedule sets when a block must be looked at again.
-func (a *Assembler) schedule(w *work, txs, blocks int, wait [2]time.Time) {
+func (a *Assembler) schedule(w *work, n [kinds]int, wait [kinds]time.Time) {
 	w.next = w.began.Add(a.cfg.GiveUpAfter)
 	at := func(t time.Time) {
 		if t.After(a.now) && t.Before(w.next) {
@@ -313,11 +309,14 @@ func (a *Assembler) schedule(w *work, txs, blocks int, wait [2]time.Time) {
 	for _, k := range w.asks {
 		at(k.moved.Add(a.cfg.OthersAfter))
 	}
-	if txs < maxTxAsks || blocks < maxBlockAsks {
-		at(w.moved.Add(a.cfg.StallAfter))
+	if n[forTxs] < maxTxAsks {
+		at(w.moved[forTxs].Add(a.cfg.StallAfter))
 	}
-	at(w.began.Add(a.cfg.OthersAfter))
+	if n[forBlock] < maxBlockAsks {
+		at(w.moved[forBlock].Add(a.cfg.StallAfter))
+	}
+	at(w.askedAt.Add(a.cfg.OthersAfter))
 	at(w.began.Add(a.cfg.WholeAfter))
-	at(wait[0])
-	at(wait[1])
+	at(wait[forTxs])
+	at(wait[forBlock])
 }
