@@ -26,6 +26,9 @@ const (
 	// not keep live ones waiting.
 	dialPatience = time.Second
 	maxDials     = 16 // at once
+	// So many more may be under way that have taken longer: a seed that tells of a hundred addresses that do not
+	// answer must not hold up the others for the ten seconds that each takes.
+	maxSlowDials = 48
 	// For so long after it was dialled a peer holds its slot, connected or not.
 	settled = 500 * time.Millisecond
 
@@ -120,7 +123,7 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	defer d.mu.Unlock()
 	next = 30 * time.Second
 	lonely := len(l.peers) == 0
-	busy, slots := 0, d.opts.MaxOutbound+d.more-l.counted
+	busy, slow, slots := 0, 0, d.opts.MaxOutbound+d.more-l.counted
 	if !d.opts.Private {
 		// Whoever answers our DHT queries chooses whom the DHT dials: on a public network
 		// half of the target is for peers that we have picked ourselves.
@@ -130,10 +133,12 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	var head []*entry
 	for _, e := range d.book.byID {
 		if !e.dialSince.IsZero() {
-			busy++
 			if held := now.Sub(e.dialSince); held < dialPatience {
+				busy++
 				slots--
 				next = min(next, dialPatience-held)
+			} else if slow++; slow > maxSlowDials {
+				busy++
 			}
 			l.groups[e.dialGroup()]++
 			continue
@@ -191,10 +196,13 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 			take(e)
 		}
 	}
-	for _, q := range queues {
+	for src, q := range queues {
 		rand.Shuffle(len(q), func(i, j int) { q[i], q[j] = q[j], q[i] })
 		if !d.opts.Private {
 			groupsFirst(q)
+		}
+		if src == SourceDNS {
+			seedsFirst(q, d.book.failures(SourceDNS))
 		}
 	}
 	for left := true; left && free(); {
@@ -217,16 +225,26 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 
 // groupsFirst orders entries so that each IP group has its first one before any has its second, and so on: a
 // thousand peer ids in few groups are no likelier to be dialled than a few in as many.
-func groupsFirst(q []*entry) {
+func groupsFirst(q []*entry) { inTurns(q, (*entry).group, map[string]int{}) }
+
+// seedsFirst does the same for those who told of the entries, of which so many were of no use before: a seed that
+// tells a hundred lies does not keep those waiting of whom another one tells.
+func seedsFirst(q []*entry, useless map[string]int) {
+	inTurns(q, func(e *entry) string { return e.told }, useless)
+}
+
+// inTurns orders entries so that each class has its first one before any has its second, and so on. Those classes begin
+// later that had turns before: had, which it changes.
+func inTurns(q []*entry, class func(*entry) string, had map[string]int) {
 	type ranked struct {
 		e   *entry
 		nth int
 	}
-	all, seen := make([]ranked, len(q)), map[string]int{}
+	all := make([]ranked, len(q))
 	for i, e := range q {
-		g := e.group()
-		all[i] = ranked{e, seen[g]}
-		seen[g]++
+		c := class(e)
+		all[i] = ranked{e, had[c]}
+		had[c]++
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.nth, b.nth) })
 	for i, r := range all {

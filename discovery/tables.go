@@ -128,6 +128,17 @@ func (b *book) triedSlot(e *entry, k int) slot {
 	return -slot(at*b.bucket + b.place(e, k) + 1)
 }
 
+// failures counts for each teller of a source the peers that are being dialled or did not answer.
+func (b *book) failures(src Source) map[string]int {
+	out := map[string]int{}
+	for _, e := range b.byID {
+		if e.source == src && (!e.dialSince.IsZero() || e.tries > 0) {
+			out[e.told]++
+		}
+	}
+	return out
+}
+
 // at returns the place.
 func (b *book) at(s slot) **entry {
 	if s.tried() {
