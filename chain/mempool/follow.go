@@ -22,6 +22,9 @@ const (
 	// disconnects is offered to the pool again, the oldest first, as in Bitcoin
 	// Core.
 	maxReturnedBytes = 20_000_000
+	// maxReturnedTold is how many of their transactions others are told of again: on
+	// the other branch they may never have been. The rest is found in the list.
+	maxReturnedTold = 2000
 	// maxBehind is how many blocks the pool follows one by one. With more to go it
 	// takes its entries over to the tip instead and looks which are valid there:
 	// during a sync, reading every block twice would cost more than it tells.
@@ -227,6 +230,7 @@ func (f *follower) disconnect(ctx context.Context, from, fork place) error {
 			// A copy: the block's transactions share memory that one would keep.
 			c := newCandidate(tx.MsgTx().Copy(), "")
 			c.returned, c.was = true, place{b.Hash, h}
+			c.relay = len(back) < maxReturnedTold
 			back = append(back, c)
 			memory += memoryOf(c.tx)
 		}

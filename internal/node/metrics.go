@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dunlin/internal/api"
@@ -39,6 +41,11 @@ var (
 	descPoolBytes = desc("mempool_bytes", "Memory that they take.")
 	descPoolVSize = desc("mempool_vbytes", "Their virtual bytes.")
 	descPoolFloor = desc("mempool_min_fee_rate", "Satoshi for 1000 virtual bytes that let a transaction in now.")
+	descUnsent    = desc("mempool_unsent", "Transactions that others are still to be told of.")
+	descPeerFloor = desc("mempool_peers_min_fee_rate", "Least satoshi for 1000 virtual bytes that any peer takes.")
+	descListed    = desc("mempool_listed_total", "Transactions read in the lists of peers' mempools.")
+	descAsked     = desc("mempool_asked_total", "Transactions asked for because a list had them and gossip had not brought them.")
+	descPulled    = desc("mempool_pulled_total", "Of those, the ones that came and were accepted.")
 	descOrphans   = desc("mempool_orphans", "Transactions kept whose inputs are unknown.")
 	descLost      = desc("mempool_lost_total", "Transactions lost to a double spend in a block, or to a reorganisation.")
 	descMined     = desc("miner_blocks_total", "Blocks made here.")
@@ -52,7 +59,7 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 		descHeight, descLowDisk, descHeaders, descTarget, descState, descInFlight, descLimit, descFlying, descBuffered, descPeers,
 		descServed, descBusy, descDropped, descWaiting, descOut,
 		descGreeted, descTurned, descEvicted, descRouting, descBook, descPool, descPoolBytes, descPoolVSize,
-		descPoolFloor, descOrphans, descLost, descMined, descMsgs, descRefused,
+		descPoolFloor, descUnsent, descPeerFloor, descListed, descAsked, descPulled, descOrphans, descLost, descMined, descMsgs, descRefused,
 	} {
 		ch <- d
 	}
@@ -109,6 +116,11 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 	gauge(descPoolBytes, float64(memory))
 	gauge(descPoolVSize, float64(vbytes))
 	gauge(descPoolFloor, float64(m.n.pool.MinFeeRate()))
+	gauge(descUnsent, float64(m.n.pool.UnsentCount()))
+	gauge(descPeerFloor, float64(m.n.floor.least(time.Now())))
+	total(descListed, float64(m.n.pools.count.listed.Load()))
+	total(descAsked, float64(m.n.pools.count.fetched.Load()))
+	total(descPulled, float64(m.n.pools.count.accepted.Load()))
 	orphans, _ := m.n.pool.Orphans()
 	gauge(descOrphans, float64(orphans))
 	total(descLost, float64(m.n.pool.LostCount()))
