@@ -96,7 +96,7 @@ Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node ans
 		return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})
 	root.AddCommand(
-		newStart(g), newInit(g), newStatus(g), newID(g), newPeers(g), newBootstrap(g), newSync(g), newChain(g), newMiner(g),
+		newStart(g), newInit(g), newStatus(g), newID(g), newPeers(g), newBootstrap(g), newSync(g), newMempool(g), newChain(g), newMiner(g),
 		newNetwork(g), newConfig(g), newTestnet(), newSeeder(g), newDoctor(g), newVersion(g), newHealthcheck(g), newTx(g), newLog(g),
 	)
 	return root

@@ -81,6 +81,8 @@ type Node interface {
 	SubmitTx(ctx context.Context, raw []byte) (txid string, err error)
 	// Tx tells what is known of a transaction; *Error 404 if nothing.
 	Tx(ctx context.Context, txid string) (Tx, error)
+	// Mempool describes the pool of unconfirmed transactions.
+	Mempool() Mempool
 	// LostTxs lists, by age, what was lost after number after: transactions that
 	// were in a block and are not any more, or that a block made impossible. last
 	// is the number of the last; the channel is closed when there is another.
@@ -187,6 +189,36 @@ type PeerCounts struct {
 type MempoolStatus struct {
 	Count int   `json:"count"`
 	Bytes int64 `json:"bytes"`
+}
+
+// Mempool is what GET /api/v1/mempool and `dunlin mempool` show.
+type Mempool struct {
+	Count           int       `json:"count" doc:"Transactions"`
+	VBytes          int64     `json:"vbytes" doc:"Virtual bytes of all"`
+	Bytes           int64     `json:"bytes" doc:"Memory that they take"`
+	MaxBytes        int64     `json:"max_bytes" doc:"Memory that they may take; the worst paid go first"`
+	MinFeeRate      int64     `json:"min_fee_rate" doc:"Satoshi for 1000 virtual bytes that let a transaction in now"`
+	PeersMinFeeRate int64     `json:"peers_min_fee_rate" doc:"Least that any peer takes; what pays less is not passed on; 0: a peer does not say, or there is none"`
+	Unsent          int       `json:"unsent" doc:"Transactions that others are still to be told of"`
+	Orphans         int       `json:"orphans" doc:"Transactions kept whose inputs are unknown"`
+	OrphanBytes     int64     `json:"orphan_bytes"`
+	Lost            uint64    `json:"lost" doc:"Transactions lost to a double spend in a block, or to a reorganisation"`
+	Listed          uint64    `json:"listed" doc:"Transactions read in the lists of peers' mempools"`
+	Pulled          uint64    `json:"pulled" doc:"Of those, the ones that gossip had not brought and that were accepted"`
+	Gossip          TopicFlow `json:"gossip" doc:"Messages of the transaction topic since the start"`
+}
+
+// TopicFlow is what became of the messages of a gossip topic.
+type TopicFlow struct {
+	Peers      int               `json:"peers"`
+	Mesh       int               `json:"mesh" doc:"Neighbours among them"`
+	Accepted   uint64            `json:"accepted" doc:"New ones that were passed on"`
+	Ignored    map[string]uint64 `json:"ignored" doc:"By reason; nobody is at fault"`
+	Rejected   map[string]uint64 `json:"rejected" doc:"By reason; the sender is at fault"`
+	Duplicates uint64            `json:"duplicates"`
+	Throttled  uint64            `json:"throttled" doc:"Lost because too many waited to be checked"`
+	Dropped    uint64            `json:"dropped" doc:"Copies lost because the queue to a peer was full"`
+	Published  uint64            `json:"published"`
 }
 
 // A BookPeer is a peer of the address book.

@@ -266,6 +266,11 @@ func (c *Client) Sync(ctx context.Context) (Sync, error) {
 	return get[Sync](ctx, c, "/sync")
 }
 
+// Mempool describes the pool of unconfirmed transactions.
+func (c *Client) Mempool(ctx context.Context) (Mempool, error) {
+	return get[Mempool](ctx, c, "/mempool")
+}
+
 // Reachability tells where the node can be reached.
 func (c *Client) Reachability(ctx context.Context) (Reachability, error) {
 	return get[Reachability](ctx, c, "/reachability")

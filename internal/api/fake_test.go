@@ -273,6 +273,13 @@ func (n *fakeNode) Tx(_ context.Context, txid string) (api.Tx, error) {
 	return api.Tx{}, api.Errorf(404, "transaction %s is unknown", txid)
 }
 
+func (n *fakeNode) Mempool() api.Mempool {
+	return api.Mempool{
+		Count: 3, Bytes: 4, MinFeeRate: 1000,
+		Gossip: api.TopicFlow{Ignored: map[string]uint64{"known": 1}, Rejected: map[string]uint64{}},
+	}
+}
+
 func (n *fakeNode) LostTxs(after uint64) ([]api.Tx, uint64, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

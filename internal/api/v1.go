@@ -295,6 +295,8 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 		return answer(TxAnswer{TxID: id}), nil
 	})
 
+	huma.Register(api, read("mempool", "/mempool", "The pool of unconfirmed transactions and what fills it"),
+		func(context.Context, *nothing) (*body[Mempool], error) { return answer(s.theNode().Mempool()), nil })
 	huma.Register(api, read("tx", "/tx/{txid}", "What is known of a transaction: in the mempool, in the chain, or why it is not"),
 		func(ctx context.Context, in *struct {
 			TxID string `path:"txid" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex"`

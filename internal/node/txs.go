@@ -118,6 +118,34 @@ func (n *Node) publishTx(ctx context.Context, tx *wire.MsgTx) error {
 	return err
 }
 
+// Mempool implements api.Node.
+func (f face) Mempool() api.Mempool {
+	out := api.Mempool{
+		MaxBytes: f.pool.MaxBytes(), MinFeeRate: f.pool.MinFeeRate(), PeersMinFeeRate: f.floor.least(time.Now()),
+		Unsent: f.pool.UnsentCount(), Lost: f.pool.LostCount(),
+		Listed: f.pools.count.listed.Load(), Pulled: f.pools.count.accepted.Load(),
+	}
+	out.Count, out.VBytes, out.Bytes = f.pool.Size()
+	out.Orphans, out.OrphanBytes = f.pool.Orphans()
+	for _, s := range f.gossip.Stats().Topics {
+		if s.Name == f.txTopic() {
+			out.Gossip = api.TopicFlow{
+				Peers: s.Peers, Mesh: s.Mesh, Accepted: s.Accepted, Ignored: orNone(s.Ignored), Rejected: orNone(s.Rejected),
+				Duplicates: s.Duplicates, Throttled: s.Throttled, Dropped: s.Dropped, Published: s.Published,
+			}
+		}
+	}
+	return out
+}
+
+// orNone is m, not nil: in JSON an object.
+func orNone(m map[string]uint64) map[string]uint64 {
+	if m == nil {
+		return map[string]uint64{}
+	}
+	return m
+}
+
 // SubmitTx implements api.Node.
 func (f face) SubmitTx(ctx context.Context, raw []byte) (string, error) {
 	tx, err := consensus.DecodeTx(raw)
