@@ -50,6 +50,7 @@ type ask struct {
 	req       blocksRequest
 	id        ibd.RequestID
 	result    chan fetched
+	progress  func() // bytes of a result came in; nil: nobody wants to know
 	n         int   // blocks received
 	received  int64 // their bytes, and those of the one that is arriving
 	withdrawn time.Time
@@ -457,8 +458,12 @@ func (c *blockClient) arrived(a *ask, n int64) {
 	c.mu.Lock()
 	a.received += n
 	c.bytes -= n
+	wanted := a.withdrawn.IsZero()
 	c.mu.Unlock()
 	c.x.budget.give(0, n)
+	if wanted && a.progress != nil {
+		a.progress()
+	}
 }
 
 // end closes the reply to a and returns what to tell the scheduler.
@@ -549,14 +554,15 @@ func (c *blockClient) fail(ctx context.Context, liar *ask, err error) {
 // checked to be the one asked for, nothing else. It shares the caps and the stream
 // of the download: it may wait for room. It fails with ErrNotReady, ErrNotFound,
 // ErrNotYet (the block is in work there), ErrBusy or ErrViolation; every other error
-// is of the stream or of ctx: nobody is at fault.
-func (x *Exchange) FetchBlock(ctx context.Context, from peer.ID, hash chainhash.Hash) ([]byte, error) {
+// is of the stream or of ctx: nobody is at fault. While bytes come in, progress is
+// called, if it is not nil; it may be called until soon after FetchBlock has returned.
+func (x *Exchange) FetchBlock(ctx context.Context, from peer.ID, hash chainhash.Hash, progress func()) ([]byte, error) {
 	r := x.remote(from)
 	if r == nil {
 		return nil, ErrNotReady
 	}
 	result := make(chan fetched, 1)
-	a := &ask{result: result, req: blocksRequest{Hashes: []chainhash.Hash{hash}, MaxBytes: x.o.Limits.MaxBlockBytes}}
+	a := &ask{result: result, progress: progress, req: blocksRequest{Hashes: []chainhash.Hash{hash}, MaxBytes: x.o.Limits.MaxBlockBytes}}
 	if !r.blocks.add(a) {
 		return nil, ErrNotReady
 	}

@@ -338,7 +338,7 @@ func TestCapsOfTheWire(t *testing.T) {
 				if i%5 == 4 {
 					cancel()
 				}
-				if _, err := n.FetchBlock(ctx, id, h); err != nil && ctx.Err() == nil {
+				if _, err := n.FetchBlock(ctx, id, h, nil); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
 			})

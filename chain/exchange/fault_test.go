@@ -249,23 +249,23 @@ func TestFetchBlock(t *testing.T) {
 	source := newFakeChain()
 	bs := source.grow(t, 5, 1, 100_000)
 	s, n := newNode(t, source), newNode(t, newFakeChain())
-	if _, err := n.FetchBlock(t.Context(), s.host.ID(), chainhash.Hash{1}); !errors.Is(err, ErrNotReady) {
+	if _, err := n.FetchBlock(t.Context(), s.host.ID(), chainhash.Hash{1}, nil); !errors.Is(err, ErrNotReady) {
 		t.Errorf("before hello: %v", err)
 	}
 	connect(t, n.host, s.host)
 	awaitTip(t, n, source)
 	for i, raw := range bs {
-		got, err := n.FetchBlock(t.Context(), s.host.ID(), chainhash.DoubleHashH(raw[:80]))
+		got, err := n.FetchBlock(t.Context(), s.host.ID(), chainhash.DoubleHashH(raw[:80]), nil)
 		if err != nil || !bytes.Equal(got, raw) {
 			t.Errorf("block %d: %d bytes, %v", i+1, len(got), err)
 		}
 	}
-	if _, err := n.FetchBlock(t.Context(), s.host.ID(), chainhash.Hash{1}); !errors.Is(err, ErrNotFound) {
+	if _, err := n.FetchBlock(t.Context(), s.host.ID(), chainhash.Hash{1}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := n.FetchBlock(ctx, s.host.ID(), chainhash.DoubleHashH(bs[0][:80])); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := n.FetchBlock(ctx, s.host.ID(), chainhash.DoubleHashH(bs[0][:80]), nil); err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	eventually(t, "nothing outstanding", func() bool {
@@ -282,7 +282,7 @@ func TestFetchTxs(t *testing.T) {
 	connect(t, n.o.Host, s.o.Host)
 	n.awaitBlock(t, blocks[2])
 	id := s.o.Host.ID()
-	txs, err := n.FetchBlockTxs(t.Context(), id, blocks[1].Hash, []uint32{0})
+	txs, err := n.FetchBlockTxs(t.Context(), id, blocks[1].Hash, []uint32{0}, nil)
 	if err != nil || len(txs) != 1 {
 		t.Fatalf("%d transactions, %v", len(txs), err)
 	}
@@ -290,14 +290,14 @@ func TestFetchTxs(t *testing.T) {
 	if err != nil || tx.TxHash() != *blocks[1].Txs[0].Hash() {
 		t.Errorf("another transaction: %v", err)
 	}
-	if _, err := n.FetchBlockTxs(t.Context(), id, chainhash.Hash{1}, []uint32{0}); !errors.Is(err, ErrNotFound) {
+	if _, err := n.FetchBlockTxs(t.Context(), id, chainhash.Hash{1}, []uint32{0}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown block: %v", err)
 	}
 	next := b.MineN(blocks[2], 1)[0]
 	if _, _, err := s.c.AcceptHeaders(t.Context(), []consensus.Header{next.Header}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.FetchBlockTxs(t.Context(), id, next.Hash, []uint32{0}); !errors.Is(err, ErrNotYet) {
+	if _, err := n.FetchBlockTxs(t.Context(), id, next.Hash, []uint32{0}, nil); !errors.Is(err, ErrNotYet) {
 		t.Errorf("header only: %v", err)
 	}
 	if txs, err := n.FetchTxs(t.Context(), id, []chainhash.Hash{{1}, {2}}); err != nil || len(txs) != 2 || txs[0] != nil {
@@ -307,10 +307,10 @@ func TestFetchTxs(t *testing.T) {
 		t.Error("too many ids were asked for")
 	}
 	// An index past the end is nobody's fault: a false compact block has them.
-	if _, err := n.FetchBlockTxs(t.Context(), id, blocks[1].Hash, []uint32{0, 99}); !errors.Is(err, ErrNotFound) {
+	if _, err := n.FetchBlockTxs(t.Context(), id, blocks[1].Hash, []uint32{0, 99}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an index past the end: %v", err)
 	}
-	if txs, err := n.FetchBlockTxs(t.Context(), id, blocks[1].Hash, []uint32{0}); err != nil || len(txs) != 1 {
+	if txs, err := n.FetchBlockTxs(t.Context(), id, blocks[1].Hash, []uint32{0}, nil); err != nil || len(txs) != 1 {
 		t.Errorf("after it: %d transactions, %v", len(txs), err)
 	}
 }
@@ -327,7 +327,7 @@ func TestStubbornPeer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := n.FetchBlock(ctx, s.host.ID(), tip.Hash)
+		_, err := n.FetchBlock(ctx, s.host.ID(), tip.Hash, nil)
 		done <- err
 	}()
 	eventually(t, "asked", func() bool { return n.Peers()[0].InFlight > 0 })

@@ -112,7 +112,7 @@ func TestPendingTxs(t *testing.T) {
 	one, two := txOf(t, 200), txOf(t, 300)
 	client, server, p := servesInWork(t, chainhash.Hash{7}, 3, patience)
 	ask := func(indexes ...uint32) ([][]byte, error) {
-		return client.FetchBlockTxs(t.Context(), server.host.ID(), p.hash, indexes)
+		return client.FetchBlockTxs(t.Context(), server.host.ID(), p.hash, indexes, nil)
 	}
 
 	p.change(func() { p.txs[1] = one })
@@ -163,7 +163,7 @@ func TestPendingBlock(t *testing.T) {
 	raw := source.grow(t, 1, 1, 3*pieceBytes)[0]
 	hash := chainhash.DoubleHashH(raw[:consensus.HeaderBytes])
 	client, server, p := servesInWork(t, hash, 1, patience)
-	fetch := func(ctx context.Context) ([]byte, error) { return client.FetchBlock(ctx, server.host.ID(), hash) }
+	fetch := func(ctx context.Context) ([]byte, error) { return client.FetchBlock(ctx, server.host.ID(), hash, nil) }
 
 	// What is withdrawn is not held any longer, and does not hold up what follows.
 	ctx, cancel := context.WithCancel(t.Context())
@@ -205,10 +205,10 @@ func TestNotYet(t *testing.T) {
 	client, server, p := servesInWork(t, chainhash.Hash{7}, 2, hold)
 	p.change(func() { p.txs[1] = txOf(t, 200) })
 	began := time.Now()
-	if _, err := client.FetchBlockTxs(t.Context(), server.host.ID(), p.hash, []uint32{0, 1}); !errors.Is(err, ErrNotYet) {
+	if _, err := client.FetchBlockTxs(t.Context(), server.host.ID(), p.hash, []uint32{0, 1}, nil); !errors.Is(err, ErrNotYet) {
 		t.Errorf("transactions: %v", err)
 	}
-	if _, err := client.FetchBlock(t.Context(), server.host.ID(), p.hash); !errors.Is(err, ErrNotYet) {
+	if _, err := client.FetchBlock(t.Context(), server.host.ID(), p.hash, nil); !errors.Is(err, ErrNotYet) {
 		t.Errorf("block: %v", err)
 	}
 	if took := time.Since(began); took < 2*hold {
@@ -228,7 +228,7 @@ func TestHeldRequests(t *testing.T) {
 	defer cancel()
 	var asking sync.WaitGroup
 	for range maxHeldPerPeer {
-		asking.Go(func() { _, _ = client.FetchBlockTxs(ctx, server.host.ID(), p.hash, []uint32{0}) })
+		asking.Go(func() { _, _ = client.FetchBlockTxs(ctx, server.host.ID(), p.hash, []uint32{0}, nil) })
 	}
 	held := func() int {
 		server.holds.mu.Lock()
@@ -236,7 +236,7 @@ func TestHeldRequests(t *testing.T) {
 		return server.holds.all
 	}
 	eventually(t, "all held", func() bool { return held() == maxHeldPerPeer })
-	if _, err := client.FetchBlockTxs(ctx, server.host.ID(), p.hash, []uint32{0}); !errors.Is(err, ErrNotYet) {
+	if _, err := client.FetchBlockTxs(ctx, server.host.ID(), p.hash, []uint32{0}, nil); !errors.Is(err, ErrNotYet) {
 		t.Errorf("one more: %v", err)
 	}
 	client.stop()
@@ -296,7 +296,7 @@ func TestBadTxsServers(t *testing.T) {
 			})
 			connect(t, n.host, s.host)
 			eventually(t, "ready", func() bool { return n.Ready(s.host.ID()) && s.Ready(n.host.ID()) })
-			txs, err := n.FetchBlockTxs(t.Context(), s.host.ID(), chainhash.Hash{1}, []uint32{1, 2})
+			txs, err := n.FetchBlockTxs(t.Context(), s.host.ID(), chainhash.Hash{1}, []uint32{1, 2}, nil)
 			if !errors.Is(err, row.want) || (err == nil) != (len(txs) == 2) {
 				t.Errorf("%d transactions, %v", len(txs), err)
 			}

@@ -46,6 +46,8 @@ type counted struct {
 	s       network.Stream
 	timeout time.Duration // 0: the owner sets deadlines
 	count   *atomic.Int64
+	// progress is called when something has arrived; nil: nothing is.
+	progress func()
 }
 
 func (c *counted) Read(b []byte) (int, error) {
@@ -56,6 +58,9 @@ func (c *counted) Read(b []byte) (int, error) {
 	}
 	n, err := c.s.Read(b)
 	c.count.Add(int64(n))
+	if n > 0 && c.progress != nil {
+		c.progress()
+	}
 	return n, err
 }
 

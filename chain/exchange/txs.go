@@ -231,16 +231,17 @@ func (x *Exchange) findByIndex(reply *foundTxs, req *txsRequest) error {
 // witness: each is one transaction by its encoding, nothing else is known of them. It
 // fails with ErrNotReady, ErrNotFound, ErrNotYet, ErrBusy or ErrViolation; every
 // other error is of the stream or of ctx: nobody is at fault. The peer may take 1 s
-// to answer that it does not have them yet.
-func (x *Exchange) FetchBlockTxs(ctx context.Context, from peer.ID, block chainhash.Hash, indexes []uint32) ([][]byte, error) {
-	return x.fetchTxs(ctx, from, &txsRequest{Block: block, Indexes: indexes}, len(indexes), x.o.Limits.MaxBlockBytes)
+// to answer that it does not have them yet. While bytes come in, progress is
+// called, if it is not nil.
+func (x *Exchange) FetchBlockTxs(ctx context.Context, from peer.ID, block chainhash.Hash, indexes []uint32, progress func()) ([][]byte, error) {
+	return x.fetchTxs(ctx, from, &txsRequest{Block: block, Indexes: indexes}, len(indexes), x.o.Limits.MaxBlockBytes, progress)
 }
 
 // FetchTxs asks a peer for transactions of its mempool by id, at most MaxTxIDs, and
 // returns them in that order, nil for those it does not have, serialised with witness and not
 // validated.
 func (x *Exchange) FetchTxs(ctx context.Context, from peer.ID, ids []chainhash.Hash) ([][]byte, error) {
-	return x.fetchTxs(ctx, from, &txsRequest{IDs: ids}, len(ids), maxMempoolReply)
+	return x.fetchTxs(ctx, from, &txsRequest{IDs: ids}, len(ids), maxMempoolReply, nil)
 }
 
 // FetchList asks a peer what its mempool has. It fails with ErrNotReady, ErrNotFound if the
@@ -253,23 +254,23 @@ func (x *Exchange) FetchList(ctx context.Context, from peer.ID, q ListQuery) (Li
 	if r.hello.Services&ServeList == 0 {
 		return List{}, ErrNotFound
 	}
-	reply, err := x.askTxs(ctx, from, &txsRequest{List: &q}, 0, 0)
+	reply, err := x.askTxs(ctx, from, &txsRequest{List: &q}, 0, 0, nil)
 	if err != nil {
 		return List{}, err
 	}
 	return *reply.List, nil
 }
 
-func (x *Exchange) fetchTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64) ([][]byte, error) {
+func (x *Exchange) fetchTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64, progress func()) ([][]byte, error) {
 	if n == 0 || len(req.Indexes) > MaxTxIndexes || len(req.IDs) > MaxTxIDs {
 		return nil, fmt.Errorf("fetch %d transactions: want 1 to %d by index or %d by id", n, MaxTxIndexes, MaxTxIDs)
 	}
-	reply, err := x.askTxs(ctx, from, req, n, limit)
+	reply, err := x.askTxs(ctx, from, req, n, limit, progress)
 	return reply.txs, err
 }
 
 // askTxs asks for n transactions of at most limit bytes, or a list.
-func (x *Exchange) askTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64) (reply foundTxs, err error) {
+func (x *Exchange) askTxs(ctx context.Context, from peer.ID, req *txsRequest, n int, limit int64, progress func()) (reply foundTxs, err error) {
 	r := x.remote(from)
 	if r == nil {
 		return reply, ErrNotReady
@@ -288,7 +289,7 @@ func (x *Exchange) askTxs(ctx context.Context, from peer.ID, req *txsRequest, n 
 	}
 	defer r.untrack(s)
 
-	reply, err = x.readTxs(r, s, req, n, limit)
+	reply, err = x.readTxs(r, s, req, n, limit, progress)
 	if errors.Is(err, errProtocol) {
 		x.blame(from, "txs: "+err.Error())
 	}
@@ -298,11 +299,11 @@ func (x *Exchange) askTxs(ctx context.Context, from peer.ID, req *txsRequest, n 
 	return reply, nil
 }
 
-func (x *Exchange) readTxs(r *remote, s network.Stream, req *txsRequest, n int, limit int64) (out foundTxs, err error) {
+func (x *Exchange) readTxs(r *remote, s network.Stream, req *txsRequest, n int, limit int64, progress func()) (out foundTxs, err error) {
 	if err := writeMessage(s, x.o.WriteTimeout, &r.out, req.append(nil)); err != nil {
 		return out, err
 	}
-	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.ReplyTimeout, count: &r.in}, maxChunkBytes)
+	in := bufio.NewReaderSize(&counted{s: s, timeout: x.o.ReplyTimeout, count: &r.in, progress: progress}, maxChunkBytes)
 	buf, err := readMessage(in, nil, maxTxsReply)
 	if err != nil {
 		return out, unexpectedEOF(err)

@@ -214,7 +214,7 @@ func (x *Exchange) fetchBeside(ctx context.Context, r *remote, hash chainhash.Ha
 	e := besideEvent{from: r, hash: hash}
 	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	raw, err := x.FetchBlock(within, r.id, hash)
+	raw, err := x.FetchBlock(within, r.id, hash, nil)
 	if err != nil {
 		e.err = err
 		return e

@@ -77,7 +77,7 @@ func (n *Node) mendBlock(ctx context.Context, hash chainhash.Hash) {
 func (n *Node) mendFrom(ctx context.Context, p exchange.Peer, hash chainhash.Hash) bool {
 	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
 	defer cancel()
-	raw, err := n.exchange.FetchBlock(ctx, p.ID, hash)
+	raw, err := n.exchange.FetchBlock(ctx, p.ID, hash, nil)
 	if err != nil {
 		n.log.Debug("a damaged block was not fetched", "hash", hash, "peer", p.ID, "err", err)
 		return false
