@@ -84,6 +84,8 @@ type Options struct {
 type Source struct {
 	Kind SourceKind
 	Peer string // peer id; empty unless Kind is gossip or sync
+	// Facts are more to say in the log's line about the block.
+	Facts []slog.Attr
 }
 
 // SourceKind is the kind of a Source.

@@ -98,8 +98,14 @@ func (c *conductor) logConnected(f *flight) {
 	}
 	nd, b := c.tree.node(f.node), f.step.block
 	delay := c.o.Now().Sub(time.Unix(int64(nd.time), 0)).Seconds()
-	c.log.Info("block", "height", nd.height, "hash", nd.hash, "txs", len(b.Txs), "bytes", len(b.Raw),
-		"from", f.item.src.String(), "delay", math.Round(delay*100)/100)
+	args := []any{
+		"height", nd.height, "hash", nd.hash, "txs", len(b.Txs), "bytes", len(b.Raw),
+		"from", f.item.src.String(), "delay", math.Round(delay*100) / 100,
+	}
+	for _, a := range f.item.src.Facts {
+		args = append(args, a)
+	}
+	c.log.Info("block", args...)
 }
 
 // logReorg tells of a tip that left the old branch.

@@ -3,6 +3,7 @@ package chain_test
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -165,8 +166,8 @@ func TestBlockLines(t *testing.T) {
 		t.Errorf("lines: %q", h.log.with("height=50"))
 	}
 	next := b.MineTemplate(blocks[50], templateAt(blocks[50]))
-	h.submitFrom(next.Raw, chain.Source{Kind: chain.FromMiner})
-	if l := h.log.with("msg=block ", "height=51", "from=miner"); len(l) != 1 {
+	h.submitFrom(next.Raw, chain.Source{Kind: chain.FromMiner, Facts: []slog.Attr{slog.Int("pulled", 3)}})
+	if l := h.log.with("msg=block ", "height=51", "from=miner", "pulled=3"); len(l) != 1 {
 		t.Errorf("lines: %q", h.log.with("height=51"))
 	}
 }

@@ -249,6 +249,9 @@ func (x *Exchange) FetchFrom(from peer.ID, hash chainhash.Hash) {
 	x.driver.wish(wish{from: from, hash: hash})
 }
 
+// Blame disconnects a peer that was found to misbehave elsewhere, and tells OnBlame.
+func (x *Exchange) Blame(id peer.ID, reason string) { x.blame(id, reason) }
+
 // disconnect closes every connection to a peer; reason goes into the log.
 func (x *Exchange) disconnect(id peer.ID, reason string) {
 	if r := x.remote(id); r != nil {

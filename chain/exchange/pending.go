@@ -14,7 +14,7 @@ const (
 	// maxHeld and maxHeldPerPeer bound the requests that are held: of all peers,
 	// and of one. Beyond, the answer is not_yet at once.
 	maxHeld        = 64
-	maxHeldPerPeer = 3
+	maxHeldPerPeer = 4
 )
 
 // Pending knows the blocks that are not on disk: those that are in work here, and

@@ -74,6 +74,6 @@ func Limits(chainID string) map[protocol.ID]StreamLimit {
 		// Two, so that a client whose stream broke may open the next before the
 		// first is gone here: the newer one supplants the older.
 		BlocksID(chainID): {PerPeer: 2, Total: 512, Memory: 40 << 20},
-		TxsID(chainID):    {PerPeer: 4, Total: 256, Memory: 8 << 20},
+		TxsID(chainID):    {PerPeer: 6, Total: 256, Memory: 8 << 20},
 	}
 }

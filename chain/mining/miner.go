@@ -35,6 +35,9 @@ type Options struct {
 
 	// Ready says whether mining makes sense now, and if not, why. Default: always.
 	Ready func() (bool, string)
+	// OnSealed is called with each block that was made here, before the chain has
+	// it. It must not block.
+	OnSealed func(*consensus.Block)
 	// OnBlock is called with each connected block that was made here, before
 	// Run or MineOne goes on. It must not block.
 	OnBlock func(context.Context, *consensus.Block)
@@ -84,6 +87,9 @@ func New(o Options) (*Miner, error) {
 	}
 	if o.Ready == nil {
 		o.Ready = func() (bool, string) { return true, "" }
+	}
+	if o.OnSealed == nil {
+		o.OnSealed = func(*consensus.Block) {}
 	}
 	if o.OnBlock == nil {
 		o.OnBlock = func(context.Context, *consensus.Block) {}
@@ -255,6 +261,7 @@ func (m *Miner) attempt(ctx context.Context, payTo []byte, data string, age time
 	if err != nil {
 		return nil, chain.Verdict{}, fmt.Errorf("encode own block: %w", err)
 	}
+	m.o.OnSealed(b)
 	ticket, err := m.o.Chain.Submit(ctx, b.Raw, chain.Source{Kind: chain.FromMiner})
 	if err != nil {
 		return nil, chain.Verdict{}, err

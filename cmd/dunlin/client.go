@@ -135,8 +135,18 @@ func printStatus(w io.Writer, s api.Status) {
 	fmt.Fprintf(t, "sync\t%s\n", sync)
 	fmt.Fprintf(t, "peers\t%d inbound, %d outbound\n", s.Peers.Inbound, s.Peers.Outbound)
 	fmt.Fprintf(t, "mempool\t%d transactions, %d bytes\n", s.Mempool.Count, s.Mempool.Bytes)
+	fmt.Fprintf(t, "gossip\t%s\n", describeGossip(&s.Gossip))
 	fmt.Fprintf(t, "uptime\t%s\n", (time.Duration(s.UptimeS) * time.Second).String())
 	t.Flush()
+}
+
+// describeGossip is how blocks reach the node.
+func describeGossip(g *api.GossipStatus) string {
+	out := fmt.Sprintf("%d of %d peers are neighbours; blocks: %d whole, %d compact", g.BlockMesh, g.BlockPeers, g.Whole+g.Fetched, g.Compact)
+	if g.Compact > 0 {
+		out += fmt.Sprintf(" (%.1f%% of their transactions were here)", g.HitPercent)
+	}
+	return out
 }
 
 func newHealthcheck(g *global) *cobra.Command {

@@ -137,6 +137,7 @@ type Status struct {
 	Peers        PeerCounts    `json:"peers"`
 	Mempool      MempoolStatus `json:"mempool"`
 	UptimeS      float64       `json:"uptime_s" doc:"Seconds since the interface was opened"`
+	Gossip       GossipStatus  `json:"gossip"`
 }
 
 // SyncStatus is how far the node is behind, and how fast it catches up.
@@ -183,6 +184,28 @@ type Stall struct {
 type PeerCounts struct {
 	Inbound  int `json:"inbound"`
 	Outbound int `json:"outbound"`
+}
+
+// GossipStatus is how blocks and transactions reach the node, and how fast.
+type GossipStatus struct {
+	BlockPeers int `json:"block_peers" doc:"On the block topic"`
+	BlockMesh  int `json:"block_mesh" doc:"Of them neighbours, who send whole messages"`
+	TxPeers    int `json:"tx_peers"`
+	TxMesh     int `json:"tx_mesh"`
+
+	Compact     uint64  `json:"compact" doc:"Blocks put together from compact ones since the start"`
+	NotPulled   uint64  `json:"not_pulled" doc:"Of them without asking anybody for a transaction"`
+	Whole       uint64  `json:"whole" doc:"Blocks that came whole"`
+	Fetched     uint64  `json:"fetched" doc:"Blocks asked for whole, for the compact one could not be put together"`
+	GivenUp     uint64  `json:"given_up" doc:"Compact blocks left to sync"`
+	HitPercent  float64 `json:"hit_percent" doc:"Of the transactions of compact blocks, those that were here or in the message"`
+	PulledTxs   uint64  `json:"pulled_txs" doc:"Transactions of blocks that were asked for"`
+	PulledBytes uint64  `json:"pulled_bytes"`
+	Duplicates  uint64  `json:"duplicates" doc:"Copies of block messages that were here"`
+	Rejected    uint64  `json:"rejected" doc:"Block messages refused by fault of their sender"`
+	// Of the latest block that gossip brought; zero if it brought none.
+	DelayS      float64 `json:"delay_s" doc:"From the time in the latest block's header until it was complete here"`
+	CompletionS float64 `json:"completion_s" doc:"From its first message until it was complete"`
 }
 
 // MempoolStatus is the size of the pool of unconfirmed transactions.

@@ -91,6 +91,7 @@ func (f face) Status() api.Status {
 		TipHash: tip.Hash.String(), TipTime: tip.Time.UTC(), Work: hexWork(tip.Work),
 		Sync:    syncStatus(&s),
 		Mempool: api.MempoolStatus{Count: count, Bytes: vbytes},
+		Gossip:  n.gossipStatus(),
 	}
 	for _, c := range n.connected() {
 		if c.inbound {

@@ -18,11 +18,6 @@ import (
 )
 
 const (
-	// maxInbound is how many blocks from gossip may wait for the chain: a few of
-	// the largest size. What does not fit is not lost: its header brings it back.
-	maxInbound = 8
-	// maxOutbound is how many own blocks may wait to be sent.
-	maxOutbound = 8
 	// maxTxLag is how many blocks behind its peers a node still looks at
 	// transactions: what it ignored now would not come again.
 	maxTxLag = 6
@@ -33,26 +28,11 @@ const (
 	// txQueue is how many transactions wait for them: some seconds of 500 a second,
 	// so that a collection of garbage or a block in between loses none.
 	txQueue = 4096
-	// blockValidators decode blocks at the same time: four of the largest take
-	// some 100 MB between them.
-	blockValidators = 2
 )
 
 // txRate bounds what one neighbour may send: twice the 500 transactions a second
 // that all of them together are built for, some 20 times what fits into blocks.
 var txRate = gossip.Rate{Messages: 1000, Bytes: 1 << 20, Burst: 10}
-
-// pending is a block on its way from gossip to the chain.
-type pending struct {
-	raw  []byte
-	from peer.ID
-}
-
-// own is a block of ours on its way to gossip.
-type own struct {
-	raw  []byte
-	hash chainhash.Hash
-}
 
 // headerView is what relay wants to know of the chain.
 type headerView struct{ *chain.Chain }
@@ -67,11 +47,13 @@ func (n *Node) blockTopic() string { return exchange.Prefix(n.params.ChainID()) 
 func (n *Node) txTopic() string    { return exchange.Prefix(n.params.ChainID()) + "/tx/1" }
 
 func (n *Node) openGossip() (err error) {
-	n.blocks = relay.NewBlocks(n.params, headerView{n.chain})
+	if err := n.openFlood(); err != nil {
+		return err
+	}
 	n.gossip, err = gossip.New(gossip.Options{
 		Host: n.host,
 		Topics: []gossip.Topic{
-			{Name: n.blockTopic(), MaxBytes: relay.MaxMessageBytes(n.params), Concurrency: blockValidators, Validate: n.judgeBlock},
+			n.blocks.Topic(n.blockTopic()),
 			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Waste: txWaste, Queue: txQueue, PeerRate: txRate, Validate: n.judgeTx},
 		},
 		Private:      n.private,
@@ -87,32 +69,6 @@ func (n *Node) openGossip() (err error) {
 		Logger: logs.Library(n.log, "pubsub"),
 	})
 	return err
-}
-
-// judgeBlock is the block topic's validator. It hands what may be good to the
-// chain, whether or not it is passed on.
-func (n *Node) judgeBlock(_ context.Context, from peer.ID, data []byte) gossip.Verdict {
-	if from == n.host.ID() {
-		return gossip.Verdict{Result: gossip.Accept}
-	}
-	v := n.blocks.Check(from.String(), data)
-	switch {
-	case v.Orphan:
-		n.exchange.FetchFrom(from, v.Hash)
-	case v.Raw != nil:
-		select {
-		case n.inbound <- pending{v.Raw, from}:
-		default: // the chain is behind: sync brings it
-			n.exchange.FetchFrom(from, v.Hash)
-		}
-	}
-	switch v.Result {
-	case relay.Accept:
-		n.deeds.broughtBlock(from)
-	case relay.Reject:
-		n.refused(from, "block", v)
-	}
-	return verdict(v)
 }
 
 // judgeTx is the transaction topic's validator: the pool decides.
@@ -161,61 +117,7 @@ func verdict(v relay.Verdict) gossip.Verdict {
 	}
 }
 
-// runInbound hands blocks from gossip to the chain, so that no validator waits
-// for a full pipeline.
-func (n *Node) runInbound(ctx context.Context) error {
-	for {
-		select {
-		case b := <-n.inbound:
-			src := chain.Source{Kind: chain.FromGossip, Peer: b.from.String()}
-			if _, err := n.chain.Submit(ctx, b.raw, src); err != nil && ctx.Err() == nil && !errors.Is(err, chain.ErrClosed) {
-				return err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// flood has a block sent out that was made, handed in or synced here. It does not
-// wait: with no neighbour yet, sending takes seconds.
-func (n *Node) flood(raw []byte, hash chainhash.Hash) {
-	select {
-	case n.outbound <- own{raw, hash}:
-	default: // peers hear of the tip by hello and ask
-		n.log.Debug("block not flooded", "hash", hash, "reason", "queue full")
-	}
-}
-
-// runOutbound sends out the node's own blocks.
-func (n *Node) runOutbound(ctx context.Context) error {
-	for {
-		select {
-		case b := <-n.outbound:
-			n.publishBlock(ctx, b.raw, b.hash)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// publishBlock floods a block. If nobody listens yet, the tip is sent when
-// somebody does.
-func (n *Node) publishBlock(ctx context.Context, raw []byte, hash chainhash.Hash) {
-	err := n.gossip.Publish(ctx, n.blockTopic(), relay.Encode(raw))
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch {
-	case err == nil, errors.Is(err, gossip.ErrSeen): // neighbours have it
-		n.unsent = chainhash.Hash{}
-	case errors.Is(err, gossip.ErrNobody):
-		n.unsent = hash
-	case ctx.Err() == nil:
-		n.log.Warn("block not flooded", "hash", hash, "err", err)
-	}
-}
-
-// topicPeer is called when a peer joins a topic: a tip or transactions that nobody
+// topicPeer is called when a peer joins a topic: blocks or transactions that nobody
 // heard go out now.
 func (n *Node) topicPeer(topic string, _ peer.ID) {
 	if topic != n.blockTopic() {
@@ -225,15 +127,7 @@ func (n *Node) topicPeer(topic string, _ peer.ID) {
 		}
 		return
 	}
-	n.mu.Lock()
-	waiting := n.unsent != (chainhash.Hash{})
-	n.mu.Unlock()
-	if waiting {
-		select {
-		case n.republish <- struct{}{}:
-		default:
-		}
-	}
+	n.blocks.TopicPeer()
 }
 
 // poolView is what relay wants to know of the pool.
@@ -245,8 +139,6 @@ type poolView struct {
 
 // HaveTx implements relay.Pool.
 func (p poolView) HaveTx(txid chainhash.Hash) bool { return p.pool.Have(txid) }
-
-var _ relay.Headers = headerView{}
 
 // blame says whether an error from the chain or the pool is the caller's fault.
 func blame(err error) (*consensus.RuleError, bool) {

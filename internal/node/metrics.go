@@ -63,6 +63,9 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	for _, d := range floodDescs {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -144,5 +147,10 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		total(descMsgs, float64(rejected), name, "rejected")
 		total(descMsgs, float64(s.Duplicates), name, "duplicate")
 		total(descMsgs, float64(s.Throttled), name, "throttled")
+		gauge(descMesh, float64(s.Mesh), name)
+		gauge(descTopicPeers, float64(s.Peers), name)
+		total(descTopicBytes, float64(s.BytesIn), name, "in")
+		total(descTopicBytes, float64(s.BytesOut), name, "out")
 	}
+	m.collectFlood(ch)
 }

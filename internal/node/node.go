@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,11 +32,11 @@ import (
 	"dunlin/chain/ibd"
 	"dunlin/chain/mempool"
 	"dunlin/chain/mining"
-	"dunlin/chain/relay"
 	"dunlin/config"
 	"dunlin/discovery"
 	"dunlin/gossip"
 	"dunlin/internal/api"
+	"dunlin/internal/flood"
 	"dunlin/internal/host"
 	"dunlin/internal/logs"
 )
@@ -94,7 +93,7 @@ type Node struct {
 	bans     *host.Bans
 	disc     *discovery.Discovery
 	api      *api.Server
-	blocks   *relay.Blocks
+	blocks   *flood.Flood
 	metrics  *prometheus.Registry
 	payTo    string           // address that the miner pays
 	private  bool             // nodes live on private or shared addresses
@@ -102,20 +101,14 @@ type Node struct {
 	trusted  map[peer.ID]bool // they, and bootstrap nodes; fixed
 	rpcAddr  string           // host:port of the HTTP interface
 
-	refusals  *logs.Limiter
-	inbound   chan pending                        // blocks from gossip on their way to the chain
-	outbound  chan own                            // own blocks on their way to gossip
-	republish chan struct{}                       // somebody hears us now; capacity 1
-	txPeer    chan struct{}                       // the same for transactions
-	deeds     *deeds                              // of peers: what speaks for keeping them
-	parents   *parents                            // of orphans, to be asked for
-	closers   []func() error                      // in order of building
-	named     atomic.Pointer[discovery.Discovery] // disc, once it is built, for the goroutines of the host
-	floor     feeFloor                            // of peers
-	pools     *reconciler                         // of peers
-
-	mu     sync.Mutex     // guards what follows, held for assignments only
-	unsent chainhash.Hash // own tip that nobody has heard yet; zero: none
+	refusals *logs.Limiter
+	txPeer   chan struct{}                       // somebody hears of transactions now; capacity 1
+	deeds    *deeds                              // of peers: what speaks for keeping them
+	parents  *parents                            // of orphans, to be asked for
+	closers  []func() error                      // in order of building
+	named    atomic.Pointer[discovery.Discovery] // disc, once it is built, for the goroutines of the host
+	floor    feeFloor                            // of peers
+	pools    *reconciler                         // of peers
 }
 
 // New builds the node in the home of o.Config, making what is missing (home, key,
@@ -124,14 +117,11 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{
 		o: o, c: o.Config, log: o.Logger, params: o.Config.Chain.Params,
 		agent: "dunlin/" + strings.TrimPrefix(o.Version, "v"), started: time.Now(),
-		refusals:  logs.NewLimiter(3, time.Minute, 256),
-		inbound:   make(chan pending, maxInbound),
-		outbound:  make(chan own, maxOutbound),
-		republish: make(chan struct{}, 1),
-		txPeer:    make(chan struct{}, 1),
-		parents:   newParents(),
-		deeds:     newDeeds(),
-		metrics:   prometheus.NewRegistry(),
+		refusals: logs.NewLimiter(3, time.Minute, 256),
+		txPeer:   make(chan struct{}, 1),
+		parents:  newParents(),
+		deeds:    newDeeds(),
+		metrics:  prometheus.NewRegistry(),
 	}
 	defer func() {
 		if err != nil {
@@ -195,8 +185,10 @@ func (n *Node) openLedger() error {
 		Chain: n.chain, Engine: engine, Sealer: sealer, Pool: n.pool,
 		PayTo: payTo, CoinbaseText: n.c.Mining.CoinbaseText,
 		Interval: n.c.Mining.Interval, Mine: n.c.Mining.Enabled,
-		Ready: n.mayMine, OnBlock: func(_ context.Context, b *consensus.Block) { n.flood(b.Raw, b.Hash) },
-		Logger: n.log.With("subsystem", "miner"),
+		Ready:    n.mayMine,
+		OnSealed: func(b *consensus.Block) { n.blocks.Prepare(b) },
+		OnBlock:  func(_ context.Context, b *consensus.Block) { n.blocks.Publish(b.Raw, b.Hash) },
+		Logger:   n.log.With("subsystem", "miner"),
 	})
 	return err
 }
@@ -299,7 +291,8 @@ func (n *Node) openNetwork() error {
 
 		ProgressInterval: progress, IdleInterval: idle,
 
-		TxByID: n.rawTx, List: n.listPool, MinFeeRate: n.feeRateToTell,
+		Pending: inWork{n},
+		TxByID:  n.rawTx, List: n.listPool, MinFeeRate: n.feeRateToTell,
 		Lowest: n.chain.Lowest,
 		OnHello: func(p exchange.Peer) {
 			n.disc.Good(p.ID)
@@ -365,9 +358,8 @@ func (n *Node) Run(ctx context.Context) error {
 		{"mempool", n.pool.Run},
 		{"reach", n.host.Run},
 		{"exchange", n.exchange.Run},
-		{"blocks", n.runInbound},
 		{"gossip", n.gossip.Run},
-		{"flood", n.runOutbound},
+		{"flood", n.blocks.Run},
 		{"txs", n.runTxs},
 		{"parents", n.runParents},
 		{"pools", n.pools.run},

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/chain"
+	"dunlin/chain/consensus"
 	"dunlin/internal/api"
 	"dunlin/internal/jsonrpc"
 )
@@ -33,13 +34,16 @@ func (n *Node) warnings() []string {
 
 // SubmitBlock implements jsonrpc.Node.
 func (f rpcFace) SubmitBlock(ctx context.Context, raw []byte) (chain.Verdict, error) {
+	if b, err := consensus.DecodeBlock(f.params, raw); err == nil { // else the chain says what is wrong
+		f.blocks.Prepare(b)
+	}
 	ticket, err := f.chain.Submit(ctx, raw, chain.Source{Kind: chain.FromRPC})
 	if err != nil {
 		return chain.Verdict{}, err
 	}
 	v := ticket.Wait(ctx)
 	if v.Outcome == chain.Connected {
-		f.flood(raw, v.Hash)
+		f.blocks.Publish(raw, v.Hash)
 	}
 	return v, nil
 }

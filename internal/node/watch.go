@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -58,22 +57,15 @@ func (n *Node) watch(ctx context.Context) error {
 	for {
 		tip, moved := n.chain.Tip()
 		if tip.Hash != sent.Hash && n.exchange.Sync().State == exchange.Synced {
-			// pubsub drops it if it came by gossip; what came by sync or import
-			// is new to the topic.
-			if raw, err := n.chain.Block(tip.Hash); err == nil {
-				n.flood(raw, tip.Hash)
+			// What came by gossip is not sent again; what came by sync or import is
+			// new to the topic, if it is new to anybody.
+			if raw, err := n.chain.Block(tip.Hash); err == nil && !n.allHave(tip.Height) {
+				n.blocks.Publish(raw, tip.Hash)
 			}
 		}
 		sent = tip
 		select {
 		case <-moved:
-		case <-n.republish:
-			n.mu.Lock()
-			unsent := n.unsent
-			n.mu.Unlock()
-			if raw, err := n.chain.Block(unsent); unsent != (chainhash.Hash{}) && err == nil {
-				n.flood(raw, unsent)
-			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain/consensus"
+	"dunlin/chain/relay"
+)
+
+// fanOut spends the coinbase at a height to so many outputs.
+func (p *purse) fanOut(height, outs int) *wire.MsgTx {
+	from := p.blocks[height-1].Txs[0].MsgTx()
+	tx := wire.NewMsgTx(2)
+	tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{Hash: from.TxHash()}, nil, nil))
+	for range outs {
+		tx.AddTxOut(wire.NewTxOut((from.TxOut[0].Value-100_000)/int64(outs), p.key.Script()))
+	}
+	p.key.Sign(tx, []consensus.Coin{{Value: from.TxOut[0].Value, Script: p.key.Script()}})
+	return tx
+}
+
+// completion is what a daemon's log says of a block that it completed.
+type completion struct {
+	Msg, Hash, How         string
+	Txs, Prefilled, Pulled int
+}
+
+func (d *daemon) completed(hash string) (c completion) {
+	d.t.Helper()
+	eventually(d.t, 30*time.Second, d.name+" tells of block "+hash, func() error {
+		for line := range strings.Lines(d.log.String()) {
+			var l completion
+			if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "block complete" && l.Hash == hash {
+				c = l
+				return nil
+			}
+		}
+		return fmt.Errorf("it does not")
+	})
+	return c
+}
+
+// meshed waits until a daemon has neighbours on the block topic.
+func (d *daemon) meshed(n int) {
+	d.t.Helper()
+	eventually(d.t, 30*time.Second, fmt.Sprintf("%s has %d neighbours", d.name, n), func() error {
+		s, err := d.status()
+		if err == nil && s.Gossip.BlockMesh < n {
+			err = fmt.Errorf("%d", s.Gossip.BlockMesh)
+		}
+		return err
+	})
+}
+
+// TestE2ECompactBlocks: a block of more than 64 KiB travels compact. Who has its
+// transactions puts it together without asking anybody, who has none of them asks
+// for all, and who has all but one asks for that.
+func TestE2ECompactBlocks(t *testing.T) {
+	t.Parallel()
+	const txs, outs = 30, 90
+	p := newPurse(txs + 1)
+	args := []string{"--network", "regtest", "--log-format", "json", "--log-level", "debug"}
+	start := func(name string, more ...string) *daemon {
+		d := newDaemon(t, name, append(args, more...)...)
+		importBlocks(t, d, consensus.Regtest(), p.blocks)
+		d.start()
+		return d
+	}
+	maker := start("maker")
+	warm := start("warm", "--bootstrap", maker.addr())
+	knows(t, maker, 1, 20*time.Second)
+	for i := range txs {
+		maker.mustSend(p.fanOut(i+1, outs))
+	}
+	warm.holds(txs)
+	newest := p.fanOut(txs, outs).TxHash().String()
+	eventually(t, 30*time.Second, "the last transaction is some time old", func() error {
+		tx, err := maker.client.Tx(t.Context(), newest)
+		if age := time.Since(tx.Time); err == nil && age < time.Second { // until then it is sent with the block
+			err = fmt.Errorf("%v", age)
+		}
+		return err
+	})
+	cold := start("cold", "--bootstrap", maker.addr(), "--bootstrap", warm.addr())
+	knows(t, cold, 2, 20*time.Second)
+	for _, d := range []*daemon{maker, warm, cold} {
+		d.meshed(2)
+	}
+
+	b := maker.mine(1)
+	if b.Size < relay.WholeBelow {
+		t.Fatalf("the block has %d bytes, compact are those from %d", b.Size, relay.WholeBelow)
+	}
+	for _, d := range []*daemon{warm, cold} {
+		d.reaches(b.Hash, 30*time.Second)
+	}
+	if c := warm.completed(b.Hash); c.How != "compact" || c.Txs != txs+1 || c.Pulled > 0 {
+		t.Errorf("with a full mempool: %+v", c)
+	}
+	if c := cold.completed(b.Hash); c.How != "compact" || c.Pulled+c.Prefilled < txs {
+		t.Errorf("with an empty mempool: %+v", c)
+	}
+}
