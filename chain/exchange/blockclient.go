@@ -51,8 +51,8 @@ type ask struct {
 	id        ibd.RequestID
 	result    chan fetched
 	progress  func() // bytes of a result came in; nil: nobody wants to know
-	n         int   // blocks received
-	received  int64 // their bytes, and those of the one that is arriving
+	n         int    // blocks received
+	received  int64  // their bytes, and those of the one that is arriving
 	withdrawn time.Time
 	unsent    bool // withdrawn, and the peer has not been told yet
 }
