@@ -1,5 +1,5 @@
 # What a person runs. The same steps as CI: see .ci/run.
-.PHONY: check test lint race fuzz slow build fmt
+.PHONY: check test lint race fuzz slow long build fmt
 
 check:
 	bash .ci/run
@@ -7,7 +7,7 @@ check:
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/dunlin ./cmd/dunlin-bench
 
-test lint race fuzz slow:
+test lint race fuzz slow long:
 	bash .ci/run $@
 
 fmt:
