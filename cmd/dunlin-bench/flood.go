@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -50,8 +52,33 @@ var floodCases = []floodCase{
 	{name: "small500", nodes: 500, block: "1 KB", bytes: 1000, txs: 4, missing: 1, mempool: "–", bar: 300 * time.Millisecond},
 }
 
-// floodSystems are ways to bring a block to everybody; the first is ours, the others are what it is compared with.
-var floodSystems = []string{"whole", "announce"}
+// simulation names the one that the case needs. What ours is compared with knows no mempools: one simulation does for
+// all cases with the same block.
+func (c *floodCase) simulation(system string) string {
+	if !strings.HasPrefix(system, floodSystems[0]) {
+		i := slices.IndexFunc(floodCases, func(o floodCase) bool { return o.nodes == c.nodes && o.bytes == c.bytes })
+		c = &floodCases[i]
+	}
+	return "flood/" + c.name + "/" + system
+}
+
+// floodSystems are ways to bring a block to everybody; the first is ours, the others are what it is compared with. Ours may have
+// another degree of the mesh than the node's: dunlin@8.
+var floodSystems = []string{"dunlin", "whole", "announce"}
+
+// degreeOf returns the degree that the name of a system asks for; 0 is the default.
+func degreeOf(system string) (kind string, degree int, err error) {
+	kind, text, some := strings.Cut(system, "@")
+	if !slices.Contains(floodSystems, kind) || some && kind != floodSystems[0] {
+		return "", 0, fmt.Errorf("no system %q", system)
+	}
+	if some {
+		if degree, err = strconv.Atoi(text); err != nil || degree < 4 || degree > 12 {
+			return "", 0, fmt.Errorf("%s: a degree is a number from 4 to 12", system)
+		}
+	}
+	return kind, degree, nil
+}
 
 // floodNode is one node's part in a system.
 type floodNode interface {
@@ -109,30 +136,31 @@ overhead, from the block's publication until everybody has it and a second more.
 	return cmd
 }
 
-func floodSimulations() map[string]simulation {
-	all := map[string]simulation{}
-	for _, c := range floodCases {
-		for _, s := range floodSystems {
-			all["flood/"+c.name+"/"+s] = simulation{run: func(n *simnet.Network) (map[string]float64, error) { return flood(n, c, s) }}
-		}
+// floodSimulation returns the simulation of a name: flood/<case>/<system>.
+func floodSimulation(name string) (simulation, bool) {
+	rest, ok := strings.CutPrefix(name, "flood/")
+	of, system, _ := strings.Cut(rest, "/")
+	i := slices.IndexFunc(floodCases, func(c floodCase) bool { return c.name == of })
+	if _, _, err := degreeOf(system); !ok || i < 0 || err != nil {
+		return simulation{}, false
 	}
-	return all
+	return simulation{run: func(n *simnet.Network) (map[string]float64, error) { return floodThrough(n, floodCases[i], system) }}, true
 }
 
 func measureFlood(ctx context.Context, systems []string, o simOptions, stdout, stderr io.Writer) error {
 	for _, s := range systems {
-		if !slices.Contains(floodSystems, s) {
-			return usage(fmt.Errorf("--systems: no %q", s))
+		if _, _, err := degreeOf(s); err != nil {
+			return usage(fmt.Errorf("--systems: %w", err))
 		}
 	}
 	var cases []simCase
 	for _, c := range floodCases {
 		for _, s := range systems {
 			limit := bar{Of: "ours"}
-			if s == floodSystems[0] {
+			if strings.HasPrefix(s, floodSystems[0]) {
 				limit.Value, limit.Aim = ms(c.bar), ms(c.aim)
 			}
-			cases = append(cases, simCase{name: c.name, sim: "flood/" + c.name + "/" + s, what: s, figure: figMax, unit: "ms", bar: limit})
+			cases = append(cases, simCase{name: c.name, sim: c.simulation(s), what: s, figure: figMax, unit: "ms", bar: limit})
 		}
 	}
 	r, err := runSims(ctx, "flood", cases, o, stderr)
@@ -160,7 +188,7 @@ func writeFlood(w io.Writer, r *simReport) error {
 		get := func(figure string) float64 {
 			var values []float64
 			for _, run := range r.Runs {
-				if run.Simulation == "flood/"+c.name+"/"+row.What {
+				if run.Simulation == c.simulation(row.What) {
 					values = append(values, run.Figures[figure])
 				}
 			}
@@ -181,8 +209,8 @@ func writeFlood(w io.Writer, r *simReport) error {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// flood runs one case by one system.
-func flood(n *simnet.Network, c floodCase, system string) (map[string]float64, error) {
+// floodThrough runs one case by one system.
+func floodThrough(n *simnet.Network, c floodCase, system string) (map[string]float64, error) {
 	params := floodParams(c)
 	builder := enginetest.NewBuilder(params)
 	blocks := make([]*floodBlock, floodBlocks)
@@ -190,6 +218,11 @@ func flood(n *simnet.Network, c floodCase, system string) (map[string]float64, e
 	for i := range blocks {
 		blocks[i] = makeBlock(n, builder, tip, c)
 		tip = blocks[i].Block
+	}
+	world := newFloodWorld(builder, blocks)
+	kind, degree, err := degreeOf(system)
+	if err != nil {
+		return nil, err
 	}
 	arrived := &arrivals{at: map[chainhash.Hash]map[int]time.Time{}}
 	hosts, nodes := make([]*simnet.Host, c.nodes), make([]floodNode, c.nodes)
@@ -199,13 +232,13 @@ func flood(n *simnet.Network, c floodCase, system string) (map[string]float64, e
 			return nil, err
 		}
 		got := func(hash chainhash.Hash) { arrived.note(hash, i) }
-		switch hosts[i] = h; system {
+		switch hosts[i] = h; kind {
+		case "dunlin":
+			nodes[i], err = startDunlin(n, h, world, degree, got)
 		case "whole":
 			nodes[i], err = startWhole(n, h, got)
 		case "announce":
 			nodes[i], err = startAnnounce(n, h, got)
-		default:
-			err = fmt.Errorf("no system %q", system)
 		}
 		if err != nil {
 			return nil, err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -30,12 +29,13 @@ type simulation struct {
 	run func(n *simnet.Network) (map[string]float64, error)
 }
 
-// simulations are all that the hidden subcommand can run.
-func simulations() map[string]simulation {
-	all := map[string]simulation{}
-	maps.Copy(all, discoverySimulations())
-	maps.Copy(all, floodSimulations())
-	return all
+// simulationOf returns one that the hidden subcommand can run, by name.
+func simulationOf(name string) (simulation, bool) {
+	if s, ok := floodSimulation(name); ok {
+		return s, true
+	}
+	s, ok := discoverySimulations()[name]
+	return s, ok
 }
 
 // A simCase is one row of a table: a figure of a simulation and what it is to reach.
@@ -214,7 +214,7 @@ func newSimulate() *cobra.Command {
 	return &cobra.Command{
 		Use: "simulate NAME SEED", Hidden: true, Short: "Run one simulation and print its figures as JSON", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sim, ok := simulations()[args[0]]
+			sim, ok := simulationOf(args[0])
 			if !ok {
 				return usage(fmt.Errorf("no simulation %q", args[0]))
 			}

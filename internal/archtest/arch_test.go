@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 	"internal/flood":             {"gossip", "chain/relay", "chain/consensus"},
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
-	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "chain/consensus/enginetest", "discovery", "gossip"},
+	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
 }
 
 // libraries may be imported by other modules: they take an Options struct and
