@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +71,10 @@ func TestE2ECompactBlocks(t *testing.T) {
 	start := func(name string, more ...string) *daemon {
 		d := newDaemon(t, name, append(args, more...)...)
 		importBlocks(t, d, consensus.Regtest(), p.blocks)
+		// Mempools are not followed: who was not there when a transaction came has none.
+		if err := os.WriteFile(filepath.Join(d.home, "config.toml"), []byte("network = 'regtest'\n[mempool]\nsync_mb = 0\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		d.start()
 		return d
 	}
@@ -105,5 +111,22 @@ func TestE2ECompactBlocks(t *testing.T) {
 	}
 	if c := cold.completed(b.Hash); c.How != "compact" || c.Pulled+c.Prefilled < txs {
 		t.Errorf("with an empty mempool: %+v", c)
+	}
+}
+
+// TestE2ENoSilence: whoever joins is not left without the latest block, whenever that
+// was made: before there was anybody to tell, or in the moment in which it joined. What
+// nobody told would come with the tips that are repeated every 30 s.
+func TestE2ENoSilence(t *testing.T) {
+	t.Parallel()
+	maker := startDaemon(t, "maker", "--network", "regtest")
+	tip := maker.mine(1)
+	for i := range 3 {
+		d := newDaemon(t, fmt.Sprint("joiner", i), "--network", "regtest", "--bootstrap", maker.addr())
+		d.start()
+		for range 10 * i { // none is made, some are, while hands are shaken
+			tip = maker.mine(1)
+		}
+		d.reaches(tip.Hash, 20*time.Second)
 	}
 }
