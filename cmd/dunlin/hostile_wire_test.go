@@ -110,11 +110,15 @@ func TestE2EHostileWire(t *testing.T) {
 			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(seed, 1))
 				for _, id := range a.attackedProtocols() {
-					var to peer.ID
 					if greeted && a.h.Network().Connectedness(daemonID(t, d)) != network.Connected {
-						a.greet(d, wireTip{hash: p.GenesisHash})
+						if a.tryGreet(d) != nil {
+							return // shunned: it has misbehaved on enough protocols
+						}
 					}
-					to = a.connect(d)
+					to := daemonID(t, d)
+					if !greeted {
+						a.connect(d)
+					}
 					if s, err := a.open(to, id); err == nil {
 						_ = s.SetWriteDeadline(time.Now().Add(time.Second)) // it may stop reading
 						g.send(rng, s)
