@@ -36,7 +36,8 @@
 //	whole: body does not decode        REJECT   the sender could see it
 //	whole: merkle root or commitment   REJECT   a mutated copy; the header stays clean
 //	compact: malformed                 REJECT   the sender could see it; a rule for each form
-//	third message with this header     IGNORE   cap; two cover a bad copy that came first
+//	third of its encoding and header   IGNORE   cap; two cover a bad copy that came first
+//	compact, after a whole one         IGNORE   cap; the whole one proved itself
 //	fourth header at this height       IGNORE   cap; honest forks have two or three
 //	sender's second header there       IGNORE   cap; a peer has one best block
 //	anything else                      ACCEPT   whether it is valid is found out after it was passed on
@@ -49,7 +50,8 @@
 // A compact block proves no more than its header, and anybody who has seen a
 // header can make false copies for nothing: short ids of no transactions, a
 // coinbase of another block. So whoever sends one is not at fault, for it may
-// only have passed it on; it takes up one of the two places of its header; and
+// only have passed it on. It takes up one of the two places that compact encodings of
+// its header have, but none of a whole block, which proves itself. And
 // [Assembler] says when all that were passed on were false: then this node sends
 // the block once more, in an encoding of its own ([Reflood]), so that the real one
 // travels on, hop by hop, whatever came first.
@@ -96,8 +98,8 @@ type Encoding byte
 const WholeBlock Encoding = 0
 
 const (
-	// maxEncodings is how many different messages with one header are passed on.
-	// The second covers a mutated copy that came first.
+	// maxEncodings is how many different messages with one header are passed on of
+	// each encoding. The second covers a mutated copy that came first.
 	maxEncodings = 2
 	// maxHeadersPerHeight and maxHeadersPerSource limit competing blocks of one
 	// height: honest forks are two, rarely three, and a peer has one best block.
@@ -161,9 +163,12 @@ type Blocks struct {
 
 // seen is what was passed on at one height.
 type seen struct {
-	encodings map[chainhash.Hash]int // header hash → messages passed on
-	sources   map[string]int         // first senders → headers; at most maxHeadersPerHeight
+	encodings map[chainhash.Hash]passed // by header hash
+	sources   map[string]int            // first senders → headers; at most maxHeadersPerHeight
 }
+
+// passed counts the messages with one header that were passed on.
+type passed struct{ whole, compact int }
 
 // NewBlocks returns a judge for one network.
 func NewBlocks(p *consensus.Params, h Headers) *Blocks {
@@ -226,7 +231,7 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 	}
 
 	// 3. Caps on what is passed on; what they refuse is used all the same.
-	if why := b.admit(from, v.Height, v.Hash); why != "" {
+	if why := b.admit(from, v.Height, v.Hash, encoding); why != "" {
 		return v.ignore(why)
 	}
 	v.Result = Accept
@@ -287,7 +292,7 @@ func (b *Blocks) old(height int32) bool {
 }
 
 // admit counts a message against the caps and says which one refuses it.
-func (b *Blocks) admit(from string, height int32, hash chainhash.Hash) string {
+func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding Encoding) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if height > b.top {
@@ -303,19 +308,25 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash) string {
 	}
 	s := b.heights[height]
 	if s == nil {
-		s = &seen{encodings: make(map[chainhash.Hash]int), sources: make(map[string]int)}
+		s = &seen{encodings: make(map[chainhash.Hash]passed), sources: make(map[string]int)}
 		b.heights[height] = s
 	}
 	n, again := s.encodings[hash]
+	compact := encoding == CompactEncoding
 	switch {
-	case again && n >= maxEncodings:
+	case compact && (n.compact >= maxEncodings || n.whole > 0), !compact && n.whole >= maxEncodings:
 		return "encodings-cap"
 	case !again && len(s.encodings) >= maxHeadersPerHeight:
 		return "height-cap"
 	case !again && from != "" && s.sources[from] >= maxHeadersPerSource:
 		return "source-cap"
 	}
-	s.encodings[hash] = n + 1
+	if compact {
+		n.compact++
+	} else {
+		n.whole++
+	}
+	s.encodings[hash] = n
 	if !again && from != "" {
 		s.sources[from]++ // the first to send a header answers for it
 	}

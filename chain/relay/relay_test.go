@@ -288,8 +288,9 @@ func TestCompactVerdicts(t *testing.T) {
 	}
 }
 
-// TestEncodings: whole and compact encodings of a header share its two places;
-// what is not passed on is used, and what is rejected takes up no place.
+// TestEncodings: compact encodings of a header, which may be false, take up no place of
+// a whole one, which proves itself and after which no compact one is news; what is
+// not passed on is used, and what is rejected takes up no place.
 func TestEncodings(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
@@ -309,9 +310,13 @@ func TestEncodings(t *testing.T) {
 		}
 	}
 	check("a", compact(t, w.b.Params, b.Raw, 1), "")
-	check("b", relay.Encode(b.Raw), "")
-	check("c", compact(t, w.b.Params, b.Raw, 2), "encodings-cap")
-	check("d", relay.Encode(b.Raw), "encodings-cap")
+	check("b", compact(t, w.b.Params, b.Raw, 2), "")
+	check("c", compact(t, w.b.Params, b.Raw, 3), "encodings-cap")
+	check("d", relay.Encode(b.Raw), "")
+	c := w.large(w.b.Genesis(), 3, 300, 80_000)
+	check("e", compact(t, w.b.Params, c.Raw, 1), "")
+	check("f", relay.Encode(c.Raw), "")
+	check("g", compact(t, w.b.Params, c.Raw, 2), "encodings-cap")
 	check("a", compact(t, w.b.Params, w.large(w.b.Genesis(), 2, 300, 80_000).Raw, 1), "source-cap")
 }
 
