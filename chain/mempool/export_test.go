@@ -24,6 +24,9 @@ const (
 	MaxMissing     = maxMissing
 	MaxDebt        = maxDebt
 	MaxDebtor      = maxDebtor
+	MaxAllDebt     = maxAllDebt
+	SmallDebt      = smallDebt
+	AllPayback     = allPayback
 	Payback        = payback
 	OrphanLife     = orphanLife
 	FloorHalfLife  = floorHalfLife
@@ -132,10 +135,13 @@ func Allocated(f func()) uint64 {
 func (p *Pool) Sweep() { p.sweep() }
 
 // A Book is a wasteBook.
-type Book struct{ w wasteBook }
+type Book struct{ w *wasteBook }
 
 // NewBook returns an empty book.
-func NewBook() Book { return Book{make(wasteBook)} }
+func NewBook() Book {
+	w := newWasteBook()
+	return Book{&w}
+}
 
 // Charge books a cost.
 func (b Book) Charge(peer string, cost time.Duration, now time.Time) { b.w.charge(peer, cost, now) }
@@ -144,7 +150,7 @@ func (b Book) Charge(peer string, cost time.Duration, now time.Time) { b.w.charg
 func (b Book) Over(peer string, now time.Time) bool { return b.w.over(peer, now) }
 
 // Len is the number of peers.
-func (b Book) Len() int { return len(b.w) }
+func (b Book) Len() int { return len(b.w.peers) }
 
 // Verify checks every account that the pool keeps against what it stands for.
 func (p *Pool) Verify() error {
@@ -276,7 +282,7 @@ func (o *orphanage) verify() error {
 func (p *Pool) Owes(peer string) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.waste[peer].now(p.o.Now())
+	return p.waste.owes(peer, p.o.Now())
 }
 
 // Charge books a cost to a peer.

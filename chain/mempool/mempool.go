@@ -218,7 +218,7 @@ func New(o Options) (*Pool, error) {
 		spent:   make(map[wire.OutPoint]*entry),
 		orphans: newOrphanage(o.MaxOrphans, o.MaxOrphanBytes),
 		extra:   extraBook{byWID: make(map[chainhash.Hash]*bystander)},
-		waste:   make(wasteBook),
+		waste:   newWasteBook(),
 		fates:   newFateBook(),
 		told:    make(chan struct{}),
 		salt:    maphash.MakeSeed(),

@@ -614,6 +614,35 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestWasteOfMany: one with many names wastes no more than a quarter of a core, and
+// who owes little is listened to meanwhile.
+func TestWasteOfMany(t *testing.T) {
+	t.Parallel()
+	book, now := mempool.NewBook(), time.Unix(0, 0)
+	for i := range 16 {
+		book.Charge(fmt.Sprint(i), time.Second, now)
+		if over := book.Over("0", now); over != (i == 15) {
+			t.Errorf("over its budget after %d s of all: %t", i+1, over)
+		}
+	}
+	book.Charge("honest", mempool.SmallDebt, now)
+	if book.Over("honest", now) || book.Over("stranger", now) {
+		t.Error("who owes little is not listened to")
+	}
+	for i := range 100 {
+		book.Charge(fmt.Sprint(i), time.Second, now)
+	}
+	// Twice the limit is remembered: half of it sinks in a minute.
+	soon := now.Add(mempool.AllPayback*mempool.MaxAllDebt - time.Millisecond)
+	book.Charge("0", mempool.MaxDebt/2, soon) // what it owed itself has sunk
+	if !book.Over("0", soon) {
+		t.Error("listened to too soon")
+	}
+	if book.Over("0", soon.Add(mempool.MaxDebt/2*mempool.AllPayback+time.Second)) {
+		t.Error("not listened to although all is paid back")
+	}
+}
+
 // TestLaggingPool: while the pool is behind the chain, nothing is checked against
 // coins of another tip, and nobody waits for ever.
 func TestLaggingPool(t *testing.T) {
