@@ -224,7 +224,7 @@ func TestReconcileNewcomer(t *testing.T) {
 		b := v.add("b", false, 2, numbered(100, 1000))
 		c := v.add("c", true, 3, numbered(0, 1100))
 		old := v.add("old", false, 0, nil)
-		old.Services = 0
+		v.change(func() { old.Services = 0 })
 		wait(time.Minute)
 		if n, _ := s.size(); n != 0 || a.lists+b.lists+c.lists > 0 {
 			t.Fatalf("%d before it is synced", n)
@@ -283,7 +283,7 @@ func TestReconcileBounds(t *testing.T) {
 	reconcile(t, 100*size, func(t *testing.T, v *village, s *shelf, wait func(time.Duration)) {
 		t.Helper()
 		a := v.add("a", false, 1, numbered(0, 1000))
-		a.rates = func(i int) uint32 { return uint32(1000 + i) }
+		v.change(func() { a.rates = func(i int) uint32 { return uint32(1000 + i) } })
 		wait(5 * time.Second)
 		best := numbered(900, 100)
 		for _, tx := range best {
