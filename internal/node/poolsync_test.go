@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,8 +91,8 @@ type neighbour struct {
 	rates func(i int) uint32
 	fail  error
 	junk  bool // sends something else
-	lists int
-	asked int
+	lists atomic.Int64
+	asked atomic.Int64
 }
 
 // A village is who is around.
@@ -126,7 +127,7 @@ func (v *village) list(_ context.Context, id peer.ID, q exchange.ListQuery) (exc
 	if n == nil {
 		return exchange.List{}, exchange.ErrNotReady
 	}
-	n.lists++
+	n.lists.Add(1)
 	if n.fail != nil {
 		return exchange.List{}, n.fail
 	}
@@ -154,7 +155,7 @@ func (v *village) fetch(_ context.Context, id peer.ID, ids []chainhash.Hash) ([]
 	if len(ids) > exchange.MaxTxIDs {
 		return nil, fmt.Errorf("%d at once", len(ids))
 	}
-	n.asked += len(ids)
+	n.asked.Add(int64(len(ids)))
 	byID := make(map[chainhash.Hash]*wire.MsgTx, len(n.txs))
 	for _, tx := range n.txs {
 		byID[tx.TxHash()] = tx
@@ -226,7 +227,7 @@ func TestReconcileNewcomer(t *testing.T) {
 		old := v.add("old", false, 0, nil)
 		v.change(func() { old.Services = 0 })
 		wait(time.Minute)
-		if n, _ := s.size(); n != 0 || a.lists+b.lists+c.lists > 0 {
+		if n, _ := s.size(); n != 0 || a.lists.Load()+b.lists.Load()+c.lists.Load() > 0 {
 			t.Fatalf("%d before it is synced", n)
 		}
 		v.change(func() { v.synced = true })
@@ -234,21 +235,21 @@ func TestReconcileNewcomer(t *testing.T) {
 		if n, told := s.size(); n != 1100 || told != 0 {
 			t.Errorf("%d of 1100, %d told", n, told)
 		}
-		if a.asked+b.asked != 1100 || c.asked+old.asked+old.lists > 0 {
-			t.Errorf("asked %d, %d and %d, %d", a.asked, b.asked, c.asked, old.lists)
+		if a.asked.Load()+b.asked.Load() != 1100 || c.asked.Load()+old.asked.Load()+old.lists.Load() > 0 {
+			t.Errorf("asked %d, %d and %d, %d", a.asked.Load(), b.asked.Load(), c.asked.Load(), old.lists.Load())
 		}
-		looked := c.lists
+		looked := c.lists.Load()
 		v.change(func() { a.txs = append(a.txs, numbered(5000, 300)...) })
 		wait(20 * time.Second)
 		if n, told := s.size(); n != 1400 || told != 300 {
 			t.Errorf("%d of 1400, %d of 300 told", n, told)
 		}
-		if c.lists != looked {
+		if c.lists.Load() != looked {
 			t.Errorf("who is no partner was looked at again")
 		}
-		was := a.lists
+		was := a.lists.Load()
 		wait(time.Minute)
-		if n := a.lists - was; n < 4 || n > 10 {
+		if n := a.lists.Load() - was; n < 4 || n > 10 {
 			t.Errorf("%d lists a minute", n)
 		}
 		v.change(func() { a.run, a.txs = 9, numbered(7000, 100) }) // it was started again
@@ -307,11 +308,11 @@ func TestReconcileBounds(t *testing.T) {
 		if n, _ := s.size(); n != 170 {
 			t.Errorf("%d of 170", n)
 		}
-		if broken.lists > 10 || junk.asked > 120 {
-			t.Errorf("asked %d times in vain, and for %d of junk", broken.lists, junk.asked)
+		if broken.lists.Load() > 10 || junk.asked.Load() > 120 {
+			t.Errorf("asked %d times in vain, and for %d of junk", broken.lists.Load(), junk.asked.Load())
 		}
-		if good.lists < 40 || also.lists < 40 {
-			t.Errorf("%d and %d lists in 10 min", good.lists, also.lists)
+		if good.lists.Load() < 40 || also.lists.Load() < 40 {
+			t.Errorf("%d and %d lists in 10 min", good.lists.Load(), also.lists.Load())
 		}
 		v.change(func() {
 			broken.fail = nil
@@ -344,9 +345,11 @@ func TestReconcileFault(t *testing.T) {
 		if n, _ := s.size(); n != 19 {
 			t.Errorf("%d of 19", n)
 		}
-		if len(v.orphans) != 1 {
-			t.Errorf("%d parents asked for", len(v.orphans))
-		}
+		v.change(func() {
+			if len(v.orphans) != 1 {
+				t.Errorf("%d parents asked for", len(v.orphans))
+			}
+		})
 	})
 }
 
