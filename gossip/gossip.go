@@ -88,6 +88,7 @@ const (
 	arrivals     = 2048
 	defaultWaste = 1000
 	maxWaste     = 100_000
+	maxWorth     = 2
 
 	// frameSlack is the room beside the largest payload in an RPC: the topic's
 	// name and control messages that ride along.
@@ -124,6 +125,12 @@ type Topic struct {
 	// full after SeenTTL. It bounds what useless messages cost: 2·Waste ids of
 	// about 400 B a peer. Default 1000.
 	Waste int
+
+	// Worth is what a peer earns by bringing a message first, in points of its score,
+	// for the last ten; default 1, at most 2. Neighbours are chosen by the score of
+	// all topics together: make what is cheap to bring worth little, or whoever
+	// brings only that stays a neighbour.
+	Worth float64
 
 	// Validate judges a message of another peer before it is passed on. It must
 	// return soon: the message waits. from sent it and need not have made it.
@@ -238,6 +245,12 @@ func (t *Topic) complete() error {
 	}
 	if err := t.PeerRate.complete(); err != nil {
 		errs = append(errs, fmt.Errorf("topic %q: %w", t.Name, err))
+	}
+	if t.Worth == 0 {
+		t.Worth = 1
+	}
+	if !(t.Worth > 0 && t.Worth <= maxWorth) {
+		errs = append(errs, fmt.Errorf("topic %q: worth %v: want above 0, at most %d", t.Name, t.Worth, maxWorth))
 	}
 	if t.Waste == 0 {
 		t.Waste = defaultWaste

@@ -746,13 +746,13 @@ func TestOptions(t *testing.T) {
 	_, err := gossip.New(gossip.Options{
 		Topics: []gossip.Topic{
 			{Name: "a", MaxBytes: 1, Validate: new(inbox).validate},
-			{Name: "a", MaxBytes: 65 << 20, Concurrency: -1, Queue: 9000, PeerRate: gossip.Rate{Messages: -1}},
+			{Name: "a", MaxBytes: 65 << 20, Concurrency: -1, Queue: 9000, PeerRate: gossip.Rate{Messages: -1}, Waste: -1, Worth: 3},
 			{MaxBytes: -1},
 		},
 		SeenTTL: time.Millisecond, Degree: 3,
 	})
 	for _, want := range []string{
-		"no host", `topic "a": want a name`, "max bytes 68157440", "concurrency -1", "queue 9000", "rate -1 messages",
+		"no host", `topic "a": want a name`, "max bytes 68157440", "concurrency -1", "queue 9000", "rate -1 messages", "waste -1", "worth 3",
 		`topic "a": no Validate`, `topic "": want a name`, "max bytes -1", "seen TTL 1ms", "degree 3",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -51,9 +51,12 @@ const (
 	maxControlIDs = 16_384
 	controlIDRate = 6000
 
-	// opportunisticGraftTicks: a mesh without merit is mended every 15 s, not every
-	// minute: so long a node in it lives on gossip, a heartbeat later than others.
-	opportunisticGraftTicks = 15
+	// opportunisticGraftTicks: a mesh without merit is mended every 5 s, not every
+	// minute, and who was turned away for lack of room may ask again after 15 s, not
+	// a minute: so long a node whose mesh hostile peers have filled lives on gossip,
+	// up to a heartbeat later than others (TestSilentMesh, TestSlowSiege).
+	opportunisticGraftTicks = 5
+	pruneBackoff            = 15 * time.Second
 
 	// maxAccounts bounds the peers whose waste and control are counted. Accounts
 	// that are full again are dropped first.

@@ -63,9 +63,10 @@ const (
 	// whom to dial.
 	acceptPXThreshold = 90
 	// opportunisticGraftMinimum: every opportunisticGraftTicks heartbeats, if the
-	// median neighbour is below, two that are better than it are grafted. Whoever
-	// delivered something lately is above: credit, and one first delivery.
-	opportunisticGraftMinimum = credit + 1
+	// median neighbour is below, two that are better than it are grafted. Above is
+	// who lately was the first to bring two messages of worth 2 (blocks); who sits
+	// in two meshes for hours and brings all that is worth 0.1 is below.
+	opportunisticGraftMinimum = credit + 4
 
 	// topicScoreCap bounds what all topics give together: less than an invalid
 	// message more or less, whatever the number of topics.
@@ -78,12 +79,11 @@ const (
 	timeInMeshCap    = 360
 	timeInMeshWeight = 0.5 / timeInMeshCap
 
-	// P2, first deliveries: min(n, firstCap)·firstWeight; n decays in firstDecay, so
+	// P2, first deliveries: min(n, firstCap)·Topic.Worth; n decays in firstDecay, so
 	// blocks that are minutes apart still count. This is what tells who forwards
 	// from who only listens.
-	firstWeight = 1
-	firstCap    = 10
-	firstDecay  = time.Hour
+	firstCap   = 10
+	firstDecay = time.Hour
 
 	// P4, invalid messages: n²·invalidWeight a topic. One: −5, paid by the credit.
 	// Two or three: out of the mesh. Five or six: no gossip. Seven: no own messages.
@@ -159,7 +159,7 @@ func scoreParams(o *Options, app func(peer.ID) float64) *pubsub.PeerScoreParams 
 			TimeInMeshWeight:               timeInMeshWeight,
 			TimeInMeshQuantum:              decayInterval,
 			TimeInMeshCap:                  timeInMeshCap,
-			FirstMessageDeliveriesWeight:   firstWeight,
+			FirstMessageDeliveriesWeight:   t.Worth,
 			FirstMessageDeliveriesDecay:    decay(firstDecay),
 			FirstMessageDeliveriesCap:      firstCap,
 			InvalidMessageDeliveriesWeight: invalidWeight,
@@ -269,5 +269,6 @@ func meshParams(degree int) pubsub.GossipSubParams {
 	p.MaxIDontWantMessages = maxDontWantFrames
 	p.GossipRetransmission = maxRetransmissions
 	p.OpportunisticGraftTicks = opportunisticGraftTicks
+	p.PruneBackoff = pruneBackoff
 	return p
 }

@@ -25,6 +25,8 @@ const (
 	txValidators = 2
 	// txWaste is how many messages without use a peer's budget has on the tx topic: a node that syncs ignores all.
 	txWaste = 4000
+	// blockWorth and txWorth are what first bringing one is worth: neighbours are chosen by who brings blocks.
+	blockWorth, txWorth = 2, 0.1
 	// txQueue is how many transactions wait for them: some seconds of 500 a second,
 	// so that a collection of garbage or a block in between loses none.
 	txQueue = 4096
@@ -50,11 +52,13 @@ func (n *Node) openGossip() (err error) {
 	if err := n.openFlood(); err != nil {
 		return err
 	}
+	blocks := n.blocks.Topic(n.blockTopic())
+	blocks.Worth = blockWorth
 	n.gossip, err = gossip.New(gossip.Options{
 		Host: n.host,
 		Topics: []gossip.Topic{
-			n.blocks.Topic(n.blockTopic()),
-			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Waste: txWaste, Queue: txQueue, PeerRate: txRate, Validate: n.judgeTx},
+			blocks,
+			{Name: n.txTopic(), MaxBytes: relay.MaxTxBytes, Concurrency: txValidators, Waste: txWaste, Worth: txWorth, Queue: txQueue, PeerRate: txRate, Validate: n.judgeTx},
 		},
 		Private:      n.private,
 		PeerExchange: n.c.P2P.PeerExchange,
