@@ -63,7 +63,7 @@ func (d *Discovery) links() links {
 	l := links{peers: map[peer.ID]bool{}, groups: map[string]int{}}
 	groups := map[peer.ID]string{}
 	for _, c := range d.host.Network().Conns() {
-		if c.IsClosed() || c.Stat().Limited {
+		if c.IsClosed() || overRelay(c) {
 			continue
 		}
 		p := c.RemotePeer()
@@ -295,7 +295,7 @@ func (d *Discovery) dial(run context.Context, t target) {
 	}
 	start := time.Now()
 	err := d.host.Connect(ctx, t.info)
-	if err == nil && d.host.Network().Connectedness(t.info.ID) == network.Limited {
+	if err == nil && !d.direct(t.info.ID) {
 		err = d.awaitDirect(run, t.info.ID)
 	}
 	now := time.Now()
@@ -344,22 +344,30 @@ var errRelayedOnly = errors.New("reached through a relay, but no hole could be p
 func (d *Discovery) awaitDirect(ctx context.Context, id peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, d.punchFor)
 	defer cancel()
-	for d.host.Network().Connectedness(id) == network.Limited {
-		if sleep(ctx, punchLook) {
+	for !d.direct(id) {
+		if d.host.Network().Connectedness(id) != network.NotConnected && sleep(ctx, punchLook) {
 			continue
 		}
 		for _, c := range d.host.Network().ConnsToPeer(id) {
-			if c.Stat().Limited {
+			if overRelay(c) {
 				_ = c.Close()
 			}
 		}
-		break
-	}
-	if d.host.Network().Connectedness(id) != network.Connected {
+		if d.direct(id) { // at the last moment
+			break
+		}
 		return errRelayedOnly
 	}
 	return nil
 }
+
+// direct says whether a peer is connected, and not through a relay only.
+func (d *Discovery) direct(id peer.ID) bool {
+	return slices.ContainsFunc(d.host.Network().ConnsToPeer(id), func(c network.Conn) bool { return !overRelay(c) && !c.IsClosed() })
+}
+
+// overRelay says whether a connection runs through a relay, whatever limits that one has.
+func overRelay(c network.Conn) bool { return c.Stat().Limited || isRelay(c.RemoteMultiaddr()) }
 
 // Reasons that say that nobody is there.
 const (

@@ -400,7 +400,7 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription) {
 	defer events.Close()                         // at once: a subscriber that does not read holds up the host
 	for _, c := range d.host.Network().Conns() { // those from before Run
-		if ok, err := d.host.Peerstore().SupportsProtocols(c.RemotePeer(), d.kad, d.peersID); err == nil && len(ok) > 0 && !c.Stat().Limited {
+		if ok, err := d.host.Peerstore().SupportsProtocols(c.RemotePeer(), d.kad, d.peersID); err == nil && len(ok) > 0 && !overRelay(c) {
 			d.identified(c, d.host.Peerstore().Addrs(c.RemotePeer()), nil, true)
 		}
 	}
@@ -413,7 +413,7 @@ func (d *Discovery) identifyLoop(ctx context.Context, events event.Subscription)
 				return
 			}
 			// A node that nobody can dial serves no DHT. What is seen through a relay proves nothing about where a peer is.
-			if evt, ok := e.(event.EvtPeerIdentificationCompleted); ok && !evt.Conn.Stat().Limited && slices.ContainsFunc(evt.Protocols, d.ours) {
+			if evt, ok := e.(event.EvtPeerIdentificationCompleted); ok && !overRelay(evt.Conn) && slices.ContainsFunc(evt.Protocols, d.ours) {
 				d.identified(evt.Conn, evt.ListenAddrs, evt.SignedPeerRecord, true)
 			}
 		}

@@ -272,6 +272,30 @@ func New(o Options) (*Host, error) {
 	return h, nil
 }
 
+// SetStreamHandler is libp2p's, but what comes over a relay never gets to a handler: a peer that is not connected directly has no business
+// with what speaks over this host.
+func (h *Host) SetStreamHandler(id protocol.ID, handler network.StreamHandler) {
+	h.Host.SetStreamHandler(id, directOnly(handler))
+}
+
+// SetStreamHandlerMatch is libp2p's, as SetStreamHandler.
+func (h *Host) SetStreamHandlerMatch(id protocol.ID, match func(protocol.ID) bool, handler network.StreamHandler) {
+	h.Host.SetStreamHandlerMatch(id, match, directOnly(handler))
+}
+
+func directOnly(handler network.StreamHandler) network.StreamHandler {
+	return func(s network.Stream) {
+		if overRelay(s.Conn()) {
+			_ = s.ResetWithError(network.StreamProtocolViolation)
+			return
+		}
+		handler(s)
+	}
+}
+
+// overRelay says whether a connection runs through a relay, whatever limits that one has.
+func overRelay(c network.Conn) bool { return c.Stat().Limited || isRelayed(c.RemoteMultiaddr()) }
+
 // Close ends every connection and all goroutines of the host.
 func (h *Host) Close() error {
 	var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -180,6 +181,18 @@ func TestRelay(t *testing.T) {
 		_ = s.Reset()
 		t.Error("a stream of ours runs over a relay")
 	}
+	// Nor if the other end does not keep to that.
+	loose, cancel := context.WithTimeout(network.WithAllowLimitedConn(network.WithNoDial(t.Context(), "test"), "test"), 10*time.Second)
+	defer cancel()
+	s, err := other.NewStream(loose, behind.ID(), "/echo/1")
+	if err == nil {
+		_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = s.Write([]byte("ping"))
+		_, err = s.Read(make([]byte, 1))
+	}
+	if err == nil || isTimeout(err) {
+		t.Errorf("a stream that the other end allows: %v", err)
+	}
 	if r := behind.Reachability(); slices.ContainsFunc(behind.JoinAddrs(), func(a ma.Multiaddr) bool { return strings.Contains(a.String(), "circuit") }) {
 		t.Errorf("hands out relayed addresses: %+v", r)
 	}
@@ -264,6 +277,11 @@ func TestDialBack(t *testing.T) {
 		}
 		eventually(t, "16 of 20 are refused", func() bool { return len(over) >= 16 })
 	})
+}
+
+func isTimeout(err error) bool {
+	t, ok := errors.AsType[net.Error](err)
+	return ok && t.Timeout()
 }
 
 // run runs h until the test ends.

@@ -73,14 +73,15 @@ func checkDialBack(ctx context.Context, c *config.Config, log *slog.Logger, agen
 	f := Finding{Check: "dial-back", Verdict: FindingWarn}
 	listen, err1 := multiaddrs("p2p.listen", c.P2P.Listen)
 	announce, err2 := multiaddrs("p2p.announce", c.P2P.Announce)
-	if err := errors.Join(err1, err2); err != nil || len(listen) == 0 {
+	bootstrap, err3 := multiaddrs("p2p.bootstrap", c.P2P.Bootstrap)
+	if err := errors.Join(err1, err2, err3); err != nil || len(listen) == 0 {
 		return nil // told already
 	}
 	if len(answered) == 0 {
 		f.Detail, f.Do = "nobody to ask whether this machine can be reached", "see the nodes above"
 		return []Finding{f}
 	}
-	private := c.P2P.AllowPrivate || c.Origin("p2p.allow_private") == "default" && (host.AllLocal(listen) || allLocal(answered))
+	private, _ := onPrivateNetwork(c, listen, bootstrap)
 	o := host.Options{
 		Listen: listen, Announce: announce, Agent: agent, Private: private, WebSocket: c.P2P.WebSocket,
 		NAT: c.P2P.NAT && (!private || c.Origin("p2p.nat") != "default"), Logger: log.With("subsystem", "host"),
@@ -101,15 +102,6 @@ func checkDialBack(ctx context.Context, c *config.Config, log *slog.Logger, agen
 	}
 	f.Detail, f.Do = fmt.Sprintf("no node could be asked to connect here: %s", strings.ReplaceAll(why.Error(), "\n", "; ")), "try again, or try the port from another machine"
 	return []Finding{f}
-}
-
-func allLocal(nodes []peer.AddrInfo) bool {
-	for _, n := range nodes {
-		if !host.AllLocal(n.Addrs) {
-			return false
-		}
-	}
-	return len(nodes) > 0
 }
 
 // dialBackFindings says for each address whether a node of elsewhere got through.
