@@ -296,6 +296,7 @@ func (d *Discovery) dial(run context.Context, t target) {
 	start := time.Now()
 	err := d.host.Connect(ctx, t.info)
 	if err == nil && !d.direct(t.info.ID) {
+		d.log.Debug("reached through a relay, waiting for a direct connection", slog.String("peer", t.info.ID.String()))
 		err = d.awaitDirect(run, t.info.ID)
 	}
 	now := time.Now()

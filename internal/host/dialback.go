@@ -62,7 +62,7 @@ func (g ownAddress) InterceptAddrDial(id peer.ID, addr ma.Multiaddr) bool {
 	}
 	return slices.ContainsFunc(g.host.Network().ConnsToPeer(id), func(c network.Conn) bool {
 		ip, ok := addrIP(c.RemoteMultiaddr())
-		return ok && ip == want && !overRelay(c)
+		return ok && ip == want && !OverRelay(c)
 	})
 }
 

@@ -285,7 +285,7 @@ func (h *Host) SetStreamHandlerMatch(id protocol.ID, match func(protocol.ID) boo
 
 func directOnly(handler network.StreamHandler) network.StreamHandler {
 	return func(s network.Stream) {
-		if overRelay(s.Conn()) {
+		if OverRelay(s.Conn()) {
 			_ = s.ResetWithError(network.StreamProtocolViolation)
 			return
 		}
@@ -293,8 +293,8 @@ func directOnly(handler network.StreamHandler) network.StreamHandler {
 	}
 }
 
-// overRelay says whether a connection runs through a relay, whatever limits that one has.
-func overRelay(c network.Conn) bool { return c.Stat().Limited || isRelayed(c.RemoteMultiaddr()) }
+// OverRelay says whether a connection runs through a relay, whatever limits that one has. Such a connection makes no peer.
+func OverRelay(c network.Conn) bool { return c.Stat().Limited || isRelayed(c.RemoteMultiaddr()) }
 
 // Close ends every connection and all goroutines of the host.
 func (h *Host) Close() error {

@@ -365,7 +365,7 @@ func (h *Host) measure(now time.Time) Reachability {
 		}
 	}
 	for _, c := range h.Network().Conns() {
-		if c.Stat().Direction == network.DirInbound && !overRelay(c) {
+		if c.Stat().Direction == network.DirInbound && !OverRelay(c) {
 			r.Inbound++
 		}
 	}
@@ -432,7 +432,7 @@ func (h *Host) measureNAT(now time.Time, r *Reachability) {
 
 // note keeps how a peer sees us: one word for each IP group of peers, of the last few.
 func (h *Host) note(e event.EvtPeerIdentificationCompleted) {
-	if e.ObservedAddr == nil || e.Conn == nil || overRelay(e.Conn) || len(e.ObservedAddr.Bytes()) > 128 || isRelayed(e.ObservedAddr) {
+	if e.ObservedAddr == nil || e.Conn == nil || OverRelay(e.Conn) || len(e.ObservedAddr.Bytes()) > 128 || isRelayed(e.ObservedAddr) {
 		return
 	}
 	ip, ok := addrIP(e.Conn.RemoteMultiaddr())
@@ -474,11 +474,11 @@ func observed(reports []report) (out []Observed) {
 // endRelayed closes the relayed connections that have served or never will.
 func (h *Host) endRelayed(now time.Time) {
 	for _, c := range h.Network().Conns() {
-		if !overRelay(c) {
+		if !OverRelay(c) {
 			continue
 		}
 		direct := slices.ContainsFunc(h.Network().ConnsToPeer(c.RemotePeer()), func(d network.Conn) bool {
-			return !overRelay(d) && now.Sub(d.Stat().Opened) > relayedGrace
+			return !OverRelay(d) && now.Sub(d.Stat().Opened) > relayedGrace
 		})
 		if direct || now.Sub(c.Stat().Opened) > maxRelayed {
 			_ = c.Close()

@@ -119,11 +119,11 @@ type connection struct {
 }
 
 // connected lists a connection for each connected peer, one that we dialled if
-// there is one, sorted by peer id.
+// there is one, sorted by peer id. Whoever is reached through a relay only is no peer.
 func (n *Node) connected() []connection {
 	var out []connection
 	for _, id := range sortedPeers(n.host.Network().Peers()) {
-		conns := n.host.Network().ConnsToPeer(id)
+		conns := slices.DeleteFunc(n.host.Network().ConnsToPeer(id), host.OverRelay)
 		if len(conns) == 0 {
 			continue
 		}
