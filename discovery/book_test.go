@@ -365,7 +365,7 @@ func TestProviderStoreIsCapped(t *testing.T) {
 	}
 	own, now, ctx := discovery.ProviderKey(key), time.Now(), t.Context()
 	clock := now
-	s := discovery.NewProviderStore(own, func() time.Time { return clock })
+	s := discovery.NewProviderStore(own, func() time.Time { return clock }, nil)
 	put := func(key string, peer int) {
 		t.Helper()
 		k, v := providerEntry(key, peer, clock)
@@ -441,7 +441,7 @@ func TestProviderStoreIsCapped(t *testing.T) {
 // A flood of new identities leave the records that were there.
 func TestProviderFloodLeavesTheHonest(t *testing.T) {
 	now := time.Now()
-	s := discovery.NewProviderStore("/providers/OWN", func() time.Time { return now })
+	s := discovery.NewProviderStore("/providers/OWN", func() time.Time { return now }, nil)
 	for i := range 20_000 {
 		k, v := providerEntry("/providers/OWN", i, now)
 		_ = s.Put(t.Context(), k, v)

@@ -285,7 +285,7 @@ func New(opts Options) (*Discovery, error) {
 	for _, s := range allSources {
 		d.yield[s] = &Yield{}
 	}
-	d.providers = newProviderStore(providerKey(key), time.Now)
+	d.providers = newProviderStore(providerKey(key), time.Now, d.connectedGroup)
 	if err := d.load(time.Now()); err != nil {
 		return nil, err
 	}
@@ -300,6 +300,20 @@ func New(opts Options) (*Discovery, error) {
 		d.names = append(d.names, &name{addr: a, label: s, source: SourceDNS})
 	}
 	return d, nil
+}
+
+// connectedGroup names the IP group from which a peer is connected. It is "" for ourselves, for who is not connected, and on
+// private networks, where groups say nothing.
+func (d *Discovery) connectedGroup(id peer.ID) string {
+	if d.opts.Private {
+		return ""
+	}
+	for _, c := range d.host.Network().ConnsToPeer(id) {
+		if g := groupOf(c.RemoteMultiaddr()); g != "" {
+			return g
+		}
+	}
+	return ""
 }
 
 // providerKey is the datastore key of the records of a CID, as kad-dht makes it.

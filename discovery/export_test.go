@@ -29,6 +29,8 @@ const (
 	MaxAvoided         = maxAvoided
 	MaxFileBytes       = lines.MaxFileBytes
 	ProviderStaleAfter = providerStaleAfter
+	MaxGroupPerKey     = maxGroupPerKey
+	MaxGroupRecords    = maxGroupRecords
 )
 
 var (
@@ -195,7 +197,10 @@ func ResolveRecord(ctx context.Context, record string) (map[peer.ID][]ma.Multiad
 func (d *Discovery) StoredProviders() int {
 	d.providers.mu.Lock()
 	defer d.providers.mu.Unlock()
-	return len(d.providers.keys[d.providers.own])
+	if m := d.providers.keys[d.providers.own]; m != nil {
+		return len(m.records)
+	}
+	return 0
 }
 
 // Limits and codec of peer exchange.

@@ -2,13 +2,16 @@ package discovery
 
 import (
 	"context"
+	"encoding/base32"
 	"encoding/binary"
+	"math"
 	"strings"
 	"sync"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
 	dsq "github.com/ipfs/go-datastore/query"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // Limits of the provider records that other peers may store with us. kad-dht
@@ -20,9 +23,14 @@ const (
 	maxProviderKeys     = 1024
 	maxProviderKeyBytes = 256 // "/providers/" + base32 of an 80-byte key + base32 of a peer id
 
+	// On a public network the providers that one IP group connects from may have so many records, of a key and in all. When
+	// a key is full, a group with fewer records takes the place of one with more: a flood from few groups leaves room for the others.
+	maxGroupPerKey  = maxProvidersPerKey / 8
+	maxGroupRecords = maxProviderRecords / 8
+
 	// A record that was not refreshed for this long missed a republish (every
 	// 10 min): a new provider may take its place when the key is full. Fresh
-	// records never give way, so a flood of new identities cannot displace the
+	// records never give way among equals, so a flood of new identities cannot displace the
 	// honest peers that came before it.
 	providerStaleAfter = 12 * time.Minute
 )
@@ -36,18 +44,36 @@ const (
 type providerStore struct {
 	own string // datastore key of the rendezvous, without a provider
 	now func() time.Time
+	// groupOf names the IP group from which a provider is connected; "": it has none, and no share.
+	groupOf func(peer.ID) string
 
-	mu     sync.Mutex                   // guards what follows; held for map operations and one scan of a key or of all records
-	keys   map[string]map[string][]byte // key → provider → value (varint UnixNano)
-	byPeer map[string]int               // provider → number of keys
-	fresh  map[string]int64             // key that was found full → no record of it is stale before (UnixNano)
-	total  int
+	mu      sync.Mutex // guards what follows; held for map operations and one scan of a key or of all records
+	keys    map[string]*providerSet
+	byPeer  map[string]int // provider → number of keys
+	byGroup map[string]int // IP group → records in all
+	total   int
+}
+
+// providerSet are the records of a key; there is one at least.
+type providerSet struct {
+	records map[string]*providerRecord // by provider
+	groups  map[string]int             // records by IP group
+	oldest  int64                      // no record was last refreshed before: nobody looks for a stale one in vain
+}
+
+// providerRecord says that a provider has a key.
+type providerRecord struct {
+	value []byte // varint UnixNano of the last refresh
+	group string // as when it was first put
 }
 
 var _ ds.Batching = (*providerStore)(nil)
 
-func newProviderStore(own string, now func() time.Time) *providerStore {
-	return &providerStore{own: own, now: now, keys: map[string]map[string][]byte{}, byPeer: map[string]int{}, fresh: map[string]int64{}}
+func newProviderStore(own string, now func() time.Time, groupOf func(peer.ID) string) *providerStore {
+	return &providerStore{
+		own: own, now: now, groupOf: groupOf,
+		keys: map[string]*providerSet{}, byPeer: map[string]int{}, byGroup: map[string]int{},
+	}
 }
 
 // splitProviderKey divides "/providers/<key>/<provider>".
@@ -59,80 +85,124 @@ func splitProviderKey(k string) (key, provider string, ok bool) {
 	return k[:i], k[i+1:], true
 }
 
+// groupOfProvider is the group of a provider as the datastore key names it.
+func (s *providerStore) groupOfProvider(provider string) string {
+	id, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(provider)
+	if s.groupOf == nil || err != nil {
+		return ""
+	}
+	return s.groupOf(peer.ID(id))
+}
+
 // Put implements ds.Datastore.
 func (s *providerStore) Put(_ context.Context, k ds.Key, value []byte) error {
 	key, provider, ok := splitProviderKey(k.String())
 	if !ok || len(value) > binary.MaxVarintLen64 {
 		return nil
 	}
+	group := s.groupOfProvider(provider) // asks the host: before the lock
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.keys[key]
-	if _, known := m[provider]; known {
-		m[provider] = value
+	if m != nil && m.records[provider] != nil {
+		m.records[provider].value = value
+		m.oldest = min(m.oldest, refreshed(value))
 		return nil
 	}
-	if s.byPeer[provider] >= maxKeysPerProvider {
+	switch {
+	case s.byPeer[provider] >= maxKeysPerProvider,
+		m == nil && key != s.own && len(s.keys) >= maxProviderKeys,
+		key != s.own && s.total >= maxProviderRecords,
+		key != s.own && group != "" && s.byGroup[group] >= maxGroupRecords,
+		m != nil && !s.makeRoom(key, m, group):
 		return nil
 	}
-	if m == nil {
-		if key != s.own && len(s.keys) >= maxProviderKeys {
-			return nil
-		}
-	}
-	if key != s.own && s.total >= maxProviderRecords {
-		return nil
-	}
-	if len(m) >= maxProvidersPerKey {
-		stale, ok := s.stalest(key, m)
-		if !ok {
-			return nil
-		}
-		s.remove(key, stale)
-		m = s.keys[key]
-	}
-	if m == nil {
-		m = map[string][]byte{}
+	if m = s.keys[key]; m == nil {
+		m = &providerSet{records: map[string]*providerRecord{}, groups: map[string]int{}, oldest: refreshed(value)}
 		s.keys[key] = m
 	}
-	m[provider] = value
+	m.records[provider] = &providerRecord{value, group}
+	m.oldest = min(m.oldest, refreshed(value))
 	s.byPeer[provider]++
+	if group != "" {
+		m.groups[group]++
+		s.byGroup[group]++
+	}
 	s.total++
 	return nil
 }
 
-// stalest returns the provider of m, the records of key, that was refreshed last the longest ago, if that is long
-// enough ago. It remembers when there may be one, so that a flood of records for a full key does not look at all that
-// are there, each time. The caller holds mu.
-func (s *providerStore) stalest(key string, m map[string][]byte) (provider string, ok bool) {
-	now := s.now()
-	if now.UnixNano() < s.fresh[key] {
-		return "", false
+// makeRoom reports whether a record of a provider of the group may be put under the key, whose records are m, and takes
+// another one away if that is needed. The caller holds mu.
+func (s *providerStore) makeRoom(key string, m *providerSet, group string) bool {
+	stale := s.now().Add(-providerStaleAfter).UnixNano()
+	if group != "" && m.groups[group] >= maxGroupPerKey {
+		return s.drop(key, m, func(r *providerRecord) bool { return r.group == group }, stale)
 	}
-	oldest := now.UnixNano()
-	for p, v := range m {
-		if at, n := binary.Varint(v); n <= 0 || at < oldest {
-			oldest, provider = at, p
+	if len(m.records) < maxProvidersPerKey || s.drop(key, m, func(*providerRecord) bool { return true }, stale) {
+		return true
+	}
+	if group == "" {
+		return false
+	}
+	largest := group
+	for g, n := range m.groups {
+		if n > m.groups[largest] || n == m.groups[largest] && g < largest {
+			largest = g
 		}
 	}
-	due := time.Unix(0, oldest).Add(providerStaleAfter)
-	if provider == "" || now.Before(due) {
-		s.fresh[key] = due.UnixNano()
-		return "", false
+	if m.groups[largest] <= m.groups[group]+1 { // equals, or they would take turns without end
+		return false
 	}
-	return provider, true
+	return s.drop(key, m, func(r *providerRecord) bool { return r.group == largest }, math.MaxInt64)
+}
+
+// refreshed is the time in the value of a record, Unix nanoseconds; 0 if there is none.
+func refreshed(value []byte) int64 {
+	at, n := binary.Varint(value)
+	if n <= 0 {
+		return 0
+	}
+	return at
+}
+
+// drop takes away the record of m that was refreshed longest ago, of those to which it applies and that were refreshed
+// before the limit. The caller holds mu.
+func (s *providerStore) drop(key string, m *providerSet, applies func(*providerRecord) bool, limit int64) bool {
+	if m.oldest >= limit {
+		return false
+	}
+	victim, found, oldest := "", false, int64(math.MaxInt64)
+	for p, r := range m.records {
+		at := refreshed(r.value)
+		oldest = min(oldest, at)
+		if at < limit && applies(r) {
+			limit, victim, found = at, p, true
+		}
+	}
+	m.oldest = oldest
+	if found {
+		s.remove(key, victim)
+	}
+	return found
 }
 
 // remove forgets a record. The caller holds mu.
 func (s *providerStore) remove(key, provider string) {
 	m := s.keys[key]
-	if _, ok := m[provider]; !ok {
+	if m == nil || m.records[provider] == nil {
 		return
 	}
-	delete(m, provider)
-	if len(m) == 0 {
+	group := m.records[provider].group
+	delete(m.records, provider)
+	if len(m.records) == 0 {
 		delete(s.keys, key)
-		delete(s.fresh, key)
+	}
+	if m.groups[group]--; m.groups[group] <= 0 {
+		delete(m.groups, group)
+	}
+	if s.byGroup[group]--; s.byGroup[group] <= 0 {
+		delete(s.byGroup, group)
 	}
 	if s.byPeer[provider]--; s.byPeer[provider] <= 0 {
 		delete(s.byPeer, provider)
@@ -155,8 +225,8 @@ func (s *providerStore) Get(_ context.Context, k ds.Key) ([]byte, error) {
 	key, provider, _ := splitProviderKey(k.String())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v, ok := s.keys[key][provider]; ok {
-		return v, nil
+	if m := s.keys[key]; m != nil && m.records[provider] != nil {
+		return m.records[provider].value, nil
 	}
 	return nil, ds.ErrNotFound
 }
@@ -196,9 +266,9 @@ func (s *providerStore) Query(_ context.Context, q dsq.Query) (dsq.Results, erro
 	return dsq.NaiveQueryApply(q, dsq.ResultsWithEntries(q, out)), nil
 }
 
-func appendProviders(out []dsq.Entry, key string, m map[string][]byte) []dsq.Entry {
-	for p, v := range m {
-		out = append(out, dsq.Entry{Key: key + "/" + p, Value: v, Size: len(v)})
+func appendProviders(out []dsq.Entry, key string, m *providerSet) []dsq.Entry {
+	for p, r := range m.records {
+		out = append(out, dsq.Entry{Key: key + "/" + p, Value: r.value, Size: len(r.value)})
 	}
 	return out
 }

@@ -167,7 +167,7 @@ func TestAMillionProviderRecords(t *testing.T) {
 	}
 	own, now := discovery.ProviderKey(key), time.Now()
 	before := heap()
-	s := discovery.NewProviderStore(own, func() time.Time { return now })
+	s := discovery.NewProviderStore(own, func() time.Time { return now }, nil)
 	put := func(key string, peer int) {
 		k, v := providerEntry(key, peer, now)
 		if err := s.Put(t.Context(), k, v); err != nil {
