@@ -3,6 +3,8 @@ package discovery_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -235,5 +237,46 @@ func TestProvidersAreInTheCappedStore(t *testing.T) {
 				t.Errorf("node %d stored %d records of the rendezvous, want 4", i, got)
 			}
 		}
+	})
+}
+
+// TestAnchorsSurviveAKill: seconds after it has peers a node may be killed at any moment, and lose its book besides: the
+// anchors alone bring it back, and are dialled first.
+func TestAnchorsSurviveAKill(t *testing.T) {
+	dir, copied := t.TempDir(), t.TempDir()
+	inSim(t, func(s *sim) {
+		nodes := []*node{s.start(simIP(0), nil)}
+		for i := 1; i < 8; i++ {
+			nodes = append(nodes, s.start(simIP(i), knows(addr(nodes[0].host))))
+		}
+		victim := s.start(simIP(20), func(o *discovery.Options) {
+			o.Bootstrap, o.Dir = []ma.Multiaddr{addr(nodes[0].host)}, dir
+		})
+		s.atLeast([]*node{victim}, 4, 5*time.Second)
+		s.Pass(6 * time.Second)
+		// What is on disk now is what a kill leaves.
+		saved, err := os.ReadFile(filepath.Join(dir, "anchors.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		victim.stop()
+		if err := os.WriteFile(filepath.Join(copied, "anchors.jsonl"), saved, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nodes[0].stop() // who brought it in is gone
+		again := s.start(simIP(21), func(o *discovery.Options) { o.Dir, o.MaxOutbound = copied, 4 })
+		if got := again.disc.Stats().Sources[discovery.SourceAnchor].Found; got != 4 {
+			t.Errorf("%d anchors, want 4", got)
+		}
+		t.Logf("a killed node has a peer after %s", s.atLeast([]*node{again}, 1, 2*time.Second))
+		s.Pass(time.Second) // until identify is done
+		if y := again.disc.Stats().Sources; y[discovery.SourceAnchor].Dialed == 0 || y[discovery.SourceAnchor].Connected == 0 {
+			t.Errorf("the anchors were not dialled: %+v", y)
+		}
+		// They are kept until there are others: a kill before that costs nothing.
+		if now, err := os.ReadFile(filepath.Join(copied, "anchors.jsonl")); err != nil || len(now) == 0 {
+			t.Errorf("the anchors are gone from the disk: %v", err)
+		}
+		stopAll(append(nodes[1:], again))
 	})
 }
