@@ -20,7 +20,11 @@ import (
 // identities, by every way that is open: DNS, the DHT, peer exchange, dialling in. The victim is restarted again and
 // again, half of the time without its anchors, and always has an honest outbound peer.
 func TestEclipse(t *testing.T) {
-	const restarts, groups = 20, 8
+	const groups = 8
+	restarts := 20
+	if testing.Short() { // with the race detector each costs seconds; the same build runs all of them without it
+		restarts = 4
+	}
 	dir := t.TempDir()
 	inSim(t, func(s *sim) {
 		honest := map[peer.ID]bool{}

@@ -40,6 +40,8 @@ const (
 	askAllEvery = 20 * time.Millisecond
 	askAllBurst = 100
 	maxAskers   = 4096
+	// When there are so many who asked, those who may ask anew are looked for so often: names cost nothing.
+	sweepAskersEvery = time.Second
 
 	// Everyone is shown the same sample for so long: asking again and again, under
 	// whatever names, shows no more of whom we know.
@@ -57,6 +59,7 @@ const (
 // peerExchange is the state of <Namespace>/peers/1; Discovery's lock guards it.
 type peerExchange struct {
 	askers    map[peer.ID]*rate.Limiter
+	swept     time.Time // when those who need no memory were last forgotten
 	all       *rate.Limiter
 	sample    [][]byte
 	sampledAt time.Time
@@ -299,7 +302,8 @@ func (d *Discovery) mayAsk(id peer.ID, now time.Time) bool {
 	x := &d.px
 	t := x.askers[id]
 	if t == nil {
-		if len(x.askers) >= maxAskers {
+		if len(x.askers) >= maxAskers && now.Sub(x.swept) >= sweepAskersEvery {
+			x.swept = now
 			for p, old := range x.askers { // those who may ask anyhow need no memory
 				if old.TokensAt(now) >= askBurst {
 					delete(x.askers, p)

@@ -61,7 +61,7 @@ func TestProviderFloodFromTenGroups(t *testing.T) {
 	for _, id := range honest[:50] {
 		put(own, id)
 	}
-	for i := range 200_000 {
+	for i := range 2 * evil {
 		key := own
 		if i/10%2 == 1 {
 			key = fmt.Sprintf("/providers/K%d", i%5000)
