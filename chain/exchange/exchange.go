@@ -218,8 +218,19 @@ func (x *Exchange) Peers() []Peer {
 		tip, _ := r.lastTip()
 		r.prove(x.o.Chain, tip.Hash, x.o.Now()) // others may have brought the header since
 		ps[i] = r.snapshot()
+		ps[i].Inbound = !x.dialled(r)
 	}
 	return ps
+}
+
+// dialled reports whether a connection to the peer is one that we made: where both nodes dialled, both call it outbound.
+func (x *Exchange) dialled(r *remote) bool {
+	for _, c := range x.o.Host.Network().ConnsToPeer(r.id) {
+		if c.Stat().Direction == network.DirOutbound && !c.Stat().Limited {
+			return true
+		}
+	}
+	return !r.inbound && x.o.Host.Network().Connectedness(r.id) != network.Connected // it has just gone
 }
 
 // Ready reports whether the peer's hello is complete.

@@ -421,15 +421,15 @@ func (x *Exchange) logPeer(ctx context.Context, came bool, r *remote, attrs ...s
 	}
 	var inbound, outbound int
 	for _, p := range x.remotes() {
-		if p.inbound {
-			inbound++
-		} else {
+		if x.dialled(p) {
 			outbound++
+		} else {
+			inbound++
 		}
 	}
-	direction := "outbound"
-	if r.inbound {
-		direction = "inbound"
+	direction := "inbound"
+	if x.dialled(r) {
+		direction = "outbound"
 	}
 	attrs = append([]slog.Attr{
 		slog.String("peer", r.id.String()), slog.String("direction", direction), slog.String("addr", r.addr.String()),

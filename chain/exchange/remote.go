@@ -18,7 +18,7 @@ import (
 type Peer struct {
 	ID       peer.ID
 	Addr     multiaddr.Multiaddr // remote end of the connection
-	Inbound  bool
+	Inbound  bool                // none of the connections to it is one that we made
 	Agent    string
 	Version  uint32
 	Services Services

@@ -70,8 +70,9 @@ type admission struct {
 // slot is an inbound connection that was let in.
 type slot struct {
 	inbound
-	ip   netip.Addr
-	conn network.Conn
+	shares bool // the group has a share of the slots
+	ip     netip.Addr
+	conn   network.Conn
 	// up: the swarm has told of the connection. Before that, ending it would confuse the swarm.
 	up bool
 }
@@ -87,21 +88,19 @@ func newAdmission(o *Options, refused *refusals) *admission {
 	return a
 }
 
-// group names those that count as one operator, and the address if it can be told apart. On a private network, and for what comes
-// from private addresses (the Internet behind a container's proxy does), every peer stands for itself.
-func (a *admission) group(id peer.ID, addr ma.Multiaddr) (group string, ip netip.Addr) {
+// group names those that count as one operator, and whether they share the slots; ip is the address if it can be told apart. On a private network,
+// and for what comes from private addresses (the Internet behind a container's proxy does), every peer stands for itself. Who comes
+// through a relay counts with the relay's group: ids cost nothing, and neither does a relay of one's own.
+func (a *admission) group(id peer.ID, addr ma.Multiaddr) (group string, shares bool, ip netip.Addr) {
 	own := "peer/" + string(id)
-	if _, err := addr.ValueForProtocol(ma.P_CIRCUIT); err == nil {
-		return own, netip.Addr{} // the address is the relay's
-	}
 	raw, err := manet.ToIP(addr)
 	if err != nil {
-		return own, netip.Addr{}
+		return own, false, netip.Addr{}
 	}
 	ip, _ = netip.AddrFromSlice(raw)
 	ip = ip.Unmap().WithZone("")
 	if a.private || isLocal(ip) {
-		return own, netip.Addr{}
+		return own, false, netip.Addr{}
 	}
 	bits := 32
 	if ip.Is4() {
@@ -111,9 +110,12 @@ func (a *admission) group(id peer.ID, addr ma.Multiaddr) (group string, ip netip
 	}
 	p, err := ip.Prefix(bits)
 	if err != nil {
-		return own, netip.Addr{}
+		return own, false, netip.Addr{}
 	}
-	return p.String(), ip
+	if _, err := addr.ValueForProtocol(ma.P_CIRCUIT); err == nil {
+		return "relay/" + p.String(), true, netip.Addr{}
+	}
+	return p.String(), true, ip
 }
 
 func isLocal(ip netip.Addr) bool {
@@ -135,7 +137,7 @@ func (a *admission) admit(c network.Conn) bool {
 		known = (*f)()
 	}
 	s := &slot{inbound: inbound{id: c.ID(), peer: id, since: a.now(), Standing: known[id]}, conn: c}
-	s.group, s.ip = a.group(id, c.RemoteMultiaddr())
+	s.group, s.shares, s.ip = a.group(id, c.RemoteMultiaddr())
 	dialled := a.dialled()
 
 	a.mu.Lock()
@@ -180,10 +182,10 @@ func (a *admission) decideLocked(s *slot, known map[peer.ID]Standing, dialled ma
 			return nil, nil
 		}
 		err, rotated = errFull, &a.rotated.all
-	case a.perIP > 0 && inIP >= a.perIP:
+	case a.perIP > 0 && s.ip.IsValid() && inIP >= a.perIP:
 		among = func(x *slot) bool { return x.ip == s.ip }
 		err = &shareError{"address " + s.ip.String(), a.perIP}
-	case a.perGroup > 0 && s.ip.IsValid() && inGroup >= a.perGroup:
+	case a.perGroup > 0 && s.shares && inGroup >= a.perGroup:
 		among = func(x *slot) bool { return x.group == s.group }
 		err = &shareError{"IP group " + s.group, a.perGroup}
 	case len(a.slots) < a.limit:

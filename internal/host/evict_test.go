@@ -290,6 +290,9 @@ func TestShares(t *testing.T) {
 		{"one IP group", 128, false, group, 32},
 		{"one IP group, small node", 16, false, group, 4},
 		{"one home's IPv6", 128, false, home6, 16},
+		{"through one relay", 128, false, func(int) string {
+			return "/ip4/198.41.0.4/tcp/1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA/p2p-circuit"
+		}, 32},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := host.NewAdmission(host.Options{MaxInbound: c.slots, Private: c.private, Logger: slog.New(slog.DiscardHandler)}, func() time.Time { return noon })
