@@ -148,7 +148,7 @@ type Options struct {
 	// Private says that nodes may share addresses (testnets, containers, NAT):
 	// peers are not marked down for that.
 	Private bool
-	// Direct peers are sent every message and kept connected, outside the mesh, and
+	// Direct peers are sent every message and dialled every 10 s, outside the mesh, and
 	// heard whatever their score. They must have this peer as a direct one too: see
 	// SetDirect.
 	Direct []peer.AddrInfo
@@ -345,6 +345,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 	watchers.Go(func() { g.watchGraylist(ctx) })
 	g.running.Store(r)
+	// Not by pubsub's option: the goroutine that dials those reads what AddDirectPeer
+	// writes.
+	for _, p := range g.o.Direct {
+		if g.direct.has(p.ID) {
+			r.setDirect(p, true)
+		}
+	}
 	for _, p := range g.direct.all() { // those that came before Run
 		r.setDirect(peer.AddrInfo{ID: p}, true)
 	}
@@ -400,9 +407,6 @@ func (g *Gossip) join(ctx context.Context) (*running, error) {
 		pubsub.WithRawTracer(g.tracer),
 		pubsub.WithLogger(g.o.Logger),
 		pubsub.WithRPCLogger(g.o.Logger),
-	}
-	if len(g.o.Direct) > 0 {
-		opts = append(opts, pubsub.WithDirectPeers(g.o.Direct))
 	}
 	ps, err := pubsub.NewGossipSub(ctx, guardedHost{g.o.Host, g.badFrame}, opts...)
 	if err != nil {

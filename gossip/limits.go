@@ -58,6 +58,10 @@ const (
 	opportunisticGraftTicks = 5
 	pruneBackoff            = 15 * time.Second
 
+	// directConnectTicks: direct peers that are not connected are dialled so often,
+	// in heartbeats; the first time then, too.
+	directConnectTicks = 10
+
 	// maxAccounts bounds the peers whose waste and control are counted. Accounts
 	// that are full again are dropped first.
 	maxAccounts = 4096

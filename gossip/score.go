@@ -270,5 +270,6 @@ func meshParams(degree int) pubsub.GossipSubParams {
 	p.GossipRetransmission = maxRetransmissions
 	p.OpportunisticGraftTicks = opportunisticGraftTicks
 	p.PruneBackoff = pruneBackoff
+	p.DirectConnectTicks = directConnectTicks
 	return p
 }

@@ -422,7 +422,7 @@ func TestDirect(t *testing.T) {
 		b.SetDirect(info(hosts[0]), true)
 		c := run(t, hosts[2], nil) // beyond: it hears of it from b
 		connect(t, hosts[1], hosts[2])
-		time.Sleep(5 * time.Second) // a dials by itself
+		time.Sleep(15 * time.Second) // a dials by itself
 		if err := a.Publish(t.Context(), blocks, []byte("to a direct peer")); err != nil {
 			t.Fatal(err)
 		}
