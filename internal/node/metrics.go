@@ -147,6 +147,7 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		total(descMsgs, float64(rejected), name, "rejected")
 		total(descMsgs, float64(s.Duplicates), name, "duplicate")
 		total(descMsgs, float64(s.Throttled), name, "throttled")
+		total(descMsgs, float64(s.Limited), name, "limited")
 		gauge(descMesh, float64(s.Mesh), name)
 		gauge(descTopicPeers, float64(s.Peers), name)
 		total(descTopicBytes, float64(s.BytesIn), name, "in")
