@@ -16,7 +16,7 @@ import (
 // are left unprotected, and with the newcomer: a group that has the most already gains nothing by knocking again. No
 // group has more than one connection protected by the same virtue. And equals rotate slowly.
 const (
-	// Of each class of protected connections there are a sixteenth of all, at most:
+	// Of each class of protected connections there are a sixteenth of all at most, and so many.
 	maxByGroup = 4 // by a secret draw among IP groups
 	maxByRTT   = 8 // nearest
 	maxByTx    = 4 // last to bring a transaction that was new

@@ -207,7 +207,7 @@ func (n *Node) openNetwork() error {
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
-	assumed := false
+	var assumed bool
 	if n.private, assumed = onPrivateNetwork(n.c, listen, bootstrap); assumed {
 		n.log.Info("private network assumed: all addresses to listen on or to join are local; p2p.allow_private decides otherwise")
 	}
