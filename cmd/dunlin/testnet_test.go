@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -137,6 +138,11 @@ func TestTestnet(t *testing.T) {
 // --dir keeps homes and logs, and the same folder goes on with the same chain.
 func TestTestnetSignals(t *testing.T) {
 	t.Parallel()
+	// Where these tests run under nohup, what they start would ignore the closed terminal,
+	// as it should: a signal that is caught here is as usual there.
+	caught := make(chan os.Signal, 1)
+	ossignal.Notify(caught, syscall.SIGHUP)
+	defer ossignal.Stop(caught)
 	dir := filepath.Join(t.TempDir(), "kept")
 	for i, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		args := []string{"--nodes", "2", "--spacing", "1s", "--late", "-1s"}

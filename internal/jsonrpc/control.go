@@ -83,11 +83,11 @@ func validateAddress(c *call) (any, error) {
 	}
 	script, err := ouraddress.Script(text, c.addr)
 	if err != nil {
-		return struct {
+		return struct { //nolint:nilerr // that it is wrong is the answer
 			Valid     bool   `json:"isvalid"`
 			Error     string `json:"error"`
 			Locations []int  `json:"error_locations"`
-		}{false, err.Error(), []int{}}, nil //nolint:nilerr // that it is wrong is the answer
+		}{false, err.Error(), []int{}}, nil
 	}
 	canonical, _ := ouraddress.Of(script, c.addr)
 	out := struct {
