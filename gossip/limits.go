@@ -154,6 +154,14 @@ func (a *accounts) exhausted(p peer.ID, topic int) bool {
 	return a.getLocked(p, time.Now()).waste[topic] < 1
 }
 
+// room is how many more messages of the peer may turn out useless before its messages
+// are not looked at.
+func (a *accounts) room(p peer.ID, topic int) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(0, int(a.getLocked(p, time.Now()).waste[topic]))
+}
+
 // control takes n ids off the peer's account and reports whether it had them.
 func (a *accounts) control(p peer.ID, n int) bool {
 	a.mu.Lock()
@@ -212,6 +220,11 @@ func (g *Gossip) inspectControl(from peer.ID, c *pb.ControlMessage) {
 	}
 	for _, m := range c.GetIhave() {
 		m.MessageIDs = clean(m.MessageIDs)
+		// What would be dropped unread must not be asked for: pubsub would take the peer
+		// for one that breaks its promises. The other half is for what it sends unasked.
+		if t := g.topics[m.GetTopicID()]; t != nil {
+			m.MessageIDs = m.MessageIDs[:min(len(m.MessageIDs), g.accounts.room(from, t.index)/2)]
+		}
 	}
 	for _, m := range c.GetIwant() {
 		m.MessageIDs = clean(m.MessageIDs)

@@ -1,6 +1,8 @@
 package gossip_test
 
 import (
+	"context"
+	"crypto/sha256"
 	"fmt"
 	"math"
 	"strconv"
@@ -312,6 +314,52 @@ func TestPromises(t *testing.T) {
 		}
 		if s, _ := n.Standing(modest.h.ID()); s.Level != gossip.Good || s.Reasons != nil {
 			t.Errorf("three promises broken: %+v", s)
+		}
+	})
+}
+
+// TestPromisesUnread: a peer whose budget is used up, as that of all are while a node ignores everything in
+// its first sync, is not asked for what would then be dropped unread: it would seem to break its promises.
+func TestPromisesUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := simHosts(t, 2, 100)
+		n := run(t, hosts[0], func(o *gossip.Options) {
+			o.Topics[0].Waste, o.Topics[0].Queue = 100, 1000
+			o.Topics[0].Validate = func(context.Context, peer.ID, []byte) gossip.Verdict {
+				return gossip.Verdict{Result: gossip.Ignore, Reason: "syncing"}
+			}
+		})
+		honest := newStranger(t, hosts[1], n)
+		topic, have, asked := blocks, map[string][]byte{}, 0
+		for i := range 40 {
+			ids := []string{}
+			for k := range 200 {
+				data := fmt.Appendf(nil, "%d %d", i, k)
+				id := sha256.Sum256(data)
+				have[string(id[:])] = data
+				ids = append(ids, string(id[:]))
+			}
+			honest.send(t, &pb.RPC{Control: &pb.ControlMessage{Ihave: []*pb.ControlIHave{{TopicID: &topic, MessageIDs: ids}}}})
+			time.Sleep(time.Second)
+			answer := &pb.RPC{}
+			for _, rpc := range honest.heard() {
+				for _, w := range rpc.GetControl().GetIwant() {
+					for _, id := range w.GetMessageIDs() {
+						asked++
+						answer.Publish = append(answer.Publish, &pb.Message{Topic: &topic, Data: have[id]})
+					}
+				}
+			}
+			if len(answer.Publish) > 0 {
+				honest.send(t, answer)
+			}
+		}
+		time.Sleep(6 * time.Second)
+		if s, _ := n.Standing(honest.h.ID()); s.Level != gossip.Good || s.Behaviour != 0 {
+			t.Errorf("%+v", s)
+		}
+		if s := topicStats(t, n.Gossip, blocks); s.Limited != 0 || asked < 100 {
+			t.Errorf("%d of %d answers were dropped unread", s.Limited, asked)
 		}
 	})
 }
