@@ -180,6 +180,8 @@ func (s *Server) bodyLimit(r *http.Request) int64 {
 	switch r.URL.Path {
 	case "/api/v1/chain/blocks", "/api/v1/tx":
 		return s.submitLimit()
+	case "/api/v1/peers/book":
+		return 2 * maxImportBytes // quotes are escaped
 	case "/":
 		return s.o.MaxRPCBytes
 	}

@@ -465,6 +465,13 @@ func TestBodyLimit(t *testing.T) {
 	if got := r.do("POST", "/api/v1/chain/blocks", `{"hex":"`+strings.Repeat("00", 101_000)+`"}`); got.status != 413 {
 		t.Errorf("larger block: %d %s", got.status, got.body)
 	}
+	// The largest book of peers passes.
+	if got := r.do("POST", "/api/v1/peers/book", `{"list":"`+strings.Repeat(`\"`, 4<<20)+`"}`); got.status != 200 {
+		t.Errorf("a book of 4 MiB: %d %.200s", got.status, got.body)
+	}
+	if got := r.do("POST", "/api/v1/peers/book", `{"list":"`+strings.Repeat(`x`, 16<<20)+`"}`); got.status != 413 {
+		t.Errorf("a larger book: %d %.200s", got.status, got.body)
+	}
 	// A body that does not say its length.
 	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.addr+"/mineBlock", io.MultiReader(strings.NewReader(pad(64<<10+1))))
 	if err != nil {

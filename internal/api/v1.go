@@ -166,7 +166,7 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 			return answer(BookAnswer{Peers: orEmpty(s.theNode().Book(in.Proven))}), nil
 		})
 	importBook := write("peers-import", http.MethodPost, "/peers/book", "Note the peers of a list", http.StatusOK)
-	importBook.MaxBodyBytes = 2 * maxImportBytes // quotes are escaped
+	importBook.MaxBodyBytes = 2 * maxImportBytes // as the guard has it
 	huma.Register(api, importBook, func(_ context.Context, in *body[BookRequest]) (*body[BookImport], error) {
 		report, err := s.theNode().ImportBook(in.Body.List)
 		if err != nil {
