@@ -15,7 +15,11 @@ import (
 
 // satoshiPerCoin and coinDigits are how amounts are written: coins with eight
 // digits, as a JSON number.
-const satoshiPerCoin = 100_000_000
+const (
+	satoshiPerCoin = 100_000_000
+	coinDigits     = 8
+	maxExponent    = 100 // of an amount as an argument
+)
 
 // An amount is in satoshi, and in coins in JSON.
 type amount int64
@@ -29,7 +33,8 @@ func (a amount) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(nil, "%s%d.%08d", sign, v/satoshiPerCoin, v%satoshiPerCoin), nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler: a number or a text of one, exactly.
+// UnmarshalJSON implements json.Unmarshaler: a number or a text of one, exactly. It may
+// have an exponent, for that is how some clients write small ones (1e-05).
 func (a *amount) UnmarshalJSON(b []byte) error {
 	text := string(b)
 	if len(b) > 0 && b[0] == '"' {
@@ -37,14 +42,35 @@ func (a *amount) UnmarshalJSON(b []byte) error {
 			return err
 		}
 	}
-	negative := strings.HasPrefix(text, "-")
-	whole, fraction, _ := strings.Cut(strings.TrimPrefix(text, "-"), ".")
-	if whole == "" || len(whole) > 8 || len(fraction) > 8 || strings.Trim(whole+fraction, "0123456789") != "" {
-		return fmt.Errorf("amount %q: want coins with at most 8 decimals", clip(text))
+	bad := fmt.Errorf("amount %q: want coins with at most 8 decimals", clip(text))
+	mantissa, exponent := text, 0
+	if i := strings.IndexAny(text, "eE"); i >= 0 {
+		e, err := strconv.Atoi(text[i+1:])
+		if err != nil || e < -maxExponent || e > maxExponent {
+			return bad
+		}
+		mantissa, exponent = text[:i], e
 	}
-	v, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", 8-len(fraction)), 10, 64)
+	negative := strings.HasPrefix(mantissa, "-")
+	whole, fraction, _ := strings.Cut(strings.TrimPrefix(mantissa, "-"), ".")
+	digits := whole + fraction
+	if whole == "" || strings.Trim(digits, "0123456789") != "" {
+		return bad
+	}
+	// The value is digits·10^scale satoshi.
+	scale := coinDigits + exponent - len(fraction)
+	short := strings.TrimRight(digits, "0")
+	scale += len(digits) - len(short)
+	if short = strings.TrimLeft(short, "0"); short == "" {
+		*a = 0
+		return nil
+	}
+	if scale < 0 || len(short)+scale > 16 {
+		return bad
+	}
+	v, err := strconv.ParseInt(short+strings.Repeat("0", scale), 10, 64)
 	if err != nil {
-		return fmt.Errorf("amount %q: %w", clip(text), err)
+		return bad
 	}
 	if negative {
 		v = -v

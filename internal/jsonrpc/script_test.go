@@ -83,13 +83,14 @@ func TestDifficulty(t *testing.T) {
 func TestAmounts(t *testing.T) {
 	for text, want := range map[string]int64{
 		"0": 0, "1": 1e8, "0.00000001": 1, "20999999.9769": 2099999997690000, "-0.5": -5e7, `"0.1"`: 1e7, "92233720.36854775": 9223372036854775,
+		"1e-05": 1000, "1E-8": 1, "1.5e1": 15e8, "0.100000000": 1e7, "0e50": 0, "0.0000": 0, "1e3": 1e11, "-1e-05": -1000, "10e-9": 1,
 	} {
 		var a jsonrpc.Amount
 		if err := json.Unmarshal([]byte(text), &a); err != nil || int64(a) != want {
 			t.Errorf("%s: %d, %v", text, a, err)
 		}
 	}
-	for _, bad := range []string{"0.000000001", "1e3", `"x"`, `""`, "100000000", "true", `"1.2.3"`, "[]"} {
+	for _, bad := range []string{"0.000000001", "1e-9", "1e8", "1e100000000", "1e-100000000", `"1e"`, `"1e1e1"`, `".5"`, `"-"`, `"+1"`, `"x"`, `""`, "100000000", "true", `"1.2.3"`, "[]"} {
 		var a jsonrpc.Amount
 		if err := json.Unmarshal([]byte(bad), &a); err == nil {
 			t.Errorf("%s is accepted as %d", bad, a)
