@@ -35,7 +35,7 @@ func (s *Server) routes() http.Handler {
 	// Whatever is left: another method of a route that there is, or no route.
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		var allow []string
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 			other := r.Clone(r.Context())
 			other.Method = method
 			if _, pattern := mux.Handler(other); pattern != "/" && method != r.Method {
