@@ -31,7 +31,7 @@ var chainMethods = []method{
 		return tip.Height, nil
 	}},
 	{name: "getblockhash", params: "height", help: "Hash of the block at a height of the active chain.", run: getBlockHash},
-	{name: "getblock", params: "blockhash verbosity?", help: "A block: 0 in hex, 1 with transaction ids, 2 with transactions, 3 with what they spend.", run: getBlock},
+	{name: "getblock", params: "blockhash verbosity|verbose?", help: "A block: 0 in hex, 1 with transaction ids, 2 with transactions, 3 with what they spend.", run: getBlock},
 	{name: "getblockheader", params: "blockhash verbose?", help: "A block's header.", run: getBlockHeader},
 	{name: "getblockchaininfo", help: "State of the chain.", run: getBlockchainInfo},
 	{name: "getchaintips", help: "Leaves of the header tree.", run: getChainTips},

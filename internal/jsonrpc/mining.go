@@ -1,6 +1,7 @@
 package jsonrpc
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
@@ -236,8 +238,12 @@ func submitBlock(c *call) (any, error) {
 	if err != nil {
 		return nil, fault(codeDeserialization, "Block decode failed")
 	}
-	if _, err := consensus.DecodeBlock(c.params, raw); err != nil {
+	b, err := consensus.DecodeBlock(c.params, raw)
+	if err != nil {
 		return nil, fault(codeDeserialization, "Block decode failed: %v", err)
+	}
+	if raw, err = c.withNonce(b); err != nil {
+		return nil, err
 	}
 	v, err := c.o.Node.SubmitBlock(c.ctx, raw)
 	if err != nil {
@@ -257,6 +263,34 @@ func submitBlock(c *call) (any, error) {
 		return rule.Rule, nil
 	}
 	return nil, v.Err
+}
+
+// withNonce returns a block's bytes, with the witness of the coinbase filled in if its maker
+// left that to the node: pools send the coinbase as it was hashed, and Core adds the 32
+// zeros that its templates' commitment is made with.
+func (h *Handler) withNonce(b *consensus.Block) ([]byte, error) {
+	coinbase := b.Txs[0].MsgTx()
+	past, ok := h.o.Chain.Past(b.Header.PrevBlock)
+	if !ok || !h.params.Forks(past).Segwit || coinbase.HasWitness() || len(coinbase.TxIn) != 1 ||
+		!slices.ContainsFunc(coinbase.TxOut, func(o *wire.TxOut) bool { return commitsToWitness(o.PkScript) }) {
+		return b.Raw, nil
+	}
+	txs := make([]*wire.MsgTx, len(b.Txs))
+	for i, tx := range b.Txs {
+		txs[i] = tx.MsgTx()
+	}
+	txs[0] = coinbase.Copy()
+	txs[0].TxIn[0].Witness = wire.TxWitness{make([]byte, chainhash.HashSize)}
+	whole, err := consensus.NewBlock(h.params, b.Header, txs)
+	if err != nil {
+		return nil, fault(codeDeserialization, "Block decode failed: %v", err)
+	}
+	return whole.Raw, nil
+}
+
+// commitsToWitness says whether an output script has the form of BIP141's commitment.
+func commitsToWitness(script []byte) bool {
+	return len(script) >= 38 && bytes.HasPrefix(script, []byte{txscript.OP_RETURN, 0x24, 0xaa, 0x21, 0xa9, 0xed})
 }
 
 func submitHeader(c *call) (any, error) {

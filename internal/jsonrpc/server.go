@@ -147,7 +147,7 @@ type method struct {
 	name     string
 	category string
 	// params are the arguments' names in their order, those from the first with a
-	// question mark on optional: "blockhash verbosity?".
+	// question mark on optional: "blockhash verbosity|verbose?", which has two names.
 	params string
 	help   string
 	run    func(*call) (any, error)
@@ -156,9 +156,16 @@ type method struct {
 func (m *method) names() []string {
 	names := strings.Fields(m.params)
 	for i := range names {
-		names[i] = strings.TrimSuffix(names[i], "?")
+		names[i], _, _ = strings.Cut(strings.TrimSuffix(names[i], "?"), "|")
 	}
 	return names
+}
+
+// index is the place of the argument with a name; -1: there is none.
+func (m *method) index(name string) int {
+	return slices.IndexFunc(strings.Fields(m.params), func(p string) bool {
+		return slices.Contains(strings.Split(strings.TrimSuffix(p, "?"), "|"), name)
+	})
 }
 
 func (m *method) required() int {
@@ -385,7 +392,7 @@ func (m *method) arguments(raw json.RawMessage) ([]json.RawMessage, *Error) {
 			delete(byName, "args")
 		}
 		for name, v := range byName {
-			i := slices.Index(names, name)
+			i := m.index(name)
 			if i < 0 {
 				return nil, fault(codeInvalidParameter, "Unknown named parameter %s", clip(name))
 			}
@@ -416,10 +423,11 @@ func (m *method) usage() string {
 		return "no arguments"
 	}
 	parts := strings.Fields(m.params)
-	for i, p := range parts {
-		if name, optional := strings.CutSuffix(p, "?"); optional {
-			parts[i] = "( " + name + " )"
+	for i, name := range m.names() {
+		if strings.HasSuffix(parts[i], "?") {
+			name = "( " + name + " )"
 		}
+		parts[i] = name
 	}
 	return strings.Join(parts, " ")
 }
@@ -468,9 +476,9 @@ func arg[T any](c *call, i int, def T) (T, error) {
 		return def, nil
 	}
 	var v T
-	d := json.NewDecoder(bytes.NewReader(c.args[i]))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
+	// What an object has beside what is known is passed over, as in Core: miners' template
+	// requests have more than BIP22 and BIP23 say.
+	if err := json.Unmarshal(c.args[i], &v); err != nil {
 		return v, fault(codeType, "argument %d (%s) of %s: %s", i+1, c.method.names()[i], c.method.name, typeFault(err))
 	}
 	return v, nil

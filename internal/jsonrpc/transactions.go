@@ -17,7 +17,7 @@ import (
 var txMethods = []method{
 	{name: "decoderawtransaction", params: "hexstring iswitness?", help: "Shows a transaction.", run: decodeRawTransaction},
 	{name: "decodescript", params: "hexstring", help: "Shows a script, and the addresses that stand for its hash.", run: decodeScript},
-	{name: "getrawtransaction", params: "txid verbosity? blockhash?", help: "A transaction of the mempool, of a named block, or with an unspent output: 0 in hex, 1 shown, 2 with what it spends.", run: getRawTransaction},
+	{name: "getrawtransaction", params: "txid verbosity|verbose? blockhash?", help: "A transaction of the mempool, of a named block, or with an unspent output: 0 in hex, 1 shown, 2 with what it spends.", run: getRawTransaction},
 	{name: "sendrawtransaction", params: "hexstring maxfeerate? maxburnamount?", help: "Hands a transaction in.", run: sendRawTransaction},
 	{name: "testmempoolaccept", params: "rawtxs maxfeerate?", help: "Says whether the mempool would take a transaction.", run: testMempoolAccept},
 }
