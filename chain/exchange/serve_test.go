@@ -546,6 +546,38 @@ func TestServedList(t *testing.T) {
 	eventually(t, "nothing held", func() bool { return n.Serving().OutBytes == 0 })
 }
 
+// TestServedEmptyList: a list with nothing in it is not for nothing, for it takes a walk
+// through the mempool.
+func TestServedEmptyList(t *testing.T) {
+	now := &fakeClock{t: time.Unix(1e9, 0)}
+	n := newNode(t, newFakeChain(), func(o *Options) {
+		o.List = func(ListQuery) List { return List{Run: 7, Last: 5000, End: 6000} }
+		o.Now = now.now
+	})
+	client := newNode(t, newFakeChain())
+	connect(t, client.host, n.host)
+	eventually(t, "ready", func() bool { return client.Ready(n.host.ID()) && n.Ready(client.host.ID()) })
+	ask := func(most int) (got int) {
+		for ; got <= most; got++ {
+			_, err := client.FetchList(t.Context(), n.host.ID(), ListQuery{MinRate: 1 << 62})
+			if errors.Is(err, ErrBusy) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return got
+	}
+	if got, want := ask(1000), (poolBurst-maxMempoolReply)/leastListCost+1; got != want {
+		t.Errorf("%d lists at once, want %d", got, want)
+	}
+	now.add(time.Second)
+	if got, want := ask(100), poolBytesPerSecond/leastListCost; got != want {
+		t.Errorf("%d lists a second later, want %d", got, want)
+	}
+}
+
 // A fakeClock is set by hand.
 type fakeClock struct {
 	mu sync.Mutex

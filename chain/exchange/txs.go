@@ -26,6 +26,9 @@ const maxMempoolReply = 4 << 20
 const (
 	poolBytesPerSecond = 512 << 10
 	poolBurst          = 32 << 20
+	// leastListCost is what a list costs at least: for one in which nothing pays enough
+	// to be shown, thousands of transactions were looked at all the same.
+	leastListCost = 64 << 10
 )
 
 // Errors of the fetches. Test with errors.Is.
@@ -164,7 +167,11 @@ func (x *Exchange) gatherTxs(ctx context.Context, r *remote, s network.Stream, r
 		}
 	}
 	if len(req.Indexes) == 0 {
-		r.pool.ReserveN(x.o.Now(), int(reply.total())) // it had so much left, unless several came at once
+		cost := reply.total()
+		if req.List != nil {
+			cost = max(cost, leastListCost)
+		}
+		r.pool.ReserveN(x.o.Now(), int(cost)) // it had so much left, unless several came at once
 	}
 	return x.takeRoom(ctx, r, s, reply)
 }
