@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -36,6 +37,9 @@ const (
 	muchUnknown = 100
 	// maxListed is how many transactions of one peer are taken note of in one go.
 	maxListed = 100_000
+	// maxLists is how many lists they may come in: some may be short, for what pays
+	// too little is left out, but a peer must not keep us reading empty ones.
+	maxLists = 100
 	// maxToldOn is how many transactions of one go are passed on by gossip. After a
 	// partition that spreads them at once; the rest spreads from list to list.
 	maxToldOn = 2000
@@ -118,8 +122,9 @@ func spread(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
 }
 
-// choose returns the peer whose list is due, "" if none is: partners first, then
-// those who were never looked at.
+// choose returns the peer whose list is due, "" if none is: of partners, and of those
+// who were never looked at, the one that has waited longest. A partner that is always due
+// does not keep us from the others.
 func (r *reconciler) choose(peers []exchange.Peer, now time.Time) peer.ID {
 	here := make(map[peer.ID]bool, len(peers))
 	partners := 0
@@ -163,7 +168,7 @@ func (r *reconciler) choose(peers []exchange.Peer, now time.Time) peer.ID {
 		if s.next.After(now) || !s.partner && s.looked {
 			continue
 		}
-		if b := r.state[best]; b == nil || s.partner && !b.partner || s.partner == b.partner && s.next.Before(b.next) {
+		if b := r.state[best]; b == nil || s.next.Before(b.next) || s.partner && !b.partner && s.next.Equal(b.next) {
 			best = id
 		}
 	}
@@ -219,7 +224,7 @@ func (r *reconciler) read(ctx context.Context, id peer.ID, s *listed) (unknown [
 		run, after = at.Run, at.End-min(at.End, newestListed)
 	}
 	whole := s.partner
-	for total := 0; total < maxListed; {
+	for total, lists := 0, 0; total < maxListed && lists < maxLists; lists++ {
 		l, err := r.ask(ctx, id, run, after)
 		if err != nil {
 			return nil, false, err
@@ -282,7 +287,7 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 			return 0, 0, ctx.Err()
 		}
 	}
-	told := 0
+	told, left := 0, r.maxBytes // the list may say less than what comes
 	for len(items) > 0 {
 		n, bytes := 0, 0
 		for n < len(items) && n < exchange.MaxTxIDs && (n == 0 || bytes+int(items[n].Bytes) <= fetchBytes) {
@@ -305,6 +310,12 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 		}
 		asked += len(ids)
 		r.count.fetched.Add(uint64(len(ids)))
+		for _, raw := range raws {
+			left -= int64(len(raw))
+		}
+		if left < 0 {
+			return asked, accepted, fmt.Errorf("over %d bytes came, %d more than listed", r.maxBytes, -left)
+		}
 		for i, raw := range raws {
 			tx, err := consensus.DecodeTx(raw)
 			if err != nil || tx.TxHash() != ids[i] {

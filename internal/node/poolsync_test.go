@@ -91,6 +91,8 @@ type neighbour struct {
 	rates func(i int) uint32
 	fail  error
 	junk  bool // sends something else
+	small bool // says that its transactions have a byte each
+	empty bool // its lists are empty and never end
 	lists atomic.Int64
 	asked atomic.Int64
 }
@@ -135,6 +137,9 @@ func (v *village) list(_ context.Context, id peer.ID, q exchange.ListQuery) (exc
 	if q.Run != n.run && q.After != math.MaxUint64 {
 		q.After = 0
 	}
+	if n.empty {
+		return exchange.List{Run: n.run, Last: min(q.After+1, 1<<40), End: 1 << 40}, nil
+	}
 	from := min(q.After, end)
 	last := min(from+300, end)
 	out := exchange.List{Run: n.run, Last: last, End: end}
@@ -142,6 +147,9 @@ func (v *village) list(_ context.Context, id peer.ID, q exchange.ListQuery) (exc
 		it := exchange.ListItem{ID: tx.TxHash(), Bytes: uint32(tx.SerializeSize()), Rate: 1000}
 		if n.rates != nil {
 			it.Rate = n.rates(int(from) + i)
+		}
+		if n.small {
+			it.Bytes = 1
 		}
 		out.Items = append(out.Items, it)
 	}
@@ -321,6 +329,38 @@ func TestReconcileBounds(t *testing.T) {
 		wait(2 * time.Hour)
 		if n, _ := s.size(); n != 180 {
 			t.Errorf("%d of 180: a peer is given another chance", n)
+		}
+	})
+}
+
+// TestReconcileLiar: who lists its transactions smaller than they are has no more than
+// others of what may be fetched in one go.
+func TestReconcileLiar(t *testing.T) {
+	size := int64(numbered(0, 1)[0].SerializeSize())
+	reconcile(t, 300*size, func(t *testing.T, v *village, s *shelf, wait func(time.Duration)) {
+		t.Helper()
+		a := v.add("a", false, 1, numbered(0, 5000))
+		v.change(func() { a.small = true })
+		wait(20 * time.Second)
+		if n, _ := s.size(); n > 300 || a.asked.Load() > 300+exchange.MaxTxIDs {
+			t.Errorf("%d taken, %d fetched of 300", n, a.asked.Load())
+		}
+	})
+}
+
+// TestReconcileEndless: partners whose lists never end do not keep us from the lists of
+// others.
+func TestReconcileEndless(t *testing.T) {
+	reconcile(t, 1e6, func(t *testing.T, v *village, s *shelf, wait func(time.Duration)) {
+		t.Helper()
+		for _, name := range []string{"a", "b"} {
+			n := v.add(name, false, 1, nil)
+			v.change(func() { n.empty = true })
+		}
+		v.add("c", true, 3, numbered(0, 200))
+		wait(time.Minute)
+		if n, _ := s.size(); n != 200 {
+			t.Errorf("%d of 200", n)
 		}
 	})
 }
