@@ -63,8 +63,11 @@ type AssemblerConfig struct {
 	// OthersAfter is how long after the last request another peer is asked in any
 	// case, and how long a silent request is waited for; default 2 s.
 	OthersAfter time.Duration
-	// WholeAfter is when the whole block is asked for as well; default 3 s.
+	// WholeAfter is when the whole block is asked for as well, if no transactions have
+	// come in for WholeStall, bytes of some not being enough; after twice the time it is in any case. Default 3 s.
 	WholeAfter time.Duration
+	// WholeStall is how long nothing may come in then; default 1 s.
+	WholeStall time.Duration
 	// GiveUpAfter is when a block is left to sync; default 10 s.
 	GiveUpAfter time.Duration
 }
@@ -94,6 +97,7 @@ func (c AssemblerConfig) withDefaults() (AssemblerConfig, error) {
 		{"stall after", &c.StallAfter, 500 * time.Millisecond},
 		{"others after", &c.OthersAfter, 2 * time.Second},
 		{"whole after", &c.WholeAfter, 3 * time.Second},
+		{"whole stall", &c.WholeStall, time.Second},
 		{"give up after", &c.GiveUpAfter, 10 * time.Second},
 	} {
 		if *d.value = cmp.Or(*d.value, d.unset); *d.value < 0 {
@@ -308,7 +312,9 @@ func (Blame) isAction()    {}
 // meet. What comes is passed on at once. If nothing arrives for StallAfter, another peer is asked as well, up to
 // three at a time; OthersAfter the last request another is asked in any case, and a
 // silent request is withdrawn. Peers whose validated tip is the block come first, then those that
-// announced it, then any. After WholeAfter the whole block is asked for too.
+// announced it, then any. After WholeAfter the whole block is asked for too, unless
+// transactions are coming in; after twice the time in any case, for they may come from
+// whoever made a false encoding.
 //
 // # What can go wrong
 //
@@ -629,6 +635,7 @@ func (a *Assembler) onSomeTxs(e SomeTxs) {
 // roots decide.
 func (a *Assembler) onTxs(k *ask, indexes []uint32, txs [][]byte, last bool) bool {
 	w := k.work
+	w.fed = a.now
 	if last {
 		a.forget(k)
 	}

@@ -51,6 +51,47 @@ func TestAssemblerParts(t *testing.T) {
 	}
 }
 
+// While transactions come in the whole block is not asked for; it is when none has for a
+// second, and after twice the time in any case: whoever sends them may have made them up.
+func TestAssemblerWholeAfter(t *testing.T) {
+	for name, c := range map[string]struct {
+		parts int // one each half second
+		want  time.Duration
+	}{
+		"nothing":   {0, 3 * time.Second},
+		"a stall":   {7, 4500 * time.Millisecond}, // the last after 3.5 s
+		"for ever":  {20, 6 * time.Second},
+		"early end": {2, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, relay.AssemblerConfig{})
+			blk := b.mine("x", 1, 700)
+			for _, p := range []string{"p", "q", "r", "s", "u"} {
+				b.step(relay.Peer{Peer: p})
+			}
+			first, _ := b.announce(t, blk)
+			began, whole := b.now, time.Duration(0)
+			look := func(actions []relay.Action) {
+				for _, x := range actions {
+					if _, ok := x.(relay.AskBlock); ok && whole == 0 {
+						whole = b.now.Sub(began)
+					}
+				}
+			}
+			for i := 1; whole == 0 && i < 100; i++ {
+				b.now = began.Add(time.Duration(i) * 100 * time.Millisecond)
+				look(b.step(relay.Tick{}))
+				if n := i / 5; i%5 == 0 && n <= c.parts {
+					look(b.step(b.some(blk, first.ID, n, n+1)))
+				}
+			}
+			if whole != c.want {
+				t.Errorf("asked for the whole block after %v, want %v", whole, c.want)
+			}
+		})
+	}
+}
+
 // A part that does not fit is kept until the other peer has one that does; one that is
 // no transaction ends the request and is blamed.
 func TestAssemblerBadPart(t *testing.T) {

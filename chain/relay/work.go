@@ -19,6 +19,7 @@ type work struct {
 
 	began time.Time        // first message
 	moved [kinds]time.Time // last progress or request; zero: another may be asked at once
+	fed   time.Time        // when transactions last came in
 	next  time.Time        // when it must be looked at again
 	ended bool
 
@@ -287,7 +288,7 @@ func (a *Assembler) drive(w *work) {
 		ask(forTxs, lead, avoid)
 		w.shared = w.shared || share && n[forTxs] > before
 	}
-	whole := lead == nil || n[forTxs] == 0 && wait[forTxs].IsZero() || a.now.Sub(w.began) >= a.cfg.WholeAfter
+	whole := lead == nil || n[forTxs] == 0 && wait[forTxs].IsZero() || !a.now.Before(a.wholeAt(w))
 	if whole && (n[forBlock] == 0 || n[forBlock] < maxBlockAsks && stalled(forBlock)) {
 		ask(forBlock, nil, "")
 	}
@@ -296,6 +297,18 @@ func (a *Assembler) drive(w *work) {
 		return
 	}
 	a.schedule(w, n, wait)
+}
+
+// wholeAt is when the whole block is asked for beside its parts, as far as is known now.
+func (a *Assembler) wholeAt(w *work) time.Time {
+	least, most := w.began.Add(a.cfg.WholeAfter), w.began.Add(2*a.cfg.WholeAfter)
+	if stalled := w.fed.Add(a.cfg.WholeStall); stalled.After(least) {
+		least = stalled
+	}
+	if least.After(most) {
+		return most
+	}
+	return least
 }
 
 // schedule sets when a block must be looked at again.
@@ -316,7 +329,7 @@ func (a *Assembler) schedule(w *work, n [kinds]int, wait [kinds]time.Time) {
 		at(w.moved[forBlock].Add(a.cfg.StallAfter))
 	}
 	at(w.askedAt.Add(a.cfg.OthersAfter))
-	at(w.began.Add(a.cfg.WholeAfter))
+	at(a.wholeAt(w))
 	at(wait[forTxs])
 	at(wait[forBlock])
 }
