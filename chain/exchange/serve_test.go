@@ -441,9 +441,10 @@ func TestServedHeaders(t *testing.T) {
 // may be on its way out; without room the answer is busy, and nobody is blamed.
 func TestServedTxs(t *testing.T) {
 	tx := txOf(t, 400_000)
+	var looked atomic.Int64
 	c := newFakeChain()
 	n := newNode(t, c, func(o *Options) {
-		o.TxByID = func(chainhash.Hash) ([]byte, bool) { return tx, true }
+		o.TxByID = func(chainhash.Hash) ([]byte, bool) { looked.Add(1); return tx, true }
 		o.BusyAfter = 50 * time.Millisecond
 	})
 	client := newNode(t, newFakeChain())
@@ -459,6 +460,9 @@ func TestServedTxs(t *testing.T) {
 	}
 	if want := maxMempoolReply / len(tx); err != nil || got != want {
 		t.Errorf("%d transactions of 400 kB, want %d; %v", got, want, err)
+	}
+	if n := looked.Load(); n != int64(got)+1 {
+		t.Errorf("%d looked up for %d", n, got)
 	}
 	eventually(t, "nothing held", func() bool { return n.Serving().OutBytes == 0 })
 	all, err := n.outbox.take(t.Context(), nil, n.o.ServeBytes, time.Second, func() {})

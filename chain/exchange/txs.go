@@ -193,12 +193,17 @@ func lacking(c Chain, block chainhash.Hash) status {
 	return statusNotFound
 }
 
-// findByID gathers transactions of the mempool.
+// findByID gathers transactions of the mempool, up to the first that does not fit: what
+// is past it is not even looked up, for that serialises it.
 func (x *Exchange) findByID(reply *foundTxs, req *txsRequest) {
 	var total int
+	full := false
 	for _, id := range req.IDs {
-		tx, ok := x.o.TxByID(id)
-		if !ok || total+len(tx) > maxMempoolReply {
+		var tx []byte
+		if !full {
+			tx, _ = x.o.TxByID(id)
+		}
+		if full = full || total+len(tx) > maxMempoolReply; full {
 			tx = nil
 		}
 		total += len(tx)
