@@ -151,6 +151,7 @@ func (f *Flood) assemble(ctx context.Context) {
 	defer cancel()
 	timer := time.NewTimer(lookAgain)
 	defer timer.Stop()
+	looked := time.Now()
 	for {
 		select {
 		case a := <-f.compacts:
@@ -167,10 +168,14 @@ func (f *Flood) assemble(ctx context.Context) {
 			}
 			m.step(ctx, &workers, k.block, d.e)
 		case <-timer.C:
-			m.lookUp(ctx, &workers)
 			m.step(ctx, &workers, chainhash.Hash{}, relay.Tick{})
 		case <-ctx.Done():
 			return
+		}
+		// Events come more often than this while a fetch is under way, and put off the timer.
+		if now := time.Now(); now.Sub(looked) >= lookAgain {
+			m.lookUp(ctx, &workers)
+			looked = now
 		}
 		timer.Reset(m.pause(time.Now()))
 	}

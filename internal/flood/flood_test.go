@@ -43,6 +43,7 @@ type world struct {
 	asked    []string // peer, and what it was asked for
 	open     int      // requests
 	serve    func(ctx context.Context, from peer.ID, indexes []uint32) ([][]byte, []byte, error)
+	trickle  bool          // answers never end
 	full     chan struct{} // Submit waits for it to close; nil: it does not
 
 	done chan flood.Completed
@@ -184,7 +185,14 @@ func (w *world) ByWitnessID(id chainhash.Hash) (*wire.MsgTx, chainhash.Hash, boo
 }
 
 // FetchBlockTxs implements flood.Fetcher.
-func (w *world) FetchBlockTxs(ctx context.Context, from peer.ID, _ chainhash.Hash, indexes []uint32, _ func()) ([][]byte, error) {
+func (w *world) FetchBlockTxs(ctx context.Context, from peer.ID, _ chainhash.Hash, indexes []uint32, progress func()) ([][]byte, error) {
+	w.mu.Lock()
+	trickle := w.trickle
+	w.mu.Unlock()
+	for trickle && ctx.Err() == nil {
+		time.Sleep(100 * time.Millisecond) // virtual
+		progress()
+	}
 	txs, _, err := w.fetch(ctx, from, indexes)
 	return txs, err
 }
@@ -560,8 +568,25 @@ func TestLeftToSync(t *testing.T) {
 		w.mu.Lock()
 		w.have[b.Hash] = b.Raw
 		w.mu.Unlock()
-		<-changed // who waits for it is told
-		time.Sleep(time.Second)
+		<-changed               // who waits for it is told
+		time.Sleep(time.Second) // virtual
+		synctest.Wait()
+		if s := w.Stats(); s.InWork != 0 || s.Fetches != 0 {
+			t.Errorf("%+v", s)
+		}
+		w.nothing()
+	})
+	bubble(t, "sync has it, while bytes come in", func(w *world) {
+		t := w.t
+		b := w.block(w.b.Genesis(), 100)
+		w.trickle = true
+		w.serve = func(ctx context.Context, _ peer.ID, _ []uint32) ([][]byte, []byte, error) { return silent(ctx) }
+		w.receive("a", w.compact(b, 1))
+		time.Sleep(time.Second) // virtual
+		w.mu.Lock()
+		w.have[b.Hash] = b.Raw
+		w.mu.Unlock()
+		time.Sleep(800 * time.Millisecond) // virtual; something else is due after 2 s
 		synctest.Wait()
 		if s := w.Stats(); s.InWork != 0 || s.Fetches != 0 {
 			t.Errorf("%+v", s)
