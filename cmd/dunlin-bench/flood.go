@@ -115,9 +115,10 @@ const (
 func newFlood() *cobra.Command {
 	var o simOptions
 	var systems []string
+	real := daemonsOptions{txs: 2500}
 	cmd := &cobra.Command{
 		Use:   "flood",
-		Short: "How long a new block takes to every node, in virtual time",
+		Short: "How long a new block takes to every node, in virtual time or between real daemons",
 		Long: `Floods blocks through networks of real libp2p hosts in virtual time, over simulated
 links of 20 Mbit/s and 50 ms of round trip, each node connected with the eight that it
 dials and those that dial it: by dunlin's relay, and beside it by whole blocks over
@@ -125,14 +126,31 @@ GossipSub and by announcements that are answered by a pull.
 
 Code takes no virtual time: what reconstruction costs is to be added (go test -bench
 Reconstruct ./chain/relay). Bytes are what a node receives in UDP payloads, with all
-overhead, from the block's publication until everybody has it and a second more.`,
+overhead, from the block's publication until everybody has it and a second more.
+
+With --daemons N: between N real daemons on loopback (cases warm, missing5, cold and
+small), timed by their logs. One machine does the work of all of them, and its links
+cost nothing: that shows the CPU's part, which virtual time leaves out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("daemons") {
+				for _, other := range []string{"systems", "seed"} {
+					if cmd.Flags().Changed(other) {
+						return usage(fmt.Errorf("--%s: not together with --daemons", other))
+					}
+				}
+				return measureDaemons(cmd.Context(), real, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			return measureFlood(cmd.Context(), systems, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().StringSliceVar(&systems, "systems", floodSystems, "ways to flood, of "+fmt.Sprint(floodSystems))
+	cmd.Flags().IntVar(&real.daemons, "daemons", 0, fmt.Sprintf("measure between so many real daemons, %d to %d", daemonsLeast, daemonsMost))
+	cmd.Flags().IntVar(&real.txs, "txs", real.txs, "with --daemons: transactions of a large block, 200 to 2500 of 400 B")
+	cmd.Flags().StringVar(&real.dunlin, "dunlin", "", "with --daemons: the binary to measure (default: dunlin beside this program, else built from the module of this folder)")
+	cmd.Flags().StringVar(&real.work, "work", "", "with --daemons: folder for homes and logs (default: the system's for temporary files)")
+	cmd.Flags().BoolVar(&real.keep, "keep", false, "with --daemons: leave homes and logs in place")
 	return cmd
 }
 
