@@ -115,7 +115,7 @@ const (
 func newFlood() *cobra.Command {
 	var o simOptions
 	var systems []string
-	real := daemonsOptions{txs: 2500}
+	processes := daemonsOptions{txs: 2500}
 	cmd := &cobra.Command{
 		Use:   "flood",
 		Short: "How long a new block takes to every node, in virtual time or between real daemons",
@@ -139,18 +139,18 @@ cost nothing: that shows the CPU's part, which virtual time leaves out.`,
 						return usage(fmt.Errorf("--%s: not together with --daemons", other))
 					}
 				}
-				return measureDaemons(cmd.Context(), real, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+				return measureDaemons(cmd.Context(), processes, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			return measureFlood(cmd.Context(), systems, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().StringSliceVar(&systems, "systems", floodSystems, "ways to flood, of "+fmt.Sprint(floodSystems))
-	cmd.Flags().IntVar(&real.daemons, "daemons", 0, fmt.Sprintf("measure between so many real daemons, %d to %d", daemonsLeast, daemonsMost))
-	cmd.Flags().IntVar(&real.txs, "txs", real.txs, "with --daemons: transactions of a large block, 200 to 2500 of 400 B")
-	cmd.Flags().StringVar(&real.dunlin, "dunlin", "", "with --daemons: the binary to measure (default: dunlin beside this program, else built from the module of this folder)")
-	cmd.Flags().StringVar(&real.work, "work", "", "with --daemons: folder for homes and logs (default: the system's for temporary files)")
-	cmd.Flags().BoolVar(&real.keep, "keep", false, "with --daemons: leave homes and logs in place")
+	cmd.Flags().IntVar(&processes.daemons, "daemons", 0, fmt.Sprintf("measure between so many real daemons, %d to %d", daemonsLeast, daemonsMost))
+	cmd.Flags().IntVar(&processes.txs, "txs", processes.txs, "with --daemons: transactions of a large block, 200 to 2500 of 400 B")
+	cmd.Flags().StringVar(&processes.dunlin, "dunlin", "", "with --daemons: the binary to measure (default: dunlin beside this program, else built from the module of this folder)")
+	cmd.Flags().StringVar(&processes.work, "work", "", "with --daemons: folder for homes and logs (default: the system's for temporary files)")
+	cmd.Flags().BoolVar(&processes.keep, "keep", false, "with --daemons: leave homes and logs in place")
 	return cmd
 }
 

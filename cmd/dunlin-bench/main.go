@@ -83,6 +83,7 @@ and simulates networks of the real stack in virtual time.
   dunlin-bench ibd --btcd DIR      initial block download, in turns with btcd
   dunlin-bench discovery           how fast a network finds itself, in virtual time
   dunlin-bench flood               how long a new block takes to every node, in virtual time
+  dunlin-bench flood --daemons 20  the same between real daemons on this machine
 
 Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
 		SilenceErrors: true,

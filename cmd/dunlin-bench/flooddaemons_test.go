@@ -1,0 +1,20 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// What cannot be measured is refused before anything starts, every fault at once.
+func TestDaemonsUsage(t *testing.T) {
+	var out, errs strings.Builder
+	code := run(t.Context(), []string{"flood", "--daemons", "3", "--txs", "9", "--runs", "2", "--only", "warm4"}, &out, &errs)
+	for _, want := range []string{"--daemons 3", "--txs 9", "--runs 2", `"warm4"`} {
+		if code != exitUsage || !strings.Contains(errs.String(), want) {
+			t.Errorf("exit %d, no %s in\n%s", code, want, errs.String())
+		}
+	}
+	if code := run(t.Context(), []string{"flood", "--daemons", "4", "--seed", "2"}, &out, &errs); code != exitUsage {
+		t.Errorf("--seed: exit %d", code)
+	}
+}
