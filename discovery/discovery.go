@@ -23,6 +23,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -250,7 +251,8 @@ type Discovery struct {
 	turn      int       // of the dialler's rotation
 	lostAt    time.Time // an outbound peer was lost last
 	more      int       // outbound peers wanted beyond MaxOutbound
-	mention   []string  // private addresses that are dialled on a public network; told by the status loop
+	left      leftGroups
+	mention   []string // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
 	px        peerExchange
 }
@@ -302,10 +304,11 @@ func New(opts Options) (*Discovery, error) {
 	return d, nil
 }
 
-// connectedGroup names the IP group from which a peer is connected. It is "" for ourselves, for who is not connected, and on
-// private networks, where groups say nothing.
+// connectedGroup names the IP group from which a peer is connected, or was when it left: kad-dht stores what a peer
+// provides up to minutes after it said so. Those of whom nothing is known any more are a group of their own, or hanging up would be the way
+// around the shares. It is "" for ourselves, and on private networks, where groups say nothing.
 func (d *Discovery) connectedGroup(id peer.ID) string {
-	if d.opts.Private {
+	if d.opts.Private || id == d.self {
 		return ""
 	}
 	for _, c := range d.host.Network().ConnsToPeer(id) {
@@ -313,7 +316,23 @@ func (d *Discovery) connectedGroup(id peer.ID) string {
 			return g
 		}
 	}
-	return ""
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return cmp.Or(d.left.of(id), "unknown")
+}
+
+// leftGroups remembers from which IP groups the last peers that left were connected: leftRemembered of them at least, twice as many at most.
+type leftGroups struct{ fresh, old map[peer.ID]string }
+
+const leftRemembered = 4096
+
+func (l *leftGroups) of(id peer.ID) string { return cmp.Or(l.fresh[id], l.old[id]) }
+
+func (l *leftGroups) note(id peer.ID, group string) {
+	if l.fresh == nil || len(l.fresh) >= leftRemembered {
+		l.fresh, l.old = map[peer.ID]string{}, l.fresh
+	}
+	l.fresh[id] = group
 }
 
 // providerKey is the datastore key of the records of a CID, as kad-dht makes it.
@@ -394,6 +413,11 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 	p := c.RemotePeer()
 	if n.Connectedness(p) != network.Connected {
 		d.host.ConnManager().Unprotect(p, protectTag)
+		if g := groupOf(c.RemoteMultiaddr()); !d.opts.Private && g != "" {
+			d.mu.Lock()
+			d.left.note(p, g)
+			d.mu.Unlock()
+		}
 	}
 	if c.Stat().Direction == network.DirOutbound {
 		if !c.Stat().Limited && n.Connectedness(p) != network.Connected {

@@ -262,3 +262,6 @@ func (d *Discovery) SetPunchFor(t time.Duration) { d.punchFor = t }
 
 // MDNSService is the service type of a namespace.
 var MDNSService = mdnsService
+
+// ConnectedGroup is the group for which the provider records of a peer count.
+func (d *Discovery) ConnectedGroup(id peer.ID) string { return d.connectedGroup(id) }

@@ -44,7 +44,7 @@ const (
 type providerStore struct {
 	own string // datastore key of the rendezvous, without a provider
 	now func() time.Time
-	// groupOf names the IP group from which a provider is connected; "": it has none, and no share.
+	// groupOf names the IP group from which a provider is connected, or was; "": it has none, and no share.
 	groupOf func(peer.ID) string
 
 	mu      sync.Mutex // guards what follows; held for map operations and one scan of a key or of all records

@@ -96,6 +96,38 @@ func TestProviderFloodFromTenGroups(t *testing.T) {
 	}
 }
 
+// TestProviderGroupOutlivesTheConnection: kad-dht stores what it was told minutes later, and who has hung up by then
+// has the share of its group all the same.
+func TestProviderGroupOutlivesTheConnection(t *testing.T) {
+	inSim(t, func(s *sim) {
+		n := s.start(simIP(0), func(o *discovery.Options) { o.Private = false })
+		h := s.host(simIP(1))
+		want := discovery.GroupOf(h.Addrs()[0])
+		if got := n.disc.ConnectedGroup(h.ID()); got == "" || got == want {
+			t.Errorf("a peer that was never here is of group %q", got)
+		}
+		if err := h.Connect(s.Context(), peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, met := s.Until(time.Minute, func() bool { return n.disc.ConnectedGroup(h.ID()) == want }); !met {
+			t.Errorf("connected: group %q, want %q", n.disc.ConnectedGroup(h.ID()), want)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, met := s.Until(time.Minute, func() bool { return n.host.Network().Connectedness(h.ID()) == network.NotConnected }); !met {
+			t.Fatal("still connected")
+		}
+		if _, met := s.Until(time.Minute, func() bool { return n.disc.ConnectedGroup(h.ID()) == want }); !met {
+			t.Errorf("gone: group %q, want %q", n.disc.ConnectedGroup(h.ID()), want)
+		}
+		if got := n.disc.ConnectedGroup(n.host.ID()); got != "" {
+			t.Errorf("our own records are of group %q", got)
+		}
+		stopAll([]*node{n})
+	})
+}
+
 // TestProviderGroupShare: one IP group has its share of a key, in which stale records give way, and equals do not push each other out.
 func TestProviderGroupShare(t *testing.T) {
 	const key = "/providers/OWN"
