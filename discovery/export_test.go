@@ -265,3 +265,6 @@ var MDNSService = mdnsService
 
 // ConnectedGroup is the group for which the provider records of a peer count.
 func (d *Discovery) ConnectedGroup(id peer.ID) string { return d.connectedGroup(id) }
+
+// LetGo ends a feeler's connection if it is not needed.
+func (d *Discovery) LetGo(ctx context.Context, id peer.ID) { d.letGo(ctx, id) }

@@ -96,10 +96,17 @@ func (d *Discovery) lostLocked(id peer.ID, now time.Time) {
 	}
 }
 
-// letGo ends a connection that a feeler made, unless the peer is needed; before that it gives hello the time to
+// letGo ends a connection that a feeler made, unless the peer is needed or the operator's own; before that it gives hello the time to
 // say whether it is a good one.
 func (d *Discovery) letGo(ctx context.Context, id peer.ID) {
 	if d.host.Network().Connectedness(id) != network.Connected || !sleep(ctx, 5*time.Second) {
+		return
+	}
+	d.mu.Lock()
+	e := d.book.byID[id]
+	own := e != nil && e.persistent // dialled beyond MaxOutbound, and wanted always
+	d.mu.Unlock()
+	if own {
 		return
 	}
 	d.host.ConnManager().Unprotect(id, protectTag)

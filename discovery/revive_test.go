@@ -1,10 +1,12 @@
 package discovery_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"dunlin/discovery"
 	"dunlin/internal/simnet"
@@ -57,5 +59,40 @@ func halves(t *testing.T, size, outbound int, within time.Duration) {
 		}
 		t.Logf("the halves met %s after the line was back", took)
 		stopAll(nodes)
+	})
+}
+
+// TestOwnPeersAreNotLetGo: a persistent peer that was found again by a feeler stays, though there are as many outbound peers as are wanted
+// without it; another one goes.
+func TestOwnPeersAreNotLetGo(t *testing.T) {
+	inSim(t, func(s *sim) {
+		own, others := s.host(simIP(1)), []*simnet.Host{s.host(simIP(2)), s.host(simIP(3))}
+		n := s.start(simIP(0), func(o *discovery.Options) {
+			o.MaxOutbound, o.Persistent = 1, []ma.Multiaddr{own.Addr()}
+		})
+		for _, h := range others {
+			if err := n.host.Connect(s.Context(), h.Info()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		connected := func(h *simnet.Host) bool { return n.host.Network().Connectedness(h.ID()) == network.Connected }
+		if _, met := s.Until(time.Minute, func() bool { return connected(own) }); !met {
+			t.Fatal("the persistent peer was not dialled")
+		}
+		var ended atomic.Bool
+		n.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(_ network.Network, c network.Conn) {
+			if c.RemotePeer() == own.ID() {
+				ended.Store(true)
+			}
+		}})
+		n.disc.LetGo(s.Context(), own.ID())
+		n.disc.LetGo(s.Context(), others[0].ID())
+		if _, met := s.Until(time.Minute, func() bool { return !connected(others[0]) }); !met {
+			t.Error("the other peer stays: the test proves nothing")
+		}
+		if ended.Load() || !connected(own) {
+			t.Error("the persistent peer was sent away")
+		}
+		stopAll([]*node{n})
 	})
 }
