@@ -98,7 +98,7 @@ func (d *Discovery) mdnsFound(limit *rate.Limiter, onLink func(netip.Addr) bool,
 	}
 	fresh := false
 	for id, addrs := range found {
-		if id == d.host.ID() || !d.mdnsRoom(id) || !limit.Allow() {
+		if id == d.host.ID() || d.mdnsHeard(id) || !limit.Allow() || !d.mdnsRoom(id) {
 			continue
 		}
 		fresh = d.learn(peer.AddrInfo{ID: id, Addrs: addrs}, SourceMDNS, "") || fresh
@@ -108,13 +108,21 @@ func (d *Discovery) mdnsFound(limit *rate.Limiter, onLink func(netip.Addr) bool,
 	}
 }
 
-// mdnsRoom says whether a peer that is told of by multicast DNS is to be heard: what is known already is not heard again,
-// and of what is not there is a limit.
+// mdnsHeard says whether a peer is known already and answers, so that nothing new is to be heard of it.
+func (d *Discovery) mdnsHeard(id peer.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.book.byID[id]
+	return e != nil && e.tries == 0 // else it may have moved
+}
+
+// mdnsRoom says whether there is room for a peer that is told of by multicast DNS. It looks at the whole book, so it
+// comes after the rate limit: names cost a neighbour nothing.
 func (d *Discovery) mdnsRoom(id peer.ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e := d.book.byID[id]; e != nil {
-		return e.tries > 0 // it may have moved
+	if d.book.byID[id] != nil {
+		return true
 	}
 	n := 0
 	for _, e := range d.book.byID {
