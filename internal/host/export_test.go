@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"hash/maphash"
 	"time"
 
@@ -75,4 +76,9 @@ func (a *Admission) Held() int {
 	a.a.mu.Lock()
 	defer a.a.mu.Unlock()
 	return len(a.a.slots)
+}
+
+// RelaySource gives peers that may be asked for a place.
+func (h *Host) RelaySource(ctx context.Context, most int) <-chan peer.AddrInfo {
+	return h.relaySource(ctx, most)
 }

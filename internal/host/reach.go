@@ -172,12 +172,14 @@ func (h *Host) relaySource(ctx context.Context, most int) <-chan peer.AddrInfo {
 		tick := time.NewTicker(relaySourceEvery)
 		defer tick.Stop()
 		for {
+			given := 0 // not len(out): it is being emptied
 			for _, p := range h.o.Relays() {
-				if len(out) < most && h.isRelay(p) {
+				if given < most && h.isRelay(p) {
 					out <- peer.AddrInfo{ID: p, Addrs: h.Peerstore().Addrs(p)}
+					given++
 				}
 			}
-			if len(out) > 0 {
+			if given > 0 {
 				return
 			}
 			select {
@@ -294,8 +296,9 @@ func (h *Host) Run(ctx context.Context) (err error) {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-tick.C:
-				r := h.measure(time.Now())
+			case now := <-tick.C:
+				h.endRelayed(now) // one that does not listen may have dialled others through relays
+				r := h.measure(now)
 				h.reach.now.Store(&r)
 			}
 		}

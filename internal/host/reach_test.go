@@ -297,3 +297,21 @@ func run(t *testing.T, h *host.Host) {
 		}
 	})
 }
+
+// TestRelaySourceEnds: who asks for relays gets those that there are, once, and the end.
+func TestRelaySourceEnds(t *testing.T) {
+	relay := start(t, 1, func(o *host.Options) { o.Relay, o.RelayFor = true, []protocol.ID{"/ours/1"} })
+	h := start(t, 2, func(o *host.Options) { o.Relays = func() []peer.ID { return []peer.ID{relay.ID()} } })
+	if err := h.Connect(t.Context(), peer.AddrInfo{ID: relay.ID(), Addrs: relay.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var got []peer.ID
+	for p := range h.RelaySource(ctx, 4) { // taken as it comes: the channel is never seen full
+		got = append(got, p.ID)
+	}
+	if ctx.Err() != nil || len(got) != 1 || got[0] != relay.ID() {
+		t.Errorf("%s within a minute (%v), want the relay once", got, ctx.Err())
+	}
+}
