@@ -123,6 +123,9 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 	defer d.mu.Unlock()
 	next = 30 * time.Second
 	lonely := len(l.peers) == 0
+	if lonely {
+		d.endRestLocked()
+	}
 	busy, slow, slots := 0, 0, d.opts.MaxOutbound+d.more-l.counted
 	if !d.opts.Private {
 		// Whoever answers our DHT queries chooses whom the DHT dials: on a public network

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -206,6 +207,7 @@ func (o *Options) validate() error {
 type avoidance struct {
 	until  time.Time
 	reason string
+	rest   bool // see Rest
 }
 
 // addedPeer is a peer of AddPeer.
@@ -730,7 +732,7 @@ func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.avoidLocked(id, now.Add(how), reason)
+	d.avoidLocked(id, avoidance{until: now.Add(how), reason: shorten(reason)})
 	// It is no peer of ours, whatever identify said.
 	if e := d.book.byID[id]; e != nil {
 		e.success, e.since, e.lastErr = time.Time{}, time.Time{}, "avoided: "+d.avoid[id].reason
@@ -743,17 +745,19 @@ func (d *Discovery) Avoid(id peer.ID, how time.Duration, reason string) {
 }
 
 // Rest keeps a peer of our network from being dialled for the given time, as Avoid, but it keeps its place in the book: another one
-// is wanted in its stead. It does not disconnect the peer.
+// is wanted in its stead. It does not disconnect the peer. A longer Avoid stays; a node that has lost all its peers dials those at rest, too.
 func (d *Discovery) Rest(id peer.ID, how time.Duration, reason string) {
 	if how <= 0 {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.avoidLocked(id, time.Now().Add(how), reason)
+	if until := time.Now().Add(how); d.avoid[id].until.Before(until) {
+		d.avoidLocked(id, avoidance{until: until, reason: shorten(reason), rest: true})
+	}
 }
 
-func (d *Discovery) avoidLocked(id peer.ID, until time.Time, reason string) {
+func (d *Discovery) avoidLocked(id peer.ID, as avoidance) {
 	if _, known := d.avoid[id]; !known && len(d.avoid) >= maxAvoided {
 		var due peer.ID
 		for p, a := range d.avoid {
@@ -763,7 +767,12 @@ func (d *Discovery) avoidLocked(id peer.ID, until time.Time, reason string) {
 		}
 		delete(d.avoid, due)
 	}
-	d.avoid[id] = avoidance{until: until, reason: shorten(reason)}
+	d.avoid[id] = as
+}
+
+// endRestLocked ends all rest: whoever did no harm is better than nobody. The caller holds mu.
+func (d *Discovery) endRestLocked() {
+	maps.DeleteFunc(d.avoid, func(_ peer.ID, a avoidance) bool { return a.rest })
 }
 
 // LookForMore says whether one outbound peer more than MaxOutbound is wanted for now.

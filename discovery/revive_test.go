@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"dunlin/discovery"
@@ -92,6 +93,41 @@ func TestOwnPeersAreNotLetGo(t *testing.T) {
 		}
 		if ended.Load() || !connected(own) {
 			t.Error("the persistent peer was sent away")
+		}
+		stopAll([]*node{n})
+	})
+}
+
+// TestRestEndsWhenNobodyIsLeft: a peer at rest is not dialled while there is another one, and is when there is none; rest shortens no avoidance.
+func TestRestEndsWhenNobodyIsLeft(t *testing.T) {
+	inSim(t, func(s *sim) {
+		resting, shunned, other := s.host(simIP(1)), s.host(simIP(2)), s.host(simIP(3))
+		n := s.start(simIP(0), knows(resting.Addr(), shunned.Addr()))
+		connected := func(h *simnet.Host) bool { return n.host.Network().Connectedness(h.ID()) == network.Connected }
+		if _, met := s.Until(time.Minute, func() bool { return connected(resting) && connected(shunned) }); !met {
+			t.Fatal("the bootstrap peers were not dialled")
+		}
+		if err := other.Connect(s.Context(), peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		n.disc.Avoid(shunned.ID(), 24*time.Hour, "harm")
+		for _, h := range []*simnet.Host{resting, shunned} {
+			n.disc.Rest(h.ID(), time.Hour, "replaced")
+			if err := n.host.Network().ClosePeer(h.ID()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, met := s.Until(10*time.Minute, func() bool { return connected(resting) || connected(shunned) }); met {
+			t.Error("dialled at rest")
+		}
+		if err := n.host.Network().ClosePeer(other.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if _, met := s.Until(10*time.Minute, func() bool { return connected(resting) }); !met {
+			t.Error("nobody is left, and the peer at rest is not dialled")
+		}
+		if _, met := s.Until(2*time.Hour, func() bool { return connected(shunned) }); met {
+			t.Error("rest shortened an avoidance")
 		}
 		stopAll([]*node{n})
 	})
