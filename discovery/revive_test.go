@@ -112,12 +112,12 @@ func TestRestEndsWhenNobodyIsLeft(t *testing.T) {
 		}
 		n.disc.Avoid(shunned.ID(), 24*time.Hour, "harm")
 		for _, h := range []*simnet.Host{resting, shunned} {
-			n.disc.Rest(h.ID(), time.Hour, "replaced")
+			n.disc.Rest(h.ID(), 20*time.Minute, "replaced")
 			if err := n.host.Network().ClosePeer(h.ID()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, met := s.Until(10*time.Minute, func() bool { return connected(resting) || connected(shunned) }); met {
+		if _, met := s.Until(5*time.Minute, func() bool { return connected(resting) || connected(shunned) }); met {
 			t.Error("dialled at rest")
 		}
 		if err := n.host.Network().ClosePeer(other.ID()); err != nil {
@@ -126,7 +126,7 @@ func TestRestEndsWhenNobodyIsLeft(t *testing.T) {
 		if _, met := s.Until(10*time.Minute, func() bool { return connected(resting) }); !met {
 			t.Error("nobody is left, and the peer at rest is not dialled")
 		}
-		if _, met := s.Until(2*time.Hour, func() bool { return connected(shunned) }); met {
+		if _, met := s.Until(30*time.Minute, func() bool { return connected(shunned) }); met {
 			t.Error("rest shortened an avoidance")
 		}
 		stopAll([]*node{n})
