@@ -89,7 +89,7 @@ func TestNetnsCable(t *testing.T) {
 	}
 	for why, d := range cut {
 		d.listens()
-		d.logged(90*time.Second, "no peers", "for_s=60", `static="20.1.0.1:9333 `+why+`"`, testZone+": server 20.9.0.53:53: ")
+		d.logged(90*time.Second, "no peers", "for_s=6", `static="20.1.0.1:9333 `+why+`"`, testZone+": server 20.9.0.53:53: ")
 	}
 	near.Plug()
 	lose("-D")
