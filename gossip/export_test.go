@@ -3,6 +3,8 @@ package gossip
 import (
 	"time"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -42,4 +44,43 @@ func Ledgers(peers int) (blamed, accountsOpen int) {
 		a.spend(p, 0)
 	}
 	return len(bs.m), len(a.m)
+}
+
+// Merits is the tracer of one topic, for what peers earn.
+type Merits struct{ tr *tracer }
+
+// NewMerits returns one to which the peers are connected.
+func NewMerits(worth float64, connected ...peer.ID) *Merits {
+	topics := []Topic{{Name: "topic", MaxBytes: 1, Worth: worth}}
+	m := &Merits{newTracer(map[string]*topic{"topic": newTopic(topics[0], 0)}, newAccounts(topics, time.Minute))}
+	for _, p := range connected {
+		m.Open(p)
+	}
+	return m
+}
+
+func (m *Merits) Open(p peer.ID)  { m.tr.OnNewOutboundStream(p, "") }
+func (m *Merits) Close(p peer.ID) { m.tr.OnClosedOutboundStream(p) }
+func (m *Merits) Len() int        { return len(m.tr.merits.m) }
+
+func (m *Merits) message(p peer.ID, id string) *pubsub.Message {
+	return &pubsub.Message{Message: &pb.Message{Topic: new("topic")}, ID: id, ReceivedFrom: p}
+}
+
+// Deliver has a peer bring a message that is accepted.
+func (m *Merits) Deliver(p peer.ID, id string, rivals bool, now time.Time) {
+	msg := m.message(p, id)
+	if rivals {
+		msg.ValidatorData = rival{}
+	}
+	m.tr.deliver(msg, now)
+}
+
+// Copy has a peer bring a message that was seen.
+func (m *Merits) Copy(p peer.ID, id string, now time.Time) { m.tr.duplicate(m.message(p, id), now) }
+
+// Points is what a peer has earned.
+func (m *Merits) Points(p peer.ID, now time.Time) float64 {
+	points, _ := m.tr.merit(p, now)
+	return points
 }

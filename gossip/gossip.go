@@ -63,6 +63,9 @@ const (
 type Verdict struct {
 	Result Result
 	Reason string
+	// Rival says of what is accepted that it competes with what was accepted before (a
+	// second block of a height): it is passed on, and whoever brought it earns nothing.
+	Rival bool
 }
 
 // Limits and defaults.
@@ -127,7 +130,8 @@ type Topic struct {
 	Waste int
 
 	// Worth is what a peer earns by bringing a message first, in points of its score,
-	// for the last ten; default 1, at most 2. Neighbours are chosen by the score of
+	// for the last ten; default 1, at most 2. Copies that come a moment later earn that
+	// much in all. Neighbours are chosen by the score of
 	// all topics together: make what is cheap to bring worth little, or whoever
 	// brings only that stays a neighbour.
 	Worth float64
@@ -634,8 +638,10 @@ func (g *Gossip) Standing(p peer.ID) (Standing, bool) {
 // appScore is what pubsub adds to the score of a peer. It is called from pubsub's
 // loop, for every RPC.
 func (g *Gossip) appScore(p peer.ID) float64 {
-	points, _ := g.blames.of(p, time.Now())
-	return g.o.AppScore(p) - points
+	now := time.Now()
+	points, _ := g.blames.of(p, now)
+	earned, _ := g.tracer.merit(p, now)
+	return g.o.AppScore(p) - points + earned
 }
 
 // badFrame resets a stream whose peer broke the limits of a frame.

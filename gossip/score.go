@@ -13,7 +13,7 @@ import (
 
 // A peer's score is the sum
 //
-//	credit + min(topicScoreCap, Σ topics) + AppScore − blame + colocation + behaviour
+//	credit + min(topicScoreCap, Σ topics) + min(topicScoreCap, merit) + AppScore − blame + colocation + behaviour
 //
 // of what the constants below say. Everyone starts with a credit, so that one
 // accident takes nobody out of a mesh, and what a peer earns is small beside it,
@@ -68,8 +68,9 @@ const (
 	// in two meshes for hours and brings all that is worth 0.1 is below.
 	opportunisticGraftMinimum = credit + 4
 
-	// topicScoreCap bounds what all topics give together: less than an invalid
-	// message more or less, whatever the number of topics.
+	// topicScoreCap bounds what all topics give together by P1, and what is earned on
+	// them by deliveries (merit.go): a few invalid messages, whatever the number of
+	// topics.
 	topicScoreCap = 20
 	topicWeight   = 1
 
@@ -79,9 +80,10 @@ const (
 	timeInMeshCap    = 360
 	timeInMeshWeight = 0.5 / timeInMeshCap
 
-	// P2, first deliveries: min(n, firstCap)·Topic.Worth; n decays in firstDecay, so
-	// blocks that are minutes apart still count. This is what tells who forwards
-	// from who only listens.
+	// First deliveries and copies (merit.go; pubsub's P2 is off):
+	// (min(n, firstCap) + min(c·copyShare, copyCap))·Topic.Worth; both decay in
+	// firstDecay, so blocks that are minutes apart still count. This is what tells who
+	// forwards from who only listens.
 	firstCap   = 10
 	firstDecay = time.Hour
 
@@ -159,9 +161,6 @@ func scoreParams(o *Options, app func(peer.ID) float64) *pubsub.PeerScoreParams 
 			TimeInMeshWeight:               timeInMeshWeight,
 			TimeInMeshQuantum:              decayInterval,
 			TimeInMeshCap:                  timeInMeshCap,
-			FirstMessageDeliveriesWeight:   t.Worth,
-			FirstMessageDeliveriesDecay:    decay(firstDecay),
-			FirstMessageDeliveriesCap:      firstCap,
 			InvalidMessageDeliveriesWeight: invalidWeight,
 			InvalidMessageDeliveriesDecay:  decay(invalidDecay),
 		}
@@ -231,10 +230,10 @@ type Standing struct {
 // standing puts a snapshot of pubsub's into words.
 func (g *Gossip) standing(p peer.ID, s *pubsub.PeerScoreSnapshot) Standing {
 	out := Standing{Score: s.Score, Level: level(s.Score), Behaviour: s.BehaviourPenalty}
+	_, out.First = g.tracer.merit(p, time.Now())
 	for _, name := range slices.Sorted(maps.Keys(s.Topics)) {
 		t := s.Topics[name]
 		out.Invalid += t.InvalidMessageDeliveries
-		out.First += t.FirstMessageDeliveries
 		out.Mesh = max(out.Mesh, t.TimeInMesh)
 		if t.InvalidMessageDeliveries > 0 {
 			out.Reasons = append(out.Reasons, fmt.Sprintf("%.1f invalid messages on %s", t.InvalidMessageDeliveries, name))

@@ -96,9 +96,10 @@ func (c *citizen) judge(_ context.Context, from peer.ID, data []byte) gossip.Ver
 	if len(c.heights[height]) >= 3 || c.heights[height][from] {
 		return ignore("too many of the height")
 	}
+	rival := len(c.heights[height]) > 0
 	c.heights[height][from] = true
 	c.best = max(c.best, height)
-	return gossip.Verdict{Result: gossip.Accept}
+	return gossip.Verdict{Result: gossip.Accept, Rival: rival}
 }
 
 // counter counts lines at warn and above.

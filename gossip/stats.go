@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -102,13 +103,15 @@ type tracer struct {
 	mu      sync.Mutex // guards what follows, held for a map access
 	links   map[peer.ID]struct{}
 	mesh    map[string]map[peer.ID]struct{}
+	merits  merits        // of the peers in links
 	grafted chan struct{} // closed and replaced at each Graft
 }
 
 func newTracer(topics map[string]*topic, accounts *accounts) *tracer {
 	return &tracer{
 		topics: topics, accounts: accounts, grafted: make(chan struct{}),
-		links: make(map[peer.ID]struct{}), mesh: make(map[string]map[peer.ID]struct{}, len(topics)),
+		merits: newMerits(topics),
+		links:  make(map[peer.ID]struct{}), mesh: make(map[string]map[peer.ID]struct{}, len(topics)),
 	}
 }
 
@@ -160,6 +163,7 @@ func (tr *tracer) OnClosedOutboundStream(p peer.ID) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	delete(tr.links, p)
+	tr.merits.forget(p)
 	for _, peers := range tr.mesh {
 		delete(peers, p)
 	}
@@ -185,10 +189,42 @@ func (tr *tracer) RejectMessage(m *pubsub.Message, reason string) {
 }
 
 // DuplicateMessage implements pubsub.RawTracer.
-func (tr *tracer) DuplicateMessage(m *pubsub.Message) {
-	if t := tr.topics[m.GetTopic()]; t != nil {
-		t.duplicates.Add(1)
+func (tr *tracer) DuplicateMessage(m *pubsub.Message) { tr.duplicate(m, time.Now()) }
+
+func (tr *tracer) duplicate(m *pubsub.Message, now time.Time) {
+	t := tr.topics[m.GetTopic()]
+	if t == nil {
+		return
 	}
+	t.duplicates.Add(1)
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if _, ok := tr.links[m.ReceivedFrom]; ok {
+		tr.merits.copied(t.index, m.ReceivedFrom, m.ID, now)
+	}
+}
+
+// DeliverMessage implements pubsub.RawTracer: the message was accepted.
+func (tr *tracer) DeliverMessage(m *pubsub.Message) { tr.deliver(m, time.Now()) }
+
+func (tr *tracer) deliver(m *pubsub.Message, now time.Time) {
+	t := tr.topics[m.GetTopic()]
+	if t == nil {
+		return
+	}
+	_, rivals := m.ValidatorData.(rival)
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if _, ok := tr.links[m.ReceivedFrom]; ok && !rivals { // never this node
+		tr.merits.first(t.index, m.ReceivedFrom, m.ID, now)
+	}
+}
+
+// merit is what a peer has earned on all topics.
+func (tr *tracer) merit(p peer.ID, now time.Time) (points, first float64) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.merits.of(p, now)
 }
 
 // RecvRPC implements pubsub.RawTracer.
@@ -229,6 +265,5 @@ func (*tracer) OnClosedIncomingStream(peer.ID, protocol.ID) {}
 func (*tracer) Join(string)                                 {}
 func (*tracer) Leave(string)                                {}
 func (*tracer) ValidateMessage(*pubsub.Message)             {}
-func (*tracer) DeliverMessage(*pubsub.Message)              {}
 func (*tracer) ThrottlePeer(peer.ID)                        {}
 func (*tracer) UndeliverableMessage(*pubsub.Message)        {}

@@ -94,6 +94,9 @@ func (g *Gossip) validator(t *topic) pubsub.ValidatorEx {
 		switch v.Result {
 		case Accept:
 			t.accepted.Add(1)
+			if v.Rival {
+				m.ValidatorData = rival{} // for the tracer
+			}
 			return pubsub.ValidationAccept
 		case Reject:
 			t.rejected.add(v.Reason)

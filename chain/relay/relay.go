@@ -135,6 +135,9 @@ type Verdict struct {
 	Height  int32          // -1 if unknown
 	// Orphan is true if the parent header is unknown: ask peers for headers.
 	Orphan bool
+	// Rival is true if Result is Accept and another header of the height was accepted
+	// before: whoever brought it has done nobody a service.
+	Rival bool
 }
 
 // Headers is what a judgement needs of the chain. Implementations answer from
@@ -163,6 +166,7 @@ type Blocks struct {
 
 // seen is what was passed on at one height.
 type seen struct {
+	first     chainhash.Hash            // header hash that was passed on first
 	encodings map[chainhash.Hash]passed // by header hash
 	sources   map[string]int            // first senders → headers; at most maxHeadersPerHeight
 }
@@ -231,10 +235,11 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 	}
 
 	// 3. Caps on what is passed on; what they refuse is used all the same.
-	if why := b.admit(from, v.Height, v.Hash, encoding); why != "" {
+	why, rival := b.admit(from, v.Height, v.Hash, encoding)
+	if why != "" {
 		return v.ignore(why)
 	}
-	v.Result = Accept
+	v.Result, v.Rival = Accept, rival
 	return v
 }
 
@@ -291,8 +296,9 @@ func (b *Blocks) old(height int32) bool {
 	return height <= b.top-maxHeights
 }
 
-// admit counts a message against the caps and says which one refuses it.
-func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding Encoding) string {
+// admit counts a message against the caps and says which one refuses it; if none
+// does, whether the first header of the height was another.
+func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding Encoding) (refusal string, rival bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if height > b.top {
@@ -304,7 +310,7 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding 
 		}
 	}
 	if height <= b.top-maxHeights { // another message raised it meanwhile
-		return "old-height"
+		return "old-height", false
 	}
 	s := b.heights[height]
 	if s == nil {
@@ -315,22 +321,25 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding 
 	compact := encoding == CompactEncoding
 	switch {
 	case compact && (n.compact >= maxEncodings || n.whole > 0), !compact && n.whole >= maxEncodings:
-		return "encodings-cap"
+		return "encodings-cap", false
 	case !again && len(s.encodings) >= maxHeadersPerHeight:
-		return "height-cap"
+		return "height-cap", false
 	case !again && from != "" && s.sources[from] >= maxHeadersPerSource:
-		return "source-cap"
+		return "source-cap", false
 	}
 	if compact {
 		n.compact++
 	} else {
 		n.whole++
 	}
+	if len(s.encodings) == 0 {
+		s.first = hash
+	}
 	s.encodings[hash] = n
 	if !again && from != "" {
 		s.sources[from]++ // the first to send a header answers for it
 	}
-	return ""
+	return "", hash != s.first
 }
 
 func (v Verdict) reject(reason string, err error) Verdict {

@@ -345,9 +345,16 @@ func TestCaps(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	j := w.judge()
+	var first *consensus.Block // accepted at the height
 	check := func(from string, b *consensus.Block, want string) {
 		t.Helper()
 		v := j.Check(from, relay.Encode(b.Raw))
+		if first == nil {
+			first = b
+		}
+		if rival := v.Result == relay.Accept && b != first; v.Rival != rival {
+			t.Fatalf("%s: %+v, want rival %v", from, v, rival)
+		}
 		if v.Reason != want || (v.Result == relay.Accept) != (want == "") || v.Raw == nil {
 			t.Fatalf("%s: %+v, want reason %q", from, v, want)
 		}
@@ -369,6 +376,7 @@ func TestCaps(t *testing.T) {
 	check("", blocks[3], "height-cap")
 	// Another height is another matter.
 	w.learn(blocks...)
+	first = nil
 	check("a", w.b.Mine(blocks[1]), "")
 }
 

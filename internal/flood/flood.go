@@ -269,7 +269,7 @@ func (f *Flood) Validate(_ context.Context, from peer.ID, data []byte) gossip.Ve
 	f.o.Judged(from, v)
 	switch v.Result {
 	case relay.Accept:
-		return gossip.Verdict{Result: gossip.Accept}
+		return gossip.Verdict{Result: gossip.Accept, Rival: v.Rival}
 	case relay.Reject:
 		return gossip.Verdict{Result: gossip.Reject, Reason: v.Reason}
 	default:
