@@ -9,7 +9,7 @@ import (
 
 // TestSlowSiege: twenty honest nodes among twenty hostile ones of all kinds, for two
 // and a half minutes. 99% of the blocks reach all, and the mean delay at most doubles.
-// How fast meshes settle differs between sieges (1.5 to 1.8 times in six), so the
+// How fast meshes settle differs between sieges (1.5 to 1.8 times in nine), so the
 // delay is that of two. The time to the last node is logged.
 func TestSlowSiege(t *testing.T) {
 	kinds := []string{
