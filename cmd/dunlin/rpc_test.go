@@ -122,7 +122,8 @@ func TestE2ERPCClient(t *testing.T) {
 		t.Errorf("gettxoutsetinfo: %+v", set)
 	}
 
-	// Transactions.
+	// Transactions. Whoever is behind would not take them yet.
+	other.reaches(best.String(), 30*time.Second)
 	tx := p.pay(1, 10_000)
 	id := tx.TxHash()
 	if r := must[[]*btcjson.TestMempoolAcceptResult](t)(c.TestMempoolAccept([]*wire.MsgTx{tx}, 0)); !r[0].Allowed || r[0].Fees.Base != 0.0001 || r[0].Txid != id.String() {

@@ -57,6 +57,9 @@ const (
 	maxRest        = time.Hour
 	restAfterWaste = 10 * time.Minute
 	worthFetching  = 50
+	// maxEarly is how often in a row a list is read again because of what came too
+	// early: its peer is a block or two ahead.
+	maxEarly = 3
 )
 
 // A reconciler follows the mempools of some peers and fetches what gossip did not
@@ -91,6 +94,7 @@ type listed struct {
 	looked     bool // at least once
 	next       time.Time
 	faults     int
+	early      int // looks in a row that brought what is not good yet
 }
 
 // run follows peers' mempools until ctx ends.
@@ -182,10 +186,10 @@ func (r *reconciler) look(ctx context.Context, id peer.ID) {
 	looking, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	unknown, whole, err := r.read(looking, id, s)
-	asked, accepted := 0, 0
+	asked, accepted, early := 0, 0, 0
 	if err == nil && len(unknown) > 0 {
 		// What a newcomer fetches everybody has.
-		asked, accepted, err = r.fetchAll(looking, id, unknown, !first || !s.partner)
+		asked, accepted, early, err = r.fetchAll(looking, id, unknown, !first || !s.partner)
 	}
 	if ctx.Err() != nil {
 		return
@@ -200,7 +204,12 @@ func (r *reconciler) look(ctx context.Context, id peer.ID) {
 	case asked >= worthFetching && accepted < asked/10:
 		s.next, s.partner, s.looked, s.faults = now.Add(restAfterWaste), false, true, 0
 		r.log.Debug("mempool of a peer is of no use", "peer", id, "fetched", asked, "accepted", accepted)
+	case early > 0 && s.early < maxEarly:
+		*s = before
+		s.next, s.faults = now.Add(spread(pollEvery)), 0
+		s.early++
 	default:
+		s.early = 0
 		s.next, s.looked, s.faults = now, s.looked || whole, 0
 		if whole {
 			s.next = now.Add(spread(partnersWanted * pollEvery))
@@ -275,8 +284,9 @@ func (r *reconciler) unknown(items []exchange.ListItem) (out []exchange.ListItem
 }
 
 // fetchAll fetches transactions, the best paying ones if there are too many, and
-// submits them; on says that others should hear of them by gossip.
-func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchange.ListItem, on bool) (asked, accepted int, err error) {
+// submits them; on says that others should hear of them by gossip. early counts those
+// that may be good when our tip is the peer's.
+func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchange.ListItem, on bool) (asked, accepted, early int, err error) {
 	items = bestItems(items, r.maxBytes)
 	if on { // gossip may be about to bring them
 		wait := time.NewTimer(settle)
@@ -284,7 +294,7 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
-			return 0, 0, ctx.Err()
+			return 0, 0, 0, ctx.Err()
 		}
 	}
 	told, left := 0, r.maxBytes // the list may say less than what comes
@@ -306,7 +316,7 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 		raws, err := r.fetch(fetching, from, ids)
 		cancel()
 		if err != nil {
-			return asked, accepted, err
+			return asked, accepted, early, err
 		}
 		asked += len(ids)
 		r.count.fetched.Add(uint64(len(ids)))
@@ -314,7 +324,7 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 			left -= int64(len(raw))
 		}
 		if left < 0 {
-			return asked, accepted, fmt.Errorf("over %d bytes came, %d more than listed", r.maxBytes, -left)
+			return asked, accepted, early, fmt.Errorf("over %d bytes came, %d more than listed", r.maxBytes, -left)
 		}
 		for i, raw := range raws {
 			tx, err := consensus.DecodeTx(raw)
@@ -326,11 +336,14 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 				submit = r.pool.SubmitAsked
 			}
 			txs, err := submit(ctx, tx, from.String())
+			rule, refused := blame(err)
 			if missing, ok := errors.AsType[*mempool.MissingError](err); ok {
-				r.orphan(from, missing.Parents)
+				r.orphan(from, missing.Parents) // it is kept until they come
+			} else if refused && tooEarly[rule.Rule] {
+				early++
 			}
 			if ctx.Err() != nil {
-				return asked, accepted, ctx.Err()
+				return asked, accepted, early, ctx.Err()
 			}
 			if err == nil {
 				told += len(txs)
@@ -339,7 +352,17 @@ func (r *reconciler) fetchAll(ctx context.Context, from peer.ID, items []exchang
 			}
 		}
 	}
-	return asked, accepted, nil
+	return asked, accepted, early, nil
+}
+
+// tooEarly are the rules that a transaction breaks as long as our tip lags behind
+// that of the peer who has it.
+var tooEarly = map[string]bool{
+	"bad-txns-premature-spend-of-coinbase": true,
+	"missing-inputs":                       true,
+	"non-final":                            true,
+	"bad-txns-nonfinal":                    true,
+	"tip-moving":                           true,
 }
 
 // bestItems returns those of items that fit into so many bytes, the best paying

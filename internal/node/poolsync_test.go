@@ -42,6 +42,7 @@ type shelf struct {
 	txs     map[chainhash.Hash]*wire.MsgTx
 	told    int
 	refuse  bool
+	early   int              // so many are refused because our tip lags behind
 	missing []chainhash.Hash // parents that the next one lacks
 }
 
@@ -68,6 +69,10 @@ func (s *shelf) SubmitPulled(_ context.Context, tx *wire.MsgTx, _ string) ([]*wi
 	defer s.mu.Unlock()
 	if s.refuse {
 		return nil, &consensus.RuleError{Rule: "no", Blame: consensus.BlameNobody}
+	}
+	if s.early > 0 {
+		s.early--
+		return nil, &consensus.RuleError{Rule: "bad-txns-premature-spend-of-coinbase", Blame: consensus.BlameNobody}
 	}
 	if len(s.missing) > 0 {
 		defer func() { s.missing = nil }()
@@ -390,6 +395,28 @@ func TestReconcileFault(t *testing.T) {
 				t.Errorf("%d parents asked for", len(v.orphans))
 			}
 		})
+	})
+}
+
+// TestReconcileEarly: what came before the block that makes it good is fetched again,
+// a few times.
+func TestReconcileEarly(t *testing.T) {
+	reconcile(t, 1e6, func(t *testing.T, v *village, s *shelf, wait func(time.Duration)) {
+		t.Helper()
+		s.early = 4
+		a := v.add("a", false, 1, numbered(0, 10))
+		wait(30 * time.Second)
+		if n, _ := s.size(); n != 10 || a.asked.Load() != 14 {
+			t.Errorf("%d of 10, %d asked for", n, a.asked.Load())
+		}
+		s.mu.Lock()
+		s.early = 1000
+		s.mu.Unlock()
+		v.change(func() { a.txs = append(a.txs, numbered(10, 10)...) })
+		wait(10 * time.Minute)
+		if n := a.asked.Load(); n != 14+10*(maxEarly+1) {
+			t.Errorf("%d asked for", n)
+		}
 	})
 }
 
