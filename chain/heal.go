@@ -206,7 +206,8 @@ func (c *conductor) block(i, target uint32, d *store.DamageError) {
 	c.noteDamage(i, d)
 	culprit := t.ancestor(target, t.node(t.fork(c.applied, target)).height+1)
 	c.log.Error("a branch with more work cannot be followed before a damaged block is restored",
-		"branch", t.node(target).hash, "branch_height", t.node(target).height, "damaged", t.node(i).hash, "damaged_height", t.node(i).height)
+		"branch", t.node(target).hash, "branch_height", t.node(target).height, "damaged", t.node(i).hash, "damaged_height", t.node(i).height,
+		"mend", "a peer that has it; if there is none, dunlin chain reindex on the stopped node")
 	c.blocked = append(c.blocked, culprit)
 	c.mark(culprit, flagDeferred)
 }

@@ -44,6 +44,15 @@ var damages = []struct {
 		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
 		return os.WriteFile(path, b, 0o600)
 	}},
+	// Of the blocks: in the tip, which the peer's branch leaves and the peer does not have.
+	{"with a flipped bit near the end", func(_ *rand.Rand, path string) error {
+		b, err := os.ReadFile(path)
+		if err != nil || len(b) == 0 {
+			return err
+		}
+		b[max(0, len(b)-300)] ^= 1
+		return os.WriteFile(path, b, 0o600)
+	}},
 }
 
 // tryStart starts a daemon that may refuse to. It reports whether it listens; if
@@ -242,12 +251,18 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 		if s, err := d.status(); err == nil && s.TipHash == want {
 			break
 		}
-		if ended() && !again {
-			// Damage that only the reorg met: it must have been named.
+		log := d.log.String()
+		waits := strings.Contains(log, "cannot be followed before a damaged block is restored")
+		if (ended() || waits) && !again {
+			// Damage that only the reorg met, in a block that this peer does not have, or in undo
+			// data, which no peer has: what mends it must have been named.
 			again = true
-			outcome += "; stopped: " + lastLine(d.log.String())
+			outcome += "; stopped: " + lastLine(log)
+			if waits {
+				d.stop()
+			}
 			d.cmd = nil
-			if !strings.Contains(d.log.String(), "dunlin chain reindex") {
+			if !strings.Contains(log, "dunlin chain reindex") {
 				t.Fatalf("%s: no mend named", outcome)
 			}
 			if out, errs, code := dunlin(t, nil, "chain", "reindex", "--home", d.home, "--network", "regtest"); code != 0 {
@@ -260,6 +275,7 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 			if err := d.client.AddPeer(t.Context(), peer); err != nil {
 				t.Fatal(err)
 			}
+			deadline = time.Now().Add(slowness * 20 * time.Second)
 		}
 		if time.Now().After(deadline) {
 			s, err := d.status()
