@@ -70,6 +70,7 @@ type driver struct {
 	targeted  bool      // there was one
 	bestMoved bool      // a Target is due at targetAt
 	targetAt  time.Time
+	newsAt    time.Time      // the best header chain changed
 	connected int32          // told to the scheduler
 	stored    int32          // highest height whose verdict was that it is stored
 	gaps      map[int32]bool // heights above connected whose block was refused and is not here yet; at most a window
@@ -344,6 +345,7 @@ func (d *driver) serves(p *peerSync) int32 {
 
 func (d *driver) onBest(ctx context.Context) {
 	now := d.x.o.Now()
+	d.newsAt = now
 	best := d.goal()
 	tip, _ := d.x.o.Chain.Tip()
 	at := d.targetAt
@@ -358,9 +360,35 @@ func (d *driver) onBest(ctx context.Context) {
 			d.targetAt = at
 		}
 	}
-	if !d.targetAt.After(now) {
+	if !d.targetAt.After(now) && !d.awaitsWork(now) {
 		d.retarget(ctx)
 	}
+}
+
+// awaitsWork reports whether the next block of the best header chain is being put
+// together here from what gossip brought: to fetch it as well would double what it
+// costs. After WorkGrace it is fetched all the same.
+func (d *driver) awaitsWork(now time.Time) bool {
+	if d.story.state != Synced || now.Sub(d.newsAt) >= d.x.o.WorkGrace {
+		return false
+	}
+	c := d.x.o.Chain
+	best := d.goal()
+	tip, _ := c.Tip()
+	if best.Height-tip.Height > firstFetchGap {
+		return false
+	}
+	for height := tip.Height + 1; height <= best.Height; height++ {
+		hash, ok := c.Ancestor(best.Hash, height)
+		if !ok {
+			return false
+		}
+		if s, _ := c.Status(hash); !s.HaveBlock {
+			_, changed := d.x.o.Pending.Block(hash)
+			return changed != nil
+		}
+	}
+	return false
 }
 
 // retarget tells the scheduler what to download.
@@ -788,7 +816,7 @@ func (d *driver) onTick(ctx context.Context) {
 	now := d.x.o.Now()
 	if d.ready {
 		d.watchFront(ctx, now)
-		if d.bestMoved && !now.Before(d.targetAt) {
+		if d.bestMoved && !now.Before(d.targetAt) && !d.awaitsWork(now) {
 			d.retarget(ctx)
 		}
 		d.considerPulls(ctx)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -161,7 +162,8 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 	var counts struct{ in, out atomic.Int64 }
 	in := &counted{s: s, count: &counts.in}
 	buffered := bufio.NewReaderSize(in, 2*maxHelloBytes)
-	r, first, err := x.shake(s, buffered, &counts.out, outbound)
+	ours := x.localHello(x.o.ServicesFor(s.Conn().RemotePeer()))
+	r, first, err := x.shake(s, buffered, &counts.out, &ours, outbound)
 	x.mu.Lock()
 	if x.greeting[id]--; x.greeting[id] <= 0 {
 		delete(x.greeting, id)
@@ -190,7 +192,7 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 		x.arrived(ctx, r)
 	}
 	in.count = &r.in
-	err = x.talk(ctx, r, s, buffered)
+	err = x.talk(ctx, r, s, buffered, ours.Tip.Hash)
 	resetFor(s, err)
 	if errors.Is(err, errProtocol) {
 		x.blame(id, "hello: "+err.Error())
@@ -198,10 +200,10 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 	x.detach(ctx, r)
 }
 
-// shake exchanges hellos within HelloTimeout. The dialler speaks first; the other
+// shake exchanges hellos, ours and theirs, within HelloTimeout. The dialler speaks first; the other
 // side answers once it has accepted, so that the dialler's next streams find it
 // ready. It returns nil and no error for a probe.
-func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, outbound bool) (r *remote, first bool, err error) {
+func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, ours *Hello, outbound bool) (r *remote, first bool, err error) {
 	deadline := time.Now().Add(x.o.HelloTimeout)
 	if err := s.SetDeadline(deadline); err != nil {
 		return nil, false, err
@@ -212,10 +214,9 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 		_, err := s.Write(b)
 		return err
 	}
-	ours := x.localHello(x.o.ServicesFor(s.Conn().RemotePeer()))
 	sent := time.Now()
 	if outbound {
-		if err := send(&helloMessage{Hello: &ours}); err != nil {
+		if err := send(&helloMessage{Hello: ours}); err != nil {
 			return nil, false, fmt.Errorf("send: %w", err)
 		}
 	}
@@ -238,7 +239,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 	if code, err := x.judge(s, &theirs); err != nil {
 		reply := &helloMessage{Bye: &bye{Code: code, Text: err.Error()}}
 		if !outbound {
-			reply.Hello = &ours // so that they see the difference themselves
+			reply.Hello = ours // so that they see the difference themselves
 		}
 		if send(reply) == nil {
 			linger(s, in)
@@ -252,7 +253,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 		return nil, false, fmt.Errorf("peer says goodbye: %s", m.Bye.Text)
 	}
 	if theirs.Services&ProbeOnly != 0 && !outbound {
-		if err := send(&helloMessage{Hello: &ours}); err != nil {
+		if err := send(&helloMessage{Hello: ours}); err != nil {
 			return nil, false, fmt.Errorf("send: %w", err)
 		}
 		linger(s, in)
@@ -263,7 +264,7 @@ func (x *Exchange) shake(s network.Stream, in *bufio.Reader, out *atomic.Int64, 
 	}
 	if outbound {
 		r.measured(rtt)
-	} else if err := send(&helloMessage{Hello: &ours}); err != nil {
+	} else if err := send(&helloMessage{Hello: ours}); err != nil {
 		x.drop(r)
 		return nil, false, fmt.Errorf("send: %w", err)
 	}
@@ -445,13 +446,14 @@ func (x *Exchange) logPeer(ctx context.Context, came bool, r *remote, attrs ...s
 	}
 }
 
-// talk tells our tip and listens to theirs until the stream ends.
-func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bufio.Reader) error {
+// talk tells our tip, if it is not the one told already, and listens to theirs until
+// the stream ends.
+func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bufio.Reader, told chainhash.Hash) error {
 	pongs := make(chan uint64, 1) // to answer
 	done := make(chan struct{})
 	var pinged pingClock
 	x.tasks.Go(func() {
-		if err := x.tell(r, s, &pinged, pongs, done); err != nil {
+		if err := x.tell(r, s, told, &pinged, pongs, done); err != nil {
 			resetFor(s, err)
 		}
 	})
@@ -496,9 +498,10 @@ func (x *Exchange) talk(ctx context.Context, r *remote, s network.Stream, in *bu
 	}
 }
 
-// tell sends our tip when it changes, at most every TipGap and at least every
+// tell sends our tip when it changes, or is not the one in our hello any more: it may
+// have changed while hands were shaken, and nobody would hear of it. It does so at most every TipGap and at least every
 // TipInterval, and answers pings, until done is closed or a write fails.
-func (x *Exchange) tell(r *remote, s network.Stream, pinged *pingClock, pongs <-chan uint64, done <-chan struct{}) error {
+func (x *Exchange) tell(r *remote, s network.Stream, hello chainhash.Hash, pinged *pingClock, pongs <-chan uint64, done <-chan struct{}) error {
 	send := func(m helloMessage) error {
 		return writeMessage(s, x.o.WriteTimeout, &r.out, m.append(nil))
 	}
@@ -506,6 +509,11 @@ func (x *Exchange) tell(r *remote, s network.Stream, pinged *pingClock, pongs <-
 		return err
 	}
 	told, changed := x.localTip()
+	if told.Hash != hello {
+		if err := send(helloMessage{Tip: &told}); err != nil {
+			return err
+		}
+	}
 	gap := time.NewTimer(0) // runs while no tip may be sent
 	defer gap.Stop()
 	idle := time.NewTimer(x.o.TipInterval)

@@ -242,6 +242,49 @@ func TestTips(t *testing.T) {
 	// Three intervals without a word from us, and a write timeout: we are gone.
 }
 
+// TestTipWhileShakingHands: a tip that changes between our hello and the end of the
+// handshake is told, and not only at the next interval.
+func TestTipWhileShakingHands(t *testing.T) {
+	t.Parallel()
+	c := newFakeChain()
+	n := newNode(t, c)
+	b := newNode(t, newFakeChain())
+	b.stop()
+	connect(t, b.host, n.host)
+	s := openByHand(t, b, n, HelloID(n.o.ChainID))
+	hello := b.localHello(0)
+	msg := appendDelimited(nil, (&helloMessage{Hello: &hello}).append(nil))
+	if _, err := s.Write(msg[:1]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "handshake begun", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.greeting[b.host.ID()] > 0
+	})
+	c.grow(t, 1, 1, 200) // most likely the answer is made already, with height 0
+	if _, err := s.Write(msg[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetReadDeadline(time.Now().Add(patience)); err != nil { // under the interval of 30 s
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(s)
+	for {
+		raw, err := readMessage(in, nil, maxHelloBytes)
+		if err != nil {
+			t.Fatalf("no word of the new tip: %v", err)
+		}
+		m, err := decodeHelloMessage(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Hello != nil && m.Hello.Tip.Height == 1 || m.Tip != nil && m.Tip.Height == 1 {
+			return
+		}
+	}
+}
+
 func TestGoodbyeForPeersWhoSayNothing(t *testing.T) {
 	n := newNode(t, newFakeChain(), func(o *Options) {
 		o.TipInterval, o.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond

@@ -48,6 +48,7 @@ type Options struct {
 	TipInterval      time.Duration // between tips told without a change; default 30 s; three missed: disconnected
 	TipGap           time.Duration // least time between two tips told to a peer; default 1 s
 	TipGrace         time.Duration // while synced: how long gossip may take to bring what a peer announced; default 500 ms
+	WorkGrace        time.Duration // how long a block whose header is new is not fetched while it is in work; default 3 s
 	ProgressInterval time.Duration // between progress lines while syncing; default 5 s
 	IdleInterval     time.Duration // between them while a sync stands still; default 60 s
 	StallAfter       time.Duration // without progress before the state is stalled; default 10 s
@@ -123,6 +124,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"tip interval", &o.TipInterval, 30 * time.Second},
 		{"tip gap", &o.TipGap, time.Second},
 		{"tip grace", &o.TipGrace, 500 * time.Millisecond},
+		{"work grace", &o.WorkGrace, 3 * time.Second},
 		{"progress interval", &o.ProgressInterval, 5 * time.Second},
 		{"idle interval", &o.IdleInterval, time.Minute},
 		{"stall after", &o.StallAfter, 10 * time.Second},

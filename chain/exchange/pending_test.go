@@ -219,6 +219,48 @@ func TestNotYet(t *testing.T) {
 	}
 }
 
+// TestNotFetchedInWork: a block that is being put together here is not fetched by
+// height as well, unless that takes too long, or is given up.
+func TestNotFetchedInWork(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name  string
+		grace time.Duration
+	}{{"given up", patience}, {"too long", 300 * time.Millisecond}} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			source := newFakeChain()
+			source.grow(t, 5, 1, 1000)
+			tip, _ := source.Tip()
+			raw := makeBlocks(tip.Hash, tip.Time, 1, 2, fixedSize(1000))[0]
+			p := newInWork(chainhash.DoubleHashH(raw[:consensus.HeaderBytes]), 1)
+			s := newNode(t, source)
+			n := newNode(t, newFakeChain(), func(o *Options) { o.Pending, o.WorkGrace = p, row.grace })
+			connect(t, n.host, s.host)
+			awaitTip(t, n, source)
+			eventually(t, "synced", func() bool { return n.Sync().State == Synced })
+
+			h, err := consensus.DecodeHeader(n.chain.params, raw[:consensus.HeaderBytes])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := n.chain.AcceptHeaders(t.Context(), []consensus.Header{h}); err != nil {
+				t.Fatal(err)
+			}
+			source.addAll(t, [][]byte{raw})
+			if row.grace == patience {
+				receive(t, "a look at what is in work", p.asked)
+				receive(t, "another look", p.asked)
+				if tip, _ := n.chain.Tip(); tip.Height != 5 {
+					t.Error("fetched while it was in work")
+				}
+				p.change(func() { p.known = false })
+			}
+			awaitTip(t, n, source)
+		})
+	}
+}
+
 // TestHeldRequests: so many requests of a peer are held and no more, and those of
 // one that leaves are not.
 func TestHeldRequests(t *testing.T) {
