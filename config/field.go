@@ -55,7 +55,7 @@ func oneOf(key string, p *string, doc string, values ...string) field {
 		if slices.Contains(values, s) {
 			return ""
 		}
-		if near := nearest(s, values); near != "" {
+		if near := Nearest(s, values); near != "" {
 			return "is unknown, did you mean " + strconv.Quote(near) + "?"
 		}
 		return "is unknown"
@@ -353,8 +353,8 @@ func (f field) fault(from, value, problem string) *KeyError {
 	return &KeyError{Key: f.key, Value: clip(value), From: from, Problem: problem + "; want " + f.want}
 }
 
-// nearest returns the candidate that s is most likely a slip for, or "".
-func nearest(s string, candidates []string) string {
+// Nearest returns the candidate that s is most likely a slip for, or "".
+func Nearest(s string, candidates []string) string {
 	best, bestDistance := "", max(1, len(s)/3)+1
 	for _, c := range candidates {
 		if d := distance(s, c); d < bestDistance {

@@ -253,7 +253,7 @@ func (c *Config) applyEnv(fields []field, vars map[string]string) (faults []erro
 		}
 		// Other programs (tests, wrappers) may have variables that start like
 		// ours; those that start like a section or look like a slip are faults.
-		near := nearest(name, names)
+		near := Nearest(name, names)
 		section, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(name, "DUNLIN_")), "_")
 		if !isSection(fields, section) && (near == "" || distance(name, near) > 2) {
 			continue

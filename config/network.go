@@ -62,7 +62,7 @@ func Preset(name string) (*Network, error) {
 		return nil, errors.New("unknown network, did you mean bitcoin? Known networks are " + known)
 	}
 	hint := ""
-	if near := nearest(name, PresetNames()); near != "" {
+	if near := Nearest(name, PresetNames()); near != "" {
 		hint = ", did you mean " + near + "?"
 	}
 	return nil, fmt.Errorf("unknown network%s; known networks are %s; another one needs its network.toml (--network-file)", hint, known)

@@ -183,7 +183,7 @@ func suggestKey(fields []field, key string) string {
 	if len(sameName) > 0 {
 		return ", did you mean " + strings.Join(sameName, " or ") + "?"
 	}
-	if near := nearest(key, all); near != "" {
+	if near := Nearest(key, all); near != "" {
 		return ", did you mean " + near + "?"
 	}
 	return "; `dunlin config show` lists all"

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -74,7 +73,7 @@ func newChainBlock(g *global) *cobra.Command {
 }
 
 func printBlock(w io.Writer, b api.Block) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintf(t, "height\t%d\nhash\t%s\nprevious\t%s\nmerkle root\t%s\ntime\t%s\n", b.Height, b.Hash, b.PreviousHash, b.MerkleRoot, b.Time.Format(time.RFC3339))
 	fmt.Fprintf(t, "bits\t%s\nnonce\t%d\nversion\t%08x\ntransactions\t%d\nsize\t%d bytes, weight %d\n", b.Bits, b.Nonce, uint32(b.Version), b.Txs, b.Size, b.Weight)
 	fmt.Fprintf(t, "active\t%v\n", b.Active)
@@ -104,8 +103,7 @@ func newChainList(g *global) *cobra.Command {
 				return unreachable(err)
 			}
 			return g.print(cmd, blocks, func(w io.Writer) {
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "HEIGHT\tHASH\tTIME\tTXS\tBYTES\tDATA\tCOINBASE")
+				t := newTable(w, "HEIGHT", "HASH", "TIME", "TXS", "BYTES", "DATA", "COINBASE")
 				for _, b := range blocks {
 					fmt.Fprintf(t, "%d\t%s…%s\t%s\t%d\t%d\t%s\t%s\n", b.Height, b.Hash[:12], b.Hash[60:], b.Time.Format(time.RFC3339), b.Txs, b.Size, printable(b.Data), printable(b.CoinbaseText))
 				}
@@ -130,8 +128,7 @@ func newChainTips(g *global) *cobra.Command {
 				return unreachable(err)
 			}
 			return g.print(cmd, tips, func(w io.Writer) {
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "HEIGHT\tHASH\tBRANCH\tSTATUS")
+				t := newTable(w, "HEIGHT", "HASH", "BRANCH", "STATUS")
 				for _, tip := range tips {
 					fmt.Fprintf(t, "%d\t%s\t%d\t%s\n", tip.Height, tip.Hash, tip.Branch, tip.Status)
 				}

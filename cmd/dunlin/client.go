@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -73,7 +74,12 @@ func unreachable(err error) error {
 	var refused *api.Error
 	switch {
 	case errors.Is(err, api.ErrUnreachable):
+		if !strings.Contains(err.Error(), "dunlin start") && !strings.Contains(err.Error(), "stale") {
+			err = fmt.Errorf("%w\nis the node running there? dunlin start runs one, dunlin doctor says what keeps it from that", err)
+		}
 		return &codedError{exitUnreachable, err}
+	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
+		return fmt.Errorf("%w\n--home DIR of the running node gives the command its token", err)
 	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
 		return &codedError{exitNotReady, err}
 	}
@@ -81,40 +87,46 @@ func unreachable(err error) error {
 }
 
 func newStatus(g *global) *cobra.Command {
-	var watch bool
+	var again watch
 	cmd := &cobra.Command{
 		Use: "status", Short: "Print what the running node is doing", Args: args(cobra.NoArgs),
+		Example: "  dunlin status --watch\n  dunlin status --watch -o json | jq .height",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := again.check(); err != nil {
+				return err
+			}
 			c, err := g.client(cmd)
 			if err != nil {
 				return err
 			}
-			for {
-				s, err := c.Status(cmd.Context())
-				if err != nil {
-					return unreachable(err)
-				}
-				if watch && g.output == "table" && isTerminal(cmd.OutOrStdout()) {
-					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
-				}
-				if err := g.print(cmd, s, func(w io.Writer) { printStatus(w, s) }); err != nil {
-					return err
-				}
-				if !watch {
-					return nil
-				}
-				if !pause(cmd.Context(), time.Second) {
-					return nil
-				}
-			}
+			return again.run(g, cmd, func(ctx context.Context) (any, error) {
+				s, err := c.Status(ctx)
+				return s, unreachable(err)
+			}, func(w io.Writer, v any) {
+				printStatus(w, v.(api.Status)) //nolint:forcetypeassert // look returned it
+			}, func(v any) []string {
+				return []string{statusLine(time.Now(), v.(api.Status))} //nolint:forcetypeassert // look returned it
+			})
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print it anew every second")
+	again.flags(cmd)
 	return cmd
 }
 
+// statusLine is a status in one line, as status --watch writes it where nothing can be drawn.
+func statusLine(now time.Time, s api.Status) string {
+	line := fmt.Sprintf("%s %s height %d of %d peers %d in %d out mempool %d", now.Format(time.TimeOnly), s.Sync.State, s.Height, s.TargetHeight,
+		s.Peers.Inbound, s.Peers.Outbound, s.Mempool.Count)
+	if s.Sync.State != api.StateSynced {
+		line += " | " + syncLine(&s)
+	} else if s.Sync.Reason != "" {
+		line += " | " + s.Sync.Reason
+	}
+	return line
+}
+
 func printStatus(w io.Writer, s api.Status) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintf(t, "network\t%s\n", s.ChainID)
 	fmt.Fprintf(t, "peer id\t%s\n", s.PeerID)
 	fmt.Fprintf(t, "height\t%d of %d (headers %d)\n", s.Height, s.TargetHeight, s.HeaderHeight)
@@ -230,7 +242,7 @@ func newID(g *global) *cobra.Command {
 const idPatience = 2 * time.Second
 
 func printReachability(w io.Writer, r *api.Reachability) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	row := func(name string, list []string) {
 		if len(list) > 0 {
 			fmt.Fprintf(t, "%s\t%s\n", name, strings.Join(list, " "))
@@ -254,49 +266,82 @@ func printReachability(w io.Writer, r *api.Reachability) {
 	t.Flush()
 }
 
-func newPeers(g *global) *cobra.Command {
-	list := func(cmd *cobra.Command, _ []string) error {
+// listPeers makes cmd list the connected peers.
+func (g *global) listPeers(cmd *cobra.Command) *cobra.Command {
+	var again watch
+	again.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := again.check(); err != nil {
+			return err
+		}
 		c, err := g.client(cmd)
 		if err != nil {
 			return err
 		}
-		peers, err := c.Peers(cmd.Context())
-		if err != nil {
-			return unreachable(err)
-		}
-		return g.print(cmd, peers, func(w io.Writer) {
+		var before map[string]api.Peer
+		return again.run(g, cmd, func(ctx context.Context) (any, error) {
+			peers, err := c.Peers(ctx)
 			sort.SliceStable(peers, func(i, j int) bool { return !peers[i].Inbound && peers[j].Inbound })
-			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "PEER\tDIR\tADDRESS\tHEIGHT\tRTT\tAGENT\tSINCE\tSTANDING")
-			for _, p := range peers {
-				dir := "out"
-				if p.Inbound {
-					dir = "in"
-				}
-				height, since := "-", "-"
-				if p.Ready {
-					height, since = fmt.Sprint(p.Height), time.Since(p.Since).Round(time.Second).String()
-				}
-				standing := cmp.Or(p.Standing, "-")
-				if len(p.Reasons) > 0 {
-					standing += fmt.Sprintf(" %.0f: %s", p.Score, strings.Join(p.Reasons, "; "))
-				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1fms\t%s\t%s\t%s\n", p.ID, dir, p.Addr, height, p.RTTMS, p.Agent, since, standing)
-			}
-			t.Flush()
+			return peers, unreachable(err)
+		}, func(w io.Writer, v any) {
+			printPeers(w, v.([]api.Peer)) //nolint:forcetypeassert // look returned it
+		}, func(v any) (lines []string) {
+			lines, before = peerChanges(time.Now(), before, v.([]api.Peer)) //nolint:forcetypeassert // look returned it
+			return lines
 		})
 	}
-	cmd := &cobra.Command{
-		Use: "peers", Short: "List the connected peers; add, remove, export, import, ban", RunE: list,
-		Args: func(cmd *cobra.Command, a []string) error {
-			if len(a) > 0 {
-				return usage(fmt.Errorf("unknown command %q: see %s --help", a[0], cmd.CommandPath()))
-			}
-			return nil
-		},
+	return cmd
+}
+
+func direction(p *api.Peer) string {
+	if p.Inbound {
+		return "in"
 	}
+	return "out"
+}
+
+func printPeers(w io.Writer, peers []api.Peer) {
+	t := newTable(w, "PEER", "DIR", "ADDRESS", "HEIGHT", "RTT", "AGENT", "SINCE", "STANDING")
+	for _, p := range peers {
+		height, since := "-", "-"
+		if p.Ready {
+			height, since = fmt.Sprint(p.Height), time.Since(p.Since).Round(time.Second).String()
+		}
+		standing := cmp.Or(p.Standing, "-")
+		if len(p.Reasons) > 0 {
+			standing += fmt.Sprintf(" %.0f: %s", p.Score, strings.Join(p.Reasons, "; "))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1fms\t%s\t%s\t%s\n", p.ID, direction(&p), p.Addr, height, p.RTTMS, printable(p.Agent), since, standing)
+	}
+	t.Flush()
+}
+
+// peerChanges tells who came and who went since the list before, and returns the list for the next time.
+func peerChanges(now time.Time, before map[string]api.Peer, peers []api.Peer) (lines []string, after map[string]api.Peer) {
+	after = make(map[string]api.Peer, len(peers))
+	for _, p := range peers {
+		after[p.ID] = p
+		if _, known := before[p.ID]; !known {
+			lines = append(lines, fmt.Sprintf("%s + %s %s %s", now.Format(time.TimeOnly), p.ID, direction(&p), p.Addr))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(before)) {
+		if _, still := after[id]; !still {
+			lines = append(lines, fmt.Sprintf("%s - %s %s", now.Format(time.TimeOnly), id, before[id].Addr))
+		}
+	}
+	return lines, after
+}
+
+func newPeers(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "peers", Short: "List the connected peers; add, remove, export, import, ban",
+		Args:    onlyChildren,
+		Example: "  dunlin peers --watch\n  dunlin peers -o jsonl | jq -r .addr",
+	}
+	g.listPeers(cmd)
 	cmd.AddCommand(
-		&cobra.Command{Use: "list", Short: "List the connected peers", Args: args(cobra.NoArgs), RunE: list},
+		g.listPeers(&cobra.Command{Use: "list", Short: "List the connected peers", Args: args(cobra.NoArgs)}),
 		&cobra.Command{
 			Use: "added", Short: "List the peers that were added, connected or not", Args: args(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -359,8 +404,7 @@ func newPeers(g *global) *cobra.Command {
 					return unreachable(err)
 				}
 				return g.print(cmd, bans, func(w io.Writer) {
-					t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-					fmt.Fprintln(t, "TARGET\tSINCE\tUNTIL\tREASON")
+					t := newTable(w, "TARGET", "SINCE", "UNTIL", "REASON")
 					for _, b := range bans {
 						if b.Auto {
 							b.Reason = "(by the node) " + b.Reason
@@ -538,7 +582,7 @@ func newTx(g *global) *cobra.Command {
 }
 
 func printTx(w io.Writer, tx api.Tx) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintf(t, "txid\t%s\n", tx.TxID)
 	status := tx.Status
 	switch tx.Status {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +35,7 @@ func newConfig(g *global) *cobra.Command {
 				settings = append(settings, setting(e))
 			}
 			return g.print(cmd, settings, func(w io.Writer) {
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				t := newTable(w)
 				for _, s := range settings {
 					fmt.Fprintf(t, "%s\t%s\t%s\n", s.Key, s.Value, s.Origin)
 				}

@@ -29,15 +29,6 @@ Exit code 1 if something must be mended.`,
 	return cmd
 }
 
-func newBootstrap(g *global) *cobra.Command {
-	check := &cobra.Command{
-		Use: "check", Short: "Resolve, dial and greet every bootstrap node, persistent peer and DNS seed", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return g.doctor(cmd, true) },
-	}
-	config.Flags(check.Flags())
-	return group("bootstrap", "The nodes to meet the network through", check)
-}
-
 func (g *global) doctor(cmd *cobra.Command, onlySources bool) error {
 	c, err := g.load(cmd.Flags())
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +31,7 @@ func newMempool(g *global) *cobra.Command {
 
 // printMempool writes what is known of a mempool.
 func printMempool(w io.Writer, m *api.Mempool) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintf(t, "transactions\t%d, %.1f kvB\n", m.Count, float64(m.VBytes)/1e3)
 	fmt.Fprintf(t, "memory\t%.1f of %.0f MB\n", float64(m.Bytes)/1e6, float64(m.MaxBytes)/1e6)
 	fmt.Fprintf(t, "least fee\t%d satoshi for 1000 vB\n", m.MinFeeRate)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,8 +58,11 @@ func exitCode(stderr io.Writer, err error) int {
 type global struct {
 	home   string
 	rpc    string // address of the node's HTTP interface; empty: from the home's node.json
-	output string // table or json
+	output string // one of outputs
 }
+
+// outputs are the forms of an answer.
+var outputs = []string{"table", "json", "jsonl"}
 
 func newRoot() *cobra.Command {
 	g := &global{}
@@ -73,32 +78,28 @@ func newRoot() *cobra.Command {
 Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node answers.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage(fmt.Errorf("unknown command %q: see dunlin --help", args[0]))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          onlyChildren,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	config.GlobalFlags(root.PersistentFlags(), &g.home)
 	root.PersistentFlags().Lookup("network").Usage = "testnet (the default), regtest, simnet or bitcoin; a home remembers its network"
 	root.PersistentFlags().Lookup("network-file").Usage = "network.toml of a network of your own, in place of --network"
 	root.PersistentFlags().StringVar(&g.rpc, "rpc", "", "address of the node's HTTP interface (default: what the home's node.json says)")
-	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "form of the answer: table or json")
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "form of the answer: table, json, or jsonl (a line an item)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if g.output != "table" && g.output != "json" {
-			return usage(fmt.Errorf("--output %q: must be table or json", g.output))
+		if !slices.Contains(outputs, g.output) {
+			return usage(fmt.Errorf("--output %q: must be table, json or jsonl", g.output))
 		}
 		return nil
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
-	})
+	root.SetFlagErrorFunc(flagFault)
+	root.CompletionOptions.DisableDefaultCmd = true // ours says how to install it
 	root.AddCommand(
 		newStart(g), newInit(g), newStatus(g), newID(g), newPeers(g), newBootstrap(g), newSync(g), newMempool(g), newChain(g), newMiner(g),
 		newNetwork(g), newConfig(g), newTestnet(), newSeeder(g), newDoctor(g), newVersion(g), newHealthcheck(g), newTx(g), newLog(g),
+		newCompletion(), newMan(),
 	)
+	g.completions(root)
 	return root
 }
 
@@ -112,16 +113,43 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// onlyChildren is the check of a command that holds others: a word that is none of them is a fault, which names what may have been meant.
+func onlyChildren(cmd *cobra.Command, a []string) error {
+	if len(a) == 0 {
+		return nil
+	}
+	var names []string
+	for _, child := range cmd.Commands() {
+		if child.IsAvailableCommand() {
+			names = append(names, child.Name())
+		}
+	}
+	if near := config.Nearest(a[0], names); near != "" {
+		return usage(fmt.Errorf("unknown command %q, did you mean %s? See %s --help", a[0], near, cmd.CommandPath()))
+	}
+	return usage(fmt.Errorf("unknown command %q: see %s --help", a[0], cmd.CommandPath()))
+}
+
+// flagFault is a fault in the flags of cmd, with the flag that may have been meant.
+func flagFault(cmd *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && len(unknown.GetSpecifiedName()) > 1 {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Deprecated == "" {
+				names = append(names, f.Name)
+			}
+		})
+		if near := config.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+			return usage(fmt.Errorf("%w, did you mean --%s? See %s --help", err, near, cmd.CommandPath()))
+		}
+	}
+	return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
+}
+
 // group is a command that only holds others.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use, Short: short,
-		Args: func(cmd *cobra.Command, a []string) error {
-			if len(a) > 0 {
-				return usage(fmt.Errorf("unknown command %q: see %s --help", a[0], cmd.CommandPath()))
-			}
-			return nil
-		},
+		Use: use, Short: short, Args: onlyChildren,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(children...)
@@ -143,15 +171,27 @@ func (g *global) load(flags *pflag.FlagSet) (*config.Config, error) {
 // print writes v as JSON if that was asked for, else what table writes.
 func (g *global) print(cmd *cobra.Command, v any, table func(io.Writer)) error {
 	out := cmd.OutOrStdout()
-	if g.output != "json" {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	items := []any{v}
+	switch g.output {
+	case "json":
+		e.SetIndent("", "  ")
+	case "jsonl":
+		if list := reflect.ValueOf(v); list.Kind() == reflect.Slice {
+			items = items[:0]
+			for i := range list.Len() {
+				items = append(items, list.Index(i).Interface())
+			}
+		}
+	default:
 		table(out)
 		return nil
 	}
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("write the answer: %w", err)
+	for _, item := range items {
+		if err := e.Encode(item); err != nil {
+			return fmt.Errorf("write the answer: %w", err)
+		}
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +36,7 @@ func newSyncStatus(g *global) *cobra.Command {
 
 // printSync writes what is known of a sync at a time.
 func printSync(w io.Writer, s *api.Sync, now time.Time) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintf(t, "state\t%s for %v\n", s.State, since(now, s.Since))
 	if s.Reason != "" {
 		fmt.Fprintf(t, "reason\t%s\n", s.Reason)
@@ -118,7 +117,7 @@ answers. On a terminal it shows the progress meanwhile.`,
 					return s.Sync.State == api.StateSynced
 				},
 			}
-			if g.output == "json" {
+			if g.output != "table" {
 				w.show.tty = false
 			}
 			s, waited, err := w.run(cmd.Context())

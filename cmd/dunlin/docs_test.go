@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// TestEveryCommandIsScripted: each command that does something is run by a script of testdata/script.
+func TestEveryCommandIsScripted(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var scripts bytes.Buffer
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts.Write(raw)
+	}
+	leaves := 0
+	for _, cmd := range commands(newRoot()) {
+		if cmd.HasAvailableSubCommands() {
+			continue
+		}
+		leaves++
+		if !regexp.MustCompile(`\b` + regexp.QuoteMeta(cmd.CommandPath()) + `\b`).Match(scripts.Bytes()) {
+			t.Errorf("no script runs %s", cmd.CommandPath())
+		}
+	}
+	if leaves < 50 {
+		t.Errorf("%d commands only", leaves)
+	}
+}
+
+// TestCLIReference: docs/cli.md is what the code makes.
+func TestCLIReference(t *testing.T) {
+	t.Parallel()
+	have, err := os.ReadFile(filepath.Join("..", "..", "docs", "cli.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := cliReference(newRoot()); !bytes.Equal(have, want) {
+		t.Errorf("docs/cli.md is of another version of the commands; make it anew: go run ./cmd/dunlin man --markdown docs/cli.md")
+	}
+}
+
+// TestReadmeCommands: the command table of README.md names commands and flags that exist.
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := newRoot()
+	for _, m := range regexp.MustCompile("`dunlin ([^`]+)`").FindAllStringSubmatch(string(raw), -1) {
+		line := strings.ReplaceAll(m[1], `\|`, "|")
+		var words []string
+		for _, w := range strings.Fields(strings.NewReplacer("[", " ", "]", " ", "|", " ").Replace(line)) {
+			if strings.HasPrefix(w, "--") || strings.ToUpper(w) == w {
+				break
+			}
+			words = append(words, w)
+		}
+		cmd, _, err := root.Find(words[:1])
+		if err != nil || cmd == root {
+			t.Errorf("README: dunlin %s: no such command", line)
+			continue
+		}
+		for _, w := range words[1:] { // each is a child, or a sister of one
+			child, _, err := cmd.Find([]string{w})
+			if last, _, _ := root.Find(words); !last.HasAvailableSubCommands() && last != cmd && last.Name() != w {
+				break // an argument
+			}
+			if err != nil || child == cmd {
+				t.Errorf("README: dunlin %s: %s has no %s", line, cmd.CommandPath(), w)
+			}
+		}
+		for _, f := range regexp.MustCompile(`--([a-z-]+)`).FindAllStringSubmatch(line, -1) {
+			if f[1] != "help" && !anyFlag(root, words, f[1]) {
+				t.Errorf("README: dunlin %s: no flag --%s", line, f[1])
+			}
+		}
+	}
+}
+
+func anyFlag(root *cobra.Command, words []string, name string) bool {
+	for i := range words {
+		if cmd, _, err := root.Find(words[:i+1]); err == nil && cmd.Flags().Lookup(name) != nil {
+			return true
+		}
+		if len(words) > 1 {
+			if cmd, _, err := root.Find([]string{words[0], words[i]}); err == nil && cmd.Flags().Lookup(name) != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestManPages: every command has its page, in roff that has no line which it would take for a request by mistake.
+func TestManPages(t *testing.T) {
+	t.Parallel()
+	pages := manPages(newRoot())
+	for _, cmd := range commands(newRoot()) {
+		name := strings.ReplaceAll(cmd.CommandPath(), " ", "-") + ".1"
+		if pages[name] == nil {
+			t.Errorf("no page %s", name)
+		}
+	}
+	request := regexp.MustCompile(`^\.(TH|SH|PP|TP|B|BR|br|nf|fi)( |$)`)
+	for name, page := range pages {
+		for i, line := range strings.Split(string(page), "\n") {
+			if strings.HasPrefix(line, "'") || strings.HasPrefix(line, ".") && !request.MatchString(line) {
+				t.Errorf("%s:%d: %q", name, i+1, line)
+			}
+		}
+		for _, want := range []string{".TH ", ".SH NAME\n", ".SH DESCRIPTION\n"} {
+			if !bytes.Contains(page, []byte(want)) {
+				t.Errorf("%s lacks %q", name, want)
+			}
+		}
+	}
+}
+
+// TestRoff: what roff would read as its own is escaped.
+func TestRoff(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{".x": `\&.x`, "'x": `\&'x`, `a\b`: `a\eb`, "--x": `\-\-x`, "a\nb": "a b", "": ""} {
+		if got := roff(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
