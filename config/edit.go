@@ -63,7 +63,7 @@ func setTOML(name string, data []byte, key string, values []string) ([]byte, err
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	section, last, _ := strings.Cut(key, ".")
 	entry := []byte(last + " = " + f.format() + "\n")
-	from, to := -1, -1
+	var from, to int
 	if i := slices.IndexFunc(before, func(v tomlValue) bool { return v.key == key }); i >= 0 {
 		from = before[i].line - 1
 		left, _, found := bytes.Cut(lines[from], []byte("="))

@@ -140,7 +140,12 @@ func newChainTips(g *global) *cobra.Command {
 
 // withChain runs f on the chain of a stopped home.
 func (g *global) withChain(cmd *cobra.Command, f func(context.Context, *chain.Chain, *slog.Logger) error) error {
-	return g.withOpened(cmd, node.OpenChain, f)
+	return g.withOpened(cmd, func(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
+		if err := config.EnsureHome(c.Home); err != nil {
+			return nil, err
+		}
+		return node.OpenChain(c, log)
+	}, f)
 }
 
 // opener opens the chain in the home of a config.
@@ -153,9 +158,6 @@ func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Cont
 	}
 	log, _, err := newLogger(cmd.ErrOrStderr(), c)
 	if err != nil {
-		return err
-	}
-	if err := config.EnsureHome(c.Home); err != nil {
 		return err
 	}
 	ch, err := open(c, log)

@@ -64,7 +64,7 @@ func TestReadmeCommands(t *testing.T) {
 	for _, m := range regexp.MustCompile("`dunlin ([^`]+)`").FindAllStringSubmatch(string(raw), -1) {
 		line := strings.ReplaceAll(m[1], `\|`, "|")
 		var words []string
-		for _, w := range strings.Fields(strings.NewReplacer("[", " ", "]", " ", "|", " ").Replace(line)) {
+		for w := range strings.FieldsSeq(strings.NewReplacer("[", " ", "]", " ", "|", " ").Replace(line)) {
 			if strings.HasPrefix(w, "--") || strings.ToUpper(w) == w {
 				break
 			}

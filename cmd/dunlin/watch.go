@@ -43,7 +43,7 @@ func (o *watch) run(g *global, cmd *cobra.Command, look func(context.Context) (a
 		v, err := look(ctx)
 		switch {
 		case o.on && ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // Ctrl-C cut the question off
 		case err != nil:
 			return err
 		case !o.on:
