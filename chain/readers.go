@@ -227,6 +227,25 @@ func (c *Chain) SizeOnDisk() int64 {
 	return blocks + undo + index
 }
 
+// DiskUse is what the chain takes of the disk, in bytes.
+type DiskUse struct {
+	Blocks, Undo, Index int64 // block files, undo files, database
+	BlockFiles          int   // of them those that hold blocks
+	Free                uint64
+}
+
+// DiskUse asks the file system; it stats every file.
+func (c *Chain) DiskUse() (u DiskUse, err error) {
+	blocks, _, err := c.store.Files()
+	if err != nil {
+		return DiskUse{}, err
+	}
+	u.BlockFiles = len(blocks)
+	u.Blocks, u.Undo, u.Index = c.store.Size()
+	u.Free, err = c.store.DiskFree()
+	return u, err
+}
+
 // Tips lists the leaves of the header tree and the active tip, the latter first,
 // then by descending height, first seen first.
 func (c *Chain) Tips() []ChainTip {

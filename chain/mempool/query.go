@@ -3,6 +3,7 @@ package mempool
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -78,4 +79,32 @@ func (p *Pool) IsUnsent(txid chainhash.Hash) bool {
 	defer p.mu.RUnlock()
 	e := p.byID[txid]
 	return e != nil && e.unsent()
+}
+
+// FeeRates estimates what to pay to be mined within so many blocks, in satoshi per
+// 1000 virtual bytes, one for each of blocks: the rate at which the transactions that
+// pay more fill that many blocks of blockWeight. It knows no past; with a pool that is
+// not full, the least rate that gets in is enough.
+func (p *Pool) FeeRates(blockWeight int64, blocks ...int) []int64 {
+	type rated struct{ fee, weight int64 }
+	p.mu.RLock()
+	all := make([]rated, len(p.order))
+	for i, e := range p.order {
+		all[i] = rated{e.Fee, e.FeeWeight()}
+	}
+	p.mu.RUnlock()
+	slices.SortFunc(all, func(a, b rated) int { return CompareFeeRates(b.fee, b.weight, a.fee, a.weight) })
+	least := p.MinFeeRate()
+	rates := make([]int64, len(blocks))
+	for i, n := range blocks {
+		rates[i] = least
+		room := int64(n) * blockWeight
+		for _, e := range all {
+			if room -= e.weight; room < 0 {
+				rates[i] = max(least, rateOf(e.fee, e.weight)+1)
+				break
+			}
+		}
+	}
+	return rates
 }

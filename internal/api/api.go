@@ -23,6 +23,8 @@ import (
 // concurrent use. Those without a context answer at once. An error that is the
 // caller's to know is an [*Error]; any other is logged and becomes a bare 500.
 type Node interface {
+	Explorer
+
 	// Status is the present state. UptimeS is filled in by the server.
 	Status() Status
 	// Sync is the present state of the sync in full; Status has the gist of it.

@@ -335,6 +335,8 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 		return answer(b), nil
 	})
 
+	s.routesExplorer(api, read)
+
 	huma.Register(api, read("log-level", "/log/level", "Least level that is logged"),
 		func(context.Context, *nothing) (*body[LogLevel], error) {
 			return answer(LogLevel{Level: s.theNode().LogLevel()}), nil

@@ -37,7 +37,7 @@ var chainMethods = []method{
 	{name: "getchaintips", help: "Leaves of the header tree.", run: getChainTips},
 	{name: "getdifficulty", help: "Difficulty of the tip.", run: func(c *call) (any, error) {
 		tip, _ := c.o.Chain.Tip()
-		return difficulty(tip.Bits), nil
+		return consensus.Difficulty(tip.Bits), nil
 	}},
 	{name: "gettxout", params: "txid n include_mempool?", help: "An unspent output, or null.", run: getTxOut},
 	{name: "gettxoutsetinfo", params: "hash_type?", help: "Statistics of all unspent outputs, read from disk. hash_type: hash_serialized_3 or none.", run: getTxOutSetInfo},
@@ -102,19 +102,6 @@ func getBlockHash(c *call) (any, error) {
 	return h.String(), nil
 }
 
-// difficulty is how many times harder than Bitcoin's first blocks.
-func difficulty(bits uint32) float64 {
-	shift := bits >> 24 & 0xff
-	d := float64(0x0000ffff) / float64(bits&0x00ffffff)
-	for ; shift < 29; shift++ {
-		d *= 256
-	}
-	for ; shift > 29; shift-- {
-		d /= 256
-	}
-	return d
-}
-
 func bitsHex(bits uint32) string { return fmt.Sprintf("%08x", bits) }
 
 func targetHex(bits uint32) string { return fmt.Sprintf("%064x", blockchain.CompactToBig(bits)) }
@@ -151,7 +138,7 @@ func (h *Handler) headerInfo(hash chainhash.Hash) (headerInfo, error) {
 	out := headerInfo{
 		Hash: hash.String(), Confirmations: -1, Height: s.Height, Version: hd.Version, VersionHex: fmt.Sprintf("%08x", uint32(hd.Version)),
 		MerkleRoot: hd.MerkleRoot.String(), Time: hd.Timestamp.Unix(), Nonce: hd.Nonce, Bits: bitsHex(hd.Bits),
-		Target: targetHex(hd.Bits), Difficulty: difficulty(hd.Bits), ChainWork: workHex(s.Work), Txs: s.Txs,
+		Target: targetHex(hd.Bits), Difficulty: consensus.Difficulty(hd.Bits), ChainWork: workHex(s.Work), Txs: s.Txs,
 	}
 	if past, ok := h.o.Chain.Past(hash); ok {
 		out.MedianTime = consensus.MedianTimePast(past)
@@ -330,7 +317,7 @@ func getBlockchainInfo(c *call) (any, error) {
 		Warnings    []string `json:"warnings"`
 	}{
 		Chain: chainName(c.params.Name), Blocks: tip.Height, Headers: best.Height, Best: tip.Hash.String(),
-		Bits: bitsHex(tip.Bits), Target: targetHex(tip.Bits), Difficulty: difficulty(tip.Bits),
+		Bits: bitsHex(tip.Bits), Target: targetHex(tip.Bits), Difficulty: consensus.Difficulty(tip.Bits),
 		Time: tip.Time.Unix(), MedianTime: tip.MedianTime.Unix(), Progress: st.Sync.Percent / 100,
 		IBD: st.Sync.State != api.StateSynced && st.Sync.State != api.StateConnecting, ChainWork: workHex(tip.Work),
 		SizeOnDisk: c.o.Chain.SizeOnDisk(), Pruned: lowest > 0, PruneHeight: lowest, Warnings: c.warnings(),

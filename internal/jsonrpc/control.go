@@ -99,7 +99,7 @@ func validateAddress(c *call) (any, error) {
 		Version *int   `json:"witness_version,omitempty"`
 		Program string `json:"witness_program,omitempty"`
 	}{Valid: true, Address: canonical, Script: hex.EncodeToString(script)}
-	kind := scriptType(script)
+	kind := ouraddress.Kind(script)
 	out.IsP2SH = kind == "scripthash" || kind == "witness_v0_scripthash" || kind == "witness_v1_taproot"
 	if version, program, err := txscript.ExtractWitnessProgramInfo(script); err == nil {
 		out.Witness, out.Version, out.Program = true, &version, hex.EncodeToString(program)
@@ -150,20 +150,7 @@ func estimateSmartFee(c *call) (any, error) {
 	if strings.EqualFold(mode, "conservative") {
 		target = max(1, target/2) // as if blocks came half as fast
 	}
-	type rated struct{ fee, weight int64 }
-	var all []rated
-	for _, e := range c.o.Pool.Entries() {
-		all = append(all, rated{e.Fee, e.FeeWeight()})
-	}
-	slices.SortFunc(all, func(a, b rated) int { return int(b.fee*a.weight - a.fee*b.weight) })
-	rate := c.o.Pool.MinFeeRate()
-	room := target * int64(c.params.MaxBlockWeight)
-	for _, e := range all {
-		if room -= e.weight; room < 0 {
-			rate = max(rate, e.fee*4000/e.weight+1)
-			break
-		}
-	}
+	rate := c.o.Pool.FeeRates(int64(c.params.MaxBlockWeight), int(target))[0]
 	return struct {
 		Rate   amount `json:"feerate"`
 		Blocks int64  `json:"blocks"`

@@ -1,11 +1,16 @@
 package jsonrpc
 
+import (
+	"dunlin/chain/consensus"
+	"dunlin/internal/address"
+)
+
 // What the tests, which are outside the package, reach inside for.
 var (
 	Disassemble        = disassemble
-	ScriptType         = scriptType
+	ScriptType         = address.Kind
 	DescriptorChecksum = descriptorChecksum
-	Difficulty         = difficulty
+	Difficulty         = consensus.Difficulty
 )
 
 // Amount is what amounts are in answers and arguments.

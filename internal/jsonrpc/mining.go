@@ -5,12 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -402,12 +400,12 @@ func getMiningInfo(c *call) (any, error) {
 		Next       *next    `json:"next,omitempty"`
 		Warnings   []string `json:"warnings"`
 	}{
-		Blocks: tip.Height, Bits: bitsHex(tip.Bits), Difficulty: difficulty(tip.Bits), Target: targetHex(tip.Bits),
+		Blocks: tip.Height, Bits: bitsHex(tip.Bits), Difficulty: consensus.Difficulty(tip.Bits), Target: targetHex(tip.Bits),
 		HashPS: rate, Pooled: count, Chain: chainName(c.params.Name), Warnings: c.warnings(),
 	}
 	if past, ok := c.o.Chain.Past(tip.Hash); ok {
 		bits := c.o.Engine.NextBits(past, c.o.Now())
-		out.Next = &next{tip.Height + 1, bitsHex(bits), difficulty(bits), targetHex(bits)}
+		out.Next = &next{tip.Height + 1, bitsHex(bits), consensus.Difficulty(bits), targetHex(bits)}
 	}
 	return out, nil
 }
@@ -446,22 +444,9 @@ func (h *Handler) networkHashPS(n int, height int32) (float64, error) {
 	if !ok || past.Height() == 0 {
 		return 0, nil
 	}
-	top := past.Height()
 	const period = 2016
 	if n < 0 {
-		n = int(top%period) + 1
+		n = int(past.Height()%period) + 1
 	}
-	n = min(n, int(top), consensus.Lookback-1)
-	earliest, latest := past.At(top).Time, past.At(top).Time
-	work := new(big.Int)
-	for i := range int32(n) {
-		work.Add(work, blockchain.CalcWork(past.At(top-i).Bits))
-		t := past.At(top - i - 1).Time
-		earliest, latest = min(earliest, t), max(latest, t)
-	}
-	if earliest == latest {
-		return 0, nil
-	}
-	f, _ := new(big.Float).Quo(new(big.Float).SetInt(work), big.NewFloat(float64(latest-earliest))).Float64()
-	return f, nil
+	return consensus.HashRate(past, n), nil
 }

@@ -109,6 +109,11 @@ type Node struct {
 	named    atomic.Pointer[discovery.Discovery] // disc, once it is built, for the goroutines of the host
 	floor    feeFloor                            // of peers
 	pools    *reconciler                         // of peers
+
+	sealer    consensus.Sealer
+	summed    summaries
+	poolViews poolViews
+	history   history
 }
 
 // New builds the node in the home of o.Config, making what is missing (home, key,
@@ -161,7 +166,7 @@ func (n *Node) openLedger() error {
 	if err != nil {
 		return err
 	}
-	n.engine = engine
+	n.engine, n.sealer = engine, sealer
 	o := mempool.Options{
 		Chain:      n.chain,
 		MaxBytes:   int64(n.c.Mempool.MaxMB) * 1_000_000,
@@ -368,6 +373,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"mend", n.mend},
 		{"watch", n.watch},
 		{"miner", n.miner.Run},
+		{"history", n.runHistory},
 		{"notify", n.notify},
 	})
 	err = errors.Join(err, n.close())

@@ -15,8 +15,14 @@ import (
 	"dunlin/chain/consensus"
 )
 
-// A Sealer searches for nonces. It is immutable and safe for concurrent use.
-type Sealer struct{ threads int }
+// A Sealer searches for nonces. It is safe for concurrent use.
+type Sealer struct {
+	threads int
+	hashes  atomic.Uint64
+}
+
+// Hashes is how many nonces were tried, to the batch, since NewSealer.
+func (s *Sealer) Hashes() uint64 { return s.hashes.Load() }
 
 // NewSealer returns a sealer that searches on that many threads; below 1 means
 // GOMAXPROCS.
@@ -70,11 +76,15 @@ func (s *Sealer) Seal(stop <-chan struct{}, h *consensus.Header) (bool, error) {
 					return
 				default:
 				}
-				if nonce, ok := search(&buf, &limit, n, min(n+nonceBatch, to)); ok {
-					found <- nonce
-					done.Store(true)
-					return
+				nonce, ok := search(&buf, &limit, n, min(n+nonceBatch, to))
+				if !ok {
+					s.hashes.Add(min(n+nonceBatch, to) - n)
+					continue
 				}
+				s.hashes.Add(uint64(nonce) - n + 1)
+				found <- nonce
+				done.Store(true)
+				return
 			}
 		})
 	}

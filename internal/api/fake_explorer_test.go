@@ -1,0 +1,114 @@
+package api_test
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"dunlin/internal/api"
+)
+
+func (n *fakeNode) summary(b api.Block) api.BlockSummary {
+	fees := int64(10)
+	return api.BlockSummary{
+		Height: b.Height, Hash: b.Hash, PreviousHash: b.PreviousHash, Time: b.Time, Active: true,
+		Confirmations: int32(len(n.blocks)) - b.Height, Miner: b.CoinbaseText, Txs: b.Txs, Reward: 50, Fees: &fees,
+	}
+}
+
+func (n *fakeNode) Summaries(_ context.Context, hash string, most int) (out []api.BlockSummary, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if hash == "" {
+		hash = n.blocks[len(n.blocks)-1].Hash
+	}
+	for len(out) < most {
+		b, ok := n.byHash[hash]
+		if !ok {
+			if len(out) == 0 {
+				return nil, api.Errorf(404, "block %s is unknown", hash)
+			}
+			break
+		}
+		out = append(out, n.summary(b))
+		hash = b.PreviousHash
+	}
+	return out, nil
+}
+
+func (n *fakeNode) BlockDetails(_ context.Context, hash string) (api.BlockDetails, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b, ok := n.byHash[hash]
+	if !ok {
+		return api.BlockDetails{}, api.Errorf(404, "block %s is unknown", hash)
+	}
+	return api.BlockDetails{BlockSummary: n.summary(b), Status: "active", HaveBlock: true}, nil
+}
+
+// BlockTxs is of a block with seven transactions.
+func (n *fakeNode) BlockTxs(_ context.Context, hash string, first, most int) (api.BlockTxs, error) {
+	out := api.BlockTxs{BlockHash: hash, Height: 1, Total: 7}
+	for i := first; i < out.Total && len(out.Txs) < most; i++ {
+		out.Txs = append(out.Txs, api.TxDetails{TxID: n.hash(i), Index: i, Inputs: []api.TxInput{}, Outputs: []api.TxOutput{}, Parents: []string{}})
+	}
+	return out, nil
+}
+
+func (n *fakeNode) Tree(depth int) api.Tree {
+	return api.Tree{Tip: n.hash(1), FromHeight: int32(depth), Nodes: []api.TreeNode{{Hash: n.hash(1), Status: "active", Tip: true}}}
+}
+
+func (n *fakeNode) TxDetails(_ context.Context, txid, block string) (api.TxDetails, error) {
+	if txid == n.hash(9) {
+		return api.TxDetails{}, api.Errorf(404, "transaction %s is unknown", txid)
+	}
+	return api.TxDetails{TxID: txid, BlockHash: block, Status: api.TxConfirmed, Inputs: []api.TxInput{}, Outputs: []api.TxOutput{}, Parents: []string{}}, nil
+}
+
+func (n *fakeNode) Search(_ context.Context, q string) ([]api.SearchResult, error) {
+	if q == "nothing" {
+		return nil, nil
+	}
+	return []api.SearchResult{{Kind: api.FoundBlock, ID: n.hash(1), Height: 1, Detail: q}}, nil
+}
+
+func (n *fakeNode) MempoolTxs(cursor string, most int, byRate bool) (api.MempoolTxs, error) {
+	if cursor == "bad" {
+		return api.MempoolTxs{}, api.Errorf(422, "cursor: no page gave it")
+	}
+	out := api.MempoolTxs{Total: most, Txs: []api.MempoolTx{{TxID: n.hash(1), Parents: []string{}}}}
+	if byRate {
+		out.Next = "rate"
+	}
+	return out, nil
+}
+
+func (n *fakeNode) FeeHistogram() api.FeeHistogram {
+	return api.FeeHistogram{Buckets: []api.FeeBucket{{From: 1000, Txs: 1}}, Txs: 1}
+}
+
+func (n *fakeNode) FeeEstimates() api.FeeEstimates {
+	return api.FeeEstimates{Estimates: []api.FeeEstimate{{Blocks: 1, FeeRate: 1000}}, MinFeeRate: 1000, Basis: "mempool"}
+}
+
+func (n *fakeNode) Storage() (api.Storage, error) {
+	return api.Storage{Home: "/home", BlocksBytes: 1, TotalBytes: 1}, nil
+}
+
+func (n *fakeNode) Discovery() api.DiscoveryStats {
+	return api.DiscoveryStats{Sources: []api.SourceYield{{Source: "dns", Found: 1}}, Names: []api.SeedName{}, Failures: []api.FailureCount{}}
+}
+
+func (n *fakeNode) Gossip() api.GossipStats {
+	h := api.Histogram{Count: 1, Buckets: []api.Bucket{{LeS: 0.1, Count: 1}}}
+	return api.GossipStats{Delays: api.GossipDelays{Header: h, FirstMessage: h}, Topics: []api.TopicStats{{Name: "block"}}}
+}
+
+func (n *fakeNode) SyncHistory() api.SyncHistory {
+	return api.SyncHistory{IntervalS: 2, Samples: slices.Repeat([]api.SyncSample{{Time: time.Unix(0, 0), State: "blocks", Peers: []api.PeerInFlight{}}}, 2)}
+}
+
+func (n *fakeNode) MinerHistory() api.MinerHistory {
+	return api.MinerHistory{IntervalS: 2, Samples: []api.MinerSample{{HashesPerS: 5}}}
+}
