@@ -435,7 +435,7 @@ type btcd struct {
 	t    *testing.T
 	bin  string
 	home string
-	log  *logBuffer
+	log  *output
 	cmd  *exec.Cmd
 	done chan struct{}
 	addr string // of its RPC
@@ -472,12 +472,12 @@ var btcdListens = regexp.MustCompile(`RPC server listening on (127\.0\.0\.1:\d+)
 
 func (d *btcd) start() {
 	d.t.Helper()
-	d.log, d.done = &logBuffer{}, make(chan struct{})
+	d.log, d.done = newOutput(d.t), make(chan struct{})
 	d.cmd = exec.Command(d.bin,
 		"--regtest", "--datadir="+filepath.Join(d.home, "data"), "--logdir="+filepath.Join(d.home, "logs"), "--configfile="+filepath.Join(d.home, "btcd.conf"),
 		"--nolisten", "--nodnsseed", "--rpclisten=127.0.0.1:0", "--notls", "--rpcuser=judge", "--rpcpass=judge", "--miningaddr="+btcdPays)
 	d.cmd.Env = append(os.Environ(), "HOME="+d.home)
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.log.of(d.cmd)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -487,7 +487,7 @@ func (d *btcd) start() {
 		_ = cmd.Wait()
 		close(done)
 	}()
-	eventually(d.t, 30*time.Second, "btcd listens", func() error {
+	eventually(d.t, patience, "btcd listens", func() error {
 		select {
 		case <-done:
 			return fatal{fmt.Errorf("it ended: %s", lastPart(d.log.String(), 3000))}
@@ -507,7 +507,7 @@ func (d *btcd) stop() {
 		return
 	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(30*time.Second, func() { _ = d.cmd.Process.Kill() })
+	timer := time.AfterFunc(patience, func() { _ = d.cmd.Process.Kill() })
 	<-d.done
 	timer.Stop()
 	d.cmd = nil

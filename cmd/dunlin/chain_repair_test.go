@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestE2EPrune: a home of real blocks, pruned on request and while it syncs, is
@@ -39,8 +38,8 @@ func TestE2EPrune(t *testing.T) {
 	// A syncing node prunes as it goes.
 	server.start()
 	client := startDaemon(t, "client", append(small, "--bootstrap", server.addr(), "--prune-mb", "1", "--storage-flush-blocks", "500")...)
-	client.reaches(realTip, 60*time.Second)
-	eventually(t, 20*time.Second, "it prunes", func() error {
+	client.reaches(realTip, patience)
+	eventually(t, patience, "it prunes", func() error {
 		if !strings.Contains(client.log.String(), "pruned") {
 			return fmt.Errorf("no line says so")
 		}
@@ -51,7 +50,7 @@ func TestE2EPrune(t *testing.T) {
 	}
 	// Whoever joins by it alone gets the headers, and waits for somebody who has the blocks.
 	late := startDaemon(t, "late", append(small, "--bootstrap", client.addr())...)
-	eventually(t, 30*time.Second, "headers", func() error {
+	eventually(t, patience, "headers", func() error {
 		s, err := late.status()
 		if err == nil && s.HeaderHeight != 14131 {
 			err = fmt.Errorf("at %d", s.HeaderHeight)

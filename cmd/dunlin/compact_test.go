@@ -35,7 +35,7 @@ type completion struct {
 
 func (d *daemon) completed(hash string) (c completion) {
 	d.t.Helper()
-	eventually(d.t, 30*time.Second, d.name+" tells of block "+hash, func() error {
+	eventually(d.t, patience, d.name+" tells of block "+hash, func() error {
 		for line := range strings.Lines(d.log.String()) {
 			var l completion
 			if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "block complete" && l.Hash == hash {
@@ -51,7 +51,7 @@ func (d *daemon) completed(hash string) (c completion) {
 // meshed waits until a daemon has neighbours on the block topic.
 func (d *daemon) meshed(n int) {
 	d.t.Helper()
-	eventually(d.t, 30*time.Second, fmt.Sprintf("%s has %d neighbours", d.name, n), func() error {
+	eventually(d.t, patience, fmt.Sprintf("%s has %d neighbours", d.name, n), func() error {
 		s, err := d.status()
 		if err == nil && s.Gossip.BlockMesh < n {
 			err = fmt.Errorf("%d", s.Gossip.BlockMesh)
@@ -80,13 +80,13 @@ func TestE2ECompactBlocks(t *testing.T) {
 	}
 	maker := start("maker")
 	warm := start("warm", "--bootstrap", maker.addr())
-	knows(t, maker, 1, 20*time.Second)
+	knows(t, maker, 1, patience)
 	for i := range txs {
 		maker.mustSend(p.fanOut(i+1, outs))
 	}
 	warm.holds(txs)
 	newest := p.fanOut(txs, outs).TxHash().String()
-	eventually(t, 30*time.Second, "the last transaction is some time old", func() error {
+	eventually(t, patience, "the last transaction is some time old", func() error {
 		tx, err := maker.client.Tx(t.Context(), newest)
 		if age := time.Since(tx.Time); err == nil && age < time.Second { // until then it is sent with the block
 			err = fmt.Errorf("%v", age)
@@ -94,7 +94,7 @@ func TestE2ECompactBlocks(t *testing.T) {
 		return err
 	})
 	cold := start("cold", "--bootstrap", maker.addr(), "--bootstrap", warm.addr())
-	knows(t, cold, 2, 20*time.Second)
+	knows(t, cold, 2, patience)
 	for _, d := range []*daemon{maker, warm, cold} {
 		d.meshed(2)
 	}
@@ -104,7 +104,7 @@ func TestE2ECompactBlocks(t *testing.T) {
 		t.Fatalf("the block has %d bytes, compact are those from %d", b.Size, relay.WholeBelow)
 	}
 	for _, d := range []*daemon{warm, cold} {
-		d.reaches(b.Hash, 30*time.Second)
+		d.reaches(b.Hash, patience)
 	}
 	if c := warm.completed(b.Hash); c.How != "compact" || c.Txs != txs+1 || c.Pulled > 0 {
 		t.Errorf("with a full mempool: %+v", c)
@@ -127,6 +127,6 @@ func TestE2ENoSilence(t *testing.T) {
 		for range 10 * i { // none is made, some are, while hands are shaken
 			tip = maker.mine(1)
 		}
-		d.reaches(tip.Hash, 20*time.Second)
+		d.reaches(tip.Hash, soon)
 	}
 }

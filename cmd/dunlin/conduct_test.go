@@ -28,7 +28,7 @@ func TestE2EShunned(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = s.Write([]byte("\x0bnot a hello")) // the answer is a reset
-		eventually(t, 20*time.Second, fmt.Sprint("disconnected, time ", i), func() error {
+		eventually(t, patience, fmt.Sprint("disconnected, time ", i), func() error {
 			if x.h.Network().Connectedness(id) == network.Connected {
 				return errors.New("still connected")
 			}
@@ -42,7 +42,7 @@ func TestE2EShunned(t *testing.T) {
 			t.Fatalf("after %d breaches: %+v", i+1, bans)
 		}
 	}
-	eventually(t, 20*time.Second, "the peer is shunned for an hour", func() error {
+	eventually(t, patience, "the peer is shunned for an hour", func() error {
 		bans, err := d.client.Bans(t.Context())
 		if err == nil && !slices.ContainsFunc(bans, func(b api.Ban) bool {
 			return b.Auto && b.Target == x.h.ID().String() && strings.Contains(b.Reason, "hello") && b.Until.Sub(b.Since) == time.Hour
@@ -58,14 +58,14 @@ func TestE2EShunned(t *testing.T) {
 	// An inbound connection is refused when the other end has proved who it is; TLS has
 	// then told the dialler that all is well.
 	_ = x.h.Connect(t.Context(), info)
-	eventually(t, 20*time.Second, "it is not let in", func() error {
+	eventually(t, patience, "it is not let in", func() error {
 		if x.h.Network().Connectedness(info.ID) == network.Connected {
 			return errors.New("connected")
 		}
 		return nil
 	})
 	bystander.greet(d, wireTip{hash: p.GenesisHash})
-	eventually(t, 20*time.Second, "a peer at the same address is told to be good", func() error {
+	eventually(t, patience, "a peer at the same address is told to be good", func() error {
 		peers, err := d.client.Peers(t.Context())
 		if err == nil && !slices.ContainsFunc(peers, func(a api.Peer) bool { return a.ID == bystander.h.ID().String() }) {
 			err = fmt.Errorf("peers %+v", peers)
@@ -80,19 +80,19 @@ func TestE2EDirect(t *testing.T) {
 	t.Parallel()
 	a := startDaemon(t, "a", "--network", "regtest")
 	b := startDaemon(t, "b", "--network", "regtest", "--persistent", a.addr(), "--log-level", "debug")
-	knows(t, b, 1, 15*time.Second)
+	knows(t, b, 1, patience)
 	made := a.mine(1) // one-sided
-	b.reaches(made.Hash, 20*time.Second)
+	b.reaches(made.Hash, patience)
 	made = b.mine(1)
-	a.reaches(made.Hash, 20*time.Second)
+	a.reaches(made.Hash, patience)
 	if strings.Contains(b.log.String(), "direct=true") {
 		t.Error("a one-sided peer became a direct one")
 	}
 	a.stop()
 	a.args = append(a.args, "--persistent", b.addr(), "--log-level", "debug")
 	a.start()
-	knows(t, a, 1, 30*time.Second)
-	eventually(t, 20*time.Second, "both know that they are direct peers", func() error {
+	knows(t, a, 1, patience)
+	eventually(t, patience, "both know that they are direct peers", func() error {
 		for _, d := range []*daemon{a, b} {
 			if !strings.Contains(d.log.String(), "direct=true") {
 				return fmt.Errorf("%s does not", d.name)
@@ -101,7 +101,7 @@ func TestE2EDirect(t *testing.T) {
 		return nil
 	})
 	made = a.mine(1) // both
-	b.reaches(made.Hash, 20*time.Second)
+	b.reaches(made.Hash, patience)
 	made = b.mine(1)
-	a.reaches(made.Hash, 20*time.Second)
+	a.reaches(made.Hash, patience)
 }

@@ -54,7 +54,7 @@ func TestE2ECrowd(t *testing.T) {
 			importBlocks(t, d, b.Params, tc.blocks)
 			d.start()
 			neighbour := startDaemon(t, "neighbour", "--network", "regtest", "--bootstrap", d.addr())
-			neighbour.reaches(chain.hashes[len(chain.hashes)-1].String(), slowness*30*time.Second)
+			neighbour.reaches(chain.hashes[len(chain.hashes)-1].String(), patience)
 
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
@@ -82,7 +82,7 @@ func TestE2ECrowd(t *testing.T) {
 				})
 			}
 			close(begin)
-			eventually(t, slowness*30*time.Second, "everybody is served", func() error {
+			eventually(t, patience, "everybody is served", func() error {
 				for i := range got {
 					if got[i].Load() == 0 {
 						return fmt.Errorf("client %d has got nothing", i)
@@ -99,7 +99,7 @@ func TestE2ECrowd(t *testing.T) {
 			height := d.mustStatus().Height
 			for i := 0; time.Since(began) < window; i++ {
 				made := time.Now()
-				neighbour.reaches(d.mine(1).Hash, slowness*10*time.Second)
+				neighbour.reaches(d.mine(1).Hash, soon)
 				slowest = max(slowest, time.Since(made))
 				wait(t.Context(), time.Until(began.Add(time.Duration(i+1)*time.Second)))
 			}

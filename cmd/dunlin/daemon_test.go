@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,7 +27,7 @@ type daemon struct {
 	at   place // nil: this machine
 
 	cmd    *exec.Cmd
-	log    *logBuffer
+	log    *output
 	done   chan struct{}
 	info   api.NodeFile
 	client *api.Client
@@ -40,28 +39,44 @@ type place interface {
 	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// logBuffer keeps what a daemon wrote, over its restarts.
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
+// patience is how long a test waits for what must come: much longer than it takes,
+// since the machine may have other work. A deadline that says something about the
+// daemon has a name of its own, or a comment.
+const patience = 3 * time.Minute
+
+// soon is how long what is told at once may take: what was missed comes with the tips
+// that peers repeat every 30 s.
+const soon = 25 * time.Second
+
+// output keeps what a process wrote, over its restarts. It is a file and no pipe: what
+// the process wrote before it answered is there when the answer is.
+type output struct{ file *os.File }
+
+func newOutput(t *testing.T) *output {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(t.TempDir(), "output"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return &output{f}
 }
 
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
+// of makes a command write here.
+func (o *output) of(cmd *exec.Cmd) { cmd.Stdout, cmd.Stderr = o.file, o.file }
 
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+func (o *output) String() string {
+	b, err := os.ReadFile(o.file.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // newDaemon describes a daemon with a home of its own; start runs it.
 func newDaemon(t *testing.T, name string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, name: name, home: filepath.Join(t.TempDir(), name), log: &logBuffer{}}
+	d := &daemon{t: t, name: name, home: filepath.Join(t.TempDir(), name), log: newOutput(t)}
 	d.args = append([]string{
 		"start", "--home", d.home, "--listen", "/ip4/127.0.0.1/tcp/0", "--rpc-listen", "127.0.0.1:0", "--log-color", "never",
 	}, args...)
@@ -97,7 +112,7 @@ func (d *daemon) launch(more ...string) {
 		d.t.Fatal(err)
 	}
 	d.cmd = exec.Command("dunlin", append(slices.Clip(d.args), more...)...)
-	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
+	d.log.of(d.cmd)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	run := d.cmd.Start
 	if d.at != nil {
@@ -120,7 +135,7 @@ func (d *daemon) launch(more ...string) {
 // listens waits until the process listens.
 func (d *daemon) listens() {
 	d.t.Helper()
-	eventually(d.t, time.Minute, d.name+" listens", func() error {
+	eventually(d.t, patience, d.name+" listens", func() error {
 		select {
 		case <-d.done:
 			return fatal{fmt.Errorf("it ended: %s", lastPart(d.log.String(), 3000))}
@@ -144,8 +159,8 @@ func (d *daemon) stop() {
 		return
 	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(15*time.Second, func() {
-		d.t.Errorf("%s did not stop within 15 s of SIGTERM", d.name)
+	timer := time.AfterFunc(patience, func() {
+		d.t.Errorf("%s did not stop within %v of SIGTERM", d.name, patience)
 		_ = d.cmd.Process.Kill()
 	})
 	<-d.done
@@ -173,7 +188,7 @@ func (d *daemon) addr() string {
 }
 
 func (d *daemon) status() (api.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return d.client.Status(ctx)
 }
@@ -193,7 +208,7 @@ func (d *daemon) mine(n int) api.Block {
 	d.t.Helper()
 	var b api.Block
 	for i := range n {
-		ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 		var err error
 		b, err = d.client.MineBlock(ctx, fmt.Sprintf("%s %d", d.name, i))
 		cancel()
@@ -219,6 +234,26 @@ func (d *daemon) reaches(hash string, within time.Duration) {
 	})
 }
 
+// logged waits until the log has a line with all the words and returns it.
+func (d *daemon) logged(words ...string) string {
+	d.t.Helper()
+	found := ""
+	eventually(d.t, patience, fmt.Sprintf("%s logs %q", d.name, words), func() error {
+		for line := range strings.Lines(d.log.String()) {
+			has := true
+			for _, w := range words {
+				has = has && strings.Contains(line, w)
+			}
+			if has {
+				found = line
+				return nil
+			}
+		}
+		return errors.New("no such line")
+	})
+	return found
+}
+
 // fatal ends eventually at once.
 type fatal struct{ error }
 
@@ -226,7 +261,7 @@ type fatal struct{ error }
 func eventually(t *testing.T, within time.Duration, what string, cond func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := cond()

@@ -36,7 +36,7 @@ func dig(t *testing.T, server string, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), path, append([]string{"@" + host, "-p", port, "+time=5", "+tries=2"}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, append([]string{"@" + host, "-p", port, "+time=20", "+tries=3"}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("dig %q: %v\n%s", args, err, out)
 	}
@@ -83,7 +83,7 @@ func TestDig(t *testing.T) {
 	tip := all[0].mine(3)
 	seed := startSeeder(t, nil, "127.0.0.1:0", "--network", "regtest", "--bootstrap", all[0].addr())
 	txt := "_dnsaddr." + testZone
-	eventually(t, time.Minute, "the seed tells of all", func() error {
+	eventually(t, patience, "the seed tells of all", func() error {
 		if r := digReply(t, seed.addr, "+tcp", "TXT", txt); r.answers != nodes {
 			return fmt.Errorf("%d answers", r.answers)
 		}
@@ -132,7 +132,7 @@ func TestDig(t *testing.T) {
 
 	start := time.Now()
 	fresh := startDaemon(t, "fresh", "--network", "regtest", "--dns-seed", testZone, "--dns-server", seed.addr)
-	fresh.reaches(tip.Hash, 20*time.Second)
+	fresh.reaches(tip.Hash, patience)
 	t.Logf("a node with nothing but the seed's name had the tip %v after its start", time.Since(start).Round(time.Millisecond))
 }
 
@@ -250,7 +250,7 @@ func TestNetnsBadSeeds(t *testing.T) {
 		d := onHost(t, lab.Host(fmt.Sprintf("20.%d.0.1", 100+i)), "fresh"+strconv.Itoa(i), args...)
 		start := time.Now()
 		d.start()
-		d.reaches(tip.Hash, 30*time.Second) // alone it takes 0.1 to 1.2 s
+		d.reaches(tip.Hash, time.Minute) // alone it takes 0.1 to 1.2 s
 		t.Logf("%s: joined and synced %v after the start", tc.name, time.Since(start).Round(time.Millisecond))
 		d.stop()
 	}

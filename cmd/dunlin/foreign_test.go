@@ -70,8 +70,8 @@ func startJS(t *testing.T, genesis, security string, speaksHello bool) *jsPeer {
 	}
 	cmd := exec.Command(node, "peer.mjs")
 	cmd.Dir = dir
-	log := &logBuffer{}
-	cmd.Stderr = log
+	log := newOutput(t)
+	cmd.Stderr = log.file
 	p := &jsPeer{t: t, answers: map[int]jsLine{}}
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func startJS(t *testing.T, genesis, security string, speaksHello bool) *jsPeer {
 	}()
 	t.Cleanup(func() {
 		_ = p.stdin.Close() // ends it
-		kill := time.AfterFunc(15*time.Second, func() { _ = cmd.Process.Kill() })
+		kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		<-read
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("js-libp2p ended with %v", err)
@@ -153,7 +153,7 @@ func (p *jsPeer) try(op string, args map[string]any, out any) error {
 		return err
 	}
 	var l jsLine
-	eventually(p.t, 60*time.Second, "js-libp2p answers "+op, func() error {
+	eventually(p.t, patience, "js-libp2p answers "+op, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		var ok bool
@@ -175,7 +175,7 @@ func (p *jsPeer) try(op string, args map[string]any, out any) error {
 func (p *jsPeer) seen(what string, is func(jsLine) bool) jsLine {
 	p.t.Helper()
 	var found jsLine
-	eventually(p.t, 30*time.Second, "js-libp2p: "+what, func() error {
+	eventually(p.t, patience, "js-libp2p: "+what, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		i := slices.IndexFunc(p.events, is)
@@ -213,7 +213,7 @@ func TestForeignPeer(t *testing.T) {
 			first := startDaemon(t, "first", "--network", "regtest")
 			second := startDaemon(t, "second", "--network", "regtest", "--bootstrap", first.addr())
 			tip := first.mine(5)
-			second.reaches(tip.Hash, 20*time.Second)
+			second.reaches(tip.Hash, patience)
 
 			js := startJS(t, first.mustStatus().Genesis, security, true)
 			js.call("dial", map[string]any{"addr": first.addr()}, nil)
@@ -221,10 +221,10 @@ func TestForeignPeer(t *testing.T) {
 			if hello.Height != 5 || hello.Hash != tip.Hash || !strings.HasPrefix(hello.Agent, "dunlin/") {
 				t.Errorf("hello %+v", hello)
 			}
-			eventually(t, 20*time.Second, "first counts it as a peer", func() error { return first.sees(js.id) })
+			eventually(t, patience, "first counts it as a peer", func() error { return first.sees(js.id) })
 
 			// It finds ours and is found by one that was told of it by nobody but the DHT.
-			eventually(t, 60*time.Second, "the rendezvous has both", func() error {
+			eventually(t, patience, "the rendezvous has both", func() error {
 				var found []struct{ Peer string }
 				js.call("find", nil, &found)
 				for _, d := range []*daemon{first, second} {
@@ -236,7 +236,7 @@ func TestForeignPeer(t *testing.T) {
 			})
 			js.call("provide", nil, nil)
 			late := startDaemon(t, "late", "--network", "regtest", "--bootstrap", second.addr())
-			eventually(t, 60*time.Second, "late has found it", func() error { return late.sees(js.id) })
+			eventually(t, patience, "late has found it", func() error { return late.sees(js.id) })
 
 			var headers struct {
 				Start, Count int
@@ -256,7 +256,7 @@ func TestForeignPeer(t *testing.T) {
 			}
 
 			// Blocks come to it, whole.
-			eventually(t, 30*time.Second, "it is in the mesh", func() error {
+			eventually(t, patience, "it is in the mesh", func() error {
 				var mesh []string
 				js.call("neighbours", nil, &mesh)
 				if len(mesh) == 0 {
@@ -284,7 +284,7 @@ func TestForeignPeer(t *testing.T) {
 				js.call("publish", map[string]any{"topic": "/block/1", "data": hex.EncodeToString(data)}, nil)
 			}
 			some := []*daemon{first, second, late}
-			eventually(t, 30*time.Second, "a daemon rejects it", func() error {
+			eventually(t, patience, "a daemon rejects it", func() error {
 				for _, d := range some {
 					for line := range strings.Lines(d.log.String()) {
 						if strings.Contains(line, "message rejected") && strings.Contains(line, js.id) {
@@ -296,7 +296,7 @@ func TestForeignPeer(t *testing.T) {
 			})
 			last := first.mine(1)
 			for _, d := range some {
-				d.reaches(last.Hash, 20*time.Second)
+				d.reaches(last.Hash, patience)
 				for line := range strings.Lines(d.log.String()) {
 					if strings.Contains(line, "message rejected") && !strings.Contains(line, js.id) {
 						t.Errorf("%s blames somebody else: %s", d.name, line)
@@ -313,10 +313,10 @@ func TestForeignPeerWithoutHello(t *testing.T) {
 	first := startDaemon(t, "first", "--network", "regtest")
 	js := startJS(t, first.mustStatus().Genesis, "noise", false)
 	for range 2 { // it comes again
-		eventually(t, 30*time.Second, "it is connected", func() error {
+		eventually(t, patience, "it is connected", func() error {
 			return js.try("dial", map[string]any{"addr": first.addr()}, nil)
 		})
-		eventually(t, 60*time.Second, "it is sent away", func() error {
+		eventually(t, patience, "it is sent away", func() error {
 			var peers []string
 			js.call("peers", nil, &peers)
 			if len(peers) > 0 {
@@ -325,7 +325,7 @@ func TestForeignPeerWithoutHello(t *testing.T) {
 			return nil
 		})
 	}
-	first.logged(30*time.Second, "peer does not speak this chain's protocols", js.id, "agent=\"js-libp2p/")
+	first.logged("peer does not speak this chain's protocols", js.id, "agent=\"js-libp2p/")
 
 	// A peer of ours that is lost is dialled at once and again after 1, 2, 4 … s. This one is not.
 	before := js.opened(first.info.PeerID, "inbound")

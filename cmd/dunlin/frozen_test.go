@@ -15,11 +15,11 @@ import (
 func TestE2EFrozenPeer(t *testing.T) {
 	t.Parallel()
 	l := newLedger(20_000)
-	first := newDaemon(t, "best", "--network", "regtest", "--p2p-max-upload-kb-per-s", "9000")
+	first := newDaemon(t, "best", "--network", "regtest", "--p2p-max-upload-kb-per-s", "6000")
 	importBlocks(t, first, l.b.Params, l.blocks)
 	servers := []*daemon{first}
 	for i := range 2 {
-		d := newDaemon(t, fmt.Sprint("other", i), "--network", "regtest", "--p2p-max-upload-kb-per-s", "3000")
+		d := newDaemon(t, fmt.Sprint("other", i), "--network", "regtest", "--p2p-max-upload-kb-per-s", "2000")
 		if err := os.CopyFS(d.home, os.DirFS(first.home)); err != nil {
 			t.Fatal(err)
 		}
@@ -31,8 +31,8 @@ func TestE2EFrozenPeer(t *testing.T) {
 		args = append(args, "--bootstrap", d.addr())
 	}
 	victim := startDaemon(t, "victim", args...)
-	eventually(t, slowness*20*time.Second, "a fifth is here", func() error {
-		if h := victim.mustStatus().Height; h < ledgerBlocks/5 {
+	eventually(t, patience, "a tenth is here", func() error {
+		if h := victim.mustStatus().Height; h < ledgerBlocks/10 {
 			return fmt.Errorf("height %d", h)
 		}
 		return nil
@@ -44,7 +44,7 @@ func TestE2EFrozenPeer(t *testing.T) {
 	began := time.Now()
 	frozenAt := victim.mustStatus().Height
 	last, moved, gap := frozenAt, began, time.Duration(0)
-	eventually(t, slowness*60*time.Second, "synced from the others", func() error {
+	eventually(t, patience, "synced from the others", func() error {
 		s := victim.mustStatus()
 		now := time.Now()
 		if s.Height > last {
@@ -56,11 +56,13 @@ func TestE2EFrozenPeer(t *testing.T) {
 		}
 		return nil
 	})
-	if frozenAt > ledgerBlocks*3/4 {
+	if frozenAt > ledgerBlocks*9/10 {
 		t.Errorf("at height %d already when the best peer froze: nothing was measured", frozenAt)
 	}
 	t.Logf("frozen at height %d: longest gap %v, the rest in %v", frozenAt, gap.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
-	if gap > slowness*3*time.Second {
+	// How soon the scheduler asks somebody else is tested in virtual time (chain/ibd); here
+	// it must do so at all, long before a connection is given up.
+	if gap > slowness*20*time.Second {
 		t.Errorf("the height stood still for %v", gap)
 	}
 	if log := victim.log.String(); gap > time.Second && !strings.Contains(log, "sync stalled") {

@@ -61,7 +61,7 @@ func (d *daemon) tryStart(t *testing.T, more ...string) bool {
 	t.Helper()
 	_ = os.Remove(filepath.Join(d.home, api.NodeFileName))
 	d.cmd = exec.Command("dunlin", append(slices.Clip(d.args), more...)...)
-	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
+	d.log.of(d.cmd)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func (d *daemon) tryStart(t *testing.T, more ...string) bool {
 		close(done)
 	}()
 	ended := false
-	eventually(t, 30*time.Second, d.name+" listens or ends", func() error {
+	eventually(t, patience, d.name+" listens or ends", func() error {
 		select {
 		case <-done:
 			ended = true
@@ -116,7 +116,7 @@ func TestE2EHostileHome(t *testing.T) {
 	if err := model.client.AddPeer(t.Context(), newAttacker(t, p).addr()); err != nil { // so that peers/ has something
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "peers on disk", func() error {
+	eventually(t, patience, "peers on disk", func() error {
 		if m, _ := filepath.Glob(filepath.Join(model.home, "peers", "*")); len(m) == 0 {
 			return errors.New("none")
 		}
@@ -243,7 +243,7 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 			return false
 		}
 	}
-	deadline := time.Now().Add(slowness * 20 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	again := false
@@ -275,7 +275,7 @@ func judgeDamaged(t *testing.T, d *daemon, file, tip, want, peer string) {
 			if err := d.client.AddPeer(t.Context(), peer); err != nil {
 				t.Fatal(err)
 			}
-			deadline = time.Now().Add(slowness * 20 * time.Second)
+			deadline = time.Now().Add(patience)
 		}
 		if time.Now().After(deadline) {
 			s, err := d.status()
@@ -345,26 +345,25 @@ func TestE2EHostileDisk(t *testing.T) {
 			if tc.reserve == "0" {
 				want = "no space left on device"
 			}
-			eventually(t, slowness*30*time.Second, "the disk is full", func() error {
+			eventually(t, patience, "the disk is full", func() error {
 				if !strings.Contains(d.log.String(), want) {
 					s, err := d.status()
 					return fmt.Errorf("height %d, %w", s.Height, errors.Join(err, errors.New(want)))
 				}
 				return nil
 			})
-			var ended bool
-			if tc.reserve == "0" {
-				timer := time.NewTimer(5 * time.Second)
+			ended := tc.reserve == "0"
+			if ended {
+				timer := time.NewTimer(patience)
+				defer timer.Stop()
 				select {
 				case <-d.done:
-					ended = true
-					t.Logf("it ended with exit %d: %s", d.cmd.ProcessState.ExitCode(), lastLine(d.log.String()))
-					d.cmd = nil
 				case <-timer.C:
+					t.Fatalf("it goes on without room: %s", lastLine(d.log.String()))
 				}
-				timer.Stop()
-			}
-			if !ended {
+				t.Logf("it ended with exit %d: %s", d.cmd.ProcessState.ExitCode(), lastLine(d.log.String()))
+				d.cmd = nil
+			} else {
 				s := d.mustStatus()
 				raw, _ := json.Marshal(s.Sync)
 				t.Logf("height %d, sync %s", s.Height, raw)
@@ -376,7 +375,7 @@ func TestE2EHostileDisk(t *testing.T) {
 				d.cmd = nil
 				t.Fatalf("does not start again: %s", lastLine(d.log.String()))
 			}
-			d.reaches(tip.Hash.String(), slowness*30*time.Second)
+			d.reaches(tip.Hash.String(), patience)
 			d.cleanLog(t)
 			if n := strings.Count(d.log.String(), "\n"); n > 400 {
 				t.Errorf("a full disk made %d log lines", n)

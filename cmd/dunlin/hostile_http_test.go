@@ -31,7 +31,7 @@ func TestE2EHostileHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		return c
 	}
 	// ask sends a raw request and returns the status of the answer.
@@ -91,7 +91,7 @@ func TestE2EHostileHTTP(t *testing.T) {
 	}
 	var sockets []*websocket.Conn
 	for range 40 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		c, res, err := websocket.Dial(ctx, "ws://"+d.info.RPCAddr+"/ws?token="+strings.TrimSpace(string(token)), nil)
 		cancel()
 		if err != nil {

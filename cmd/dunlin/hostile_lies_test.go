@@ -267,22 +267,23 @@ func TestE2EHostileSync(t *testing.T) {
 		}
 		d := startDaemon(t, "victim", append(args, "--bootstrap", good.serve().addr())...)
 		began := time.Now()
-		d.reaches(want, 90*time.Second)
+		d.reaches(want, patience)
 		took := time.Since(began)
 		d.cleanLog(t)
 		return d, took
 	}
-	// The machine may have other work for a while: what took too long is tried again,
-	// beside a clean sync of that moment.
+	// The machine may have other work for a while: what took too long is tried again, at
+	// the same time as a clean sync.
 	_, first := syncAmong(t)
 	t.Logf("clean: %v", first.Round(time.Millisecond))
 	const most = 3 * slowness // times a clean sync; under the race detector the processor is the link
 	measure := func(t *testing.T, lie *lie) (d *daemon, took, clean time.Duration) {
 		t.Helper()
 		clean = first
-		for i := range 3 {
+		for i := range 5 {
+			var beside sync.WaitGroup
 			if i > 0 {
-				_, clean = syncAmong(t)
+				beside.Go(func() { _, clean = syncAmong(t) })
 			}
 			var liars []*liar
 			for range 4 {
@@ -290,7 +291,8 @@ func TestE2EHostileSync(t *testing.T) {
 				lie.make(x)
 				liars = append(liars, x)
 			}
-			if d, took = syncAmong(t, liars...); took <= most*clean {
+			d, took = syncAmong(t, liars...)
+			if beside.Wait(); took <= most*clean {
 				break
 			}
 			t.Logf("%v, a clean sync %v", took, clean)
@@ -300,6 +302,14 @@ func TestE2EHostileSync(t *testing.T) {
 	run := func(t *testing.T, lie *lie) {
 		t.Helper()
 		d, took, clean := measure(t, lie)
+		if lie.blamed {
+			eventually(t, patience, "somebody is blamed", func() error {
+				if !strings.Contains(d.log.String(), "misbehaved") {
+					return errors.New("nobody")
+				}
+				return nil
+			})
+		}
 		log := d.log.String()
 		blamed, lines := strings.Count(log, "misbehaved"), strings.Count(log, "\n")
 		peak, err := d.peak()
@@ -316,9 +326,6 @@ func TestE2EHostileSync(t *testing.T) {
 		}
 		if limit := 60 + int(60*took.Minutes()); lines > limit {
 			t.Errorf("%d log lines in %v, limit %d", lines, took, limit)
-		}
-		if lie.blamed && blamed == 0 {
-			t.Error("nobody was blamed")
 		}
 		if !lie.blamed && blamed > 0 {
 			t.Error("slow or silent peers were blamed")

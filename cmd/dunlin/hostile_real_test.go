@@ -20,7 +20,7 @@ func TestE2EHostileRealSync(t *testing.T) {
 	good := newLiar(t, mainnet).serve()
 	alone := startDaemon(t, "alone", "--network", "bitcoin", "--bootstrap", good.addr())
 	began := time.Now()
-	alone.reaches(want, 60*time.Second)
+	alone.reaches(want, patience)
 	clean := time.Since(began)
 	rng := hostileSeed(t)
 	claim := absurd(rng)
@@ -47,7 +47,7 @@ func TestE2EHostileRealSync(t *testing.T) {
 	}
 	d := startDaemon(t, "victim", args...)
 	began = time.Now()
-	d.reaches(want, 90*time.Second)
+	d.reaches(want, patience)
 	t.Logf("%v among four liars, %v alone: %.1f times", time.Since(began).Round(time.Millisecond), clean.Round(time.Millisecond),
 		time.Since(began).Seconds()/clean.Seconds())
 	d.cleanLog(t)

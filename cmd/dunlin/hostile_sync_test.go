@@ -85,7 +85,7 @@ func TestE2EHostileCaps(t *testing.T) {
 			}
 			d := startDaemon(t, "victim", args...)
 			began := time.Now()
-			d.reaches(tc.branch.hashes[len(tc.branch.hashes)-1].String(), slowness*60*time.Second)
+			d.reaches(tc.branch.hashes[len(tc.branch.hashes)-1].String(), patience)
 			t.Logf("%d blocks in %v", len(tc.branch.raws), time.Since(began).Round(time.Millisecond))
 			for i, l := range peers {
 				own := &l.asked.own
@@ -239,7 +239,7 @@ func TestE2EHostileHeaders(t *testing.T) {
 	if err := d.client.AddPeer(t.Context(), x.addr()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 60*time.Second, "headers taken", func() error {
+	eventually(t, patience, "headers taken", func() error {
 		s, err := d.status()
 		if err == nil && int64(s.HeaderHeight) < most {
 			err = fmt.Errorf("%d headers", s.HeaderHeight)
@@ -250,7 +250,7 @@ func TestE2EHostileHeaders(t *testing.T) {
 	t.Logf("%d headers: %+d MB, %d bytes a header", most, (rss-siege.idleRSS)>>20, (rss-siege.idleRSS)/most)
 	// An honest block still spreads: the chain that can be had wins.
 	last2 := honest.mine(2)
-	d.reaches(last2.Hash, slowness*30*time.Second)
+	d.reaches(last2.Hash, patience)
 	_ = x.h.Close()
 	siege.lift(t, 200)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -116,7 +117,7 @@ func (a *attacker) connect(d *daemon) peer.ID {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(a.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
 	defer cancel()
 	if err := a.h.Connect(ctx, info); err != nil {
 		a.t.Fatalf("dial %s: %v", d.name, err)
@@ -126,11 +127,11 @@ func (a *attacker) connect(d *daemon) peer.ID {
 
 // open opens a stream without waiting for the protocol to be agreed on.
 func (a *attacker) open(to peer.ID, id protocol.ID) (network.Stream, error) {
-	ctx, cancel := context.WithTimeout(a.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(a.t.Context(), 30*time.Second)
 	defer cancel()
 	s, err := a.h.NewStream(network.WithNoDial(ctx, "attack"), to, id)
 	if err == nil {
-		_ = s.SetDeadline(time.Now().Add(60 * time.Second))
+		_ = s.SetDeadline(time.Now().Add(patience))
 	}
 	return s, err
 }
@@ -280,7 +281,7 @@ func parseMsg(b []byte) (wireFields, error) {
 
 // metric reads one number from /metrics.
 func (d *daemon) metric(name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.info.RPCAddr+"/metrics", nil)
 	if err != nil {
@@ -326,17 +327,20 @@ type siege struct {
 
 	mu      sync.Mutex // guards what follows
 	waits   []time.Duration
+	lags    []time.Duration // what a server that does nothing took at the same moments
 	peakRSS int64
 	errs    []error
 }
 
 const (
 	// siegeMemory is how much an attack may cost above idle, siegeAnswer how long
-	// the daemon may take to answer an operator meanwhile, as a rule and at most:
-	// this machine may have other work.
+	// the daemon may take to answer an operator meanwhile, as a rule and at most.
+	// This machine may have other work: siegeLag times what a server in the test takes,
+	// which does nothing, comes on top.
 	siegeMemory     = 150 << 20
 	siegeAnswer     = time.Second
 	siegeAnswerMost = 5 * time.Second
+	siegeLag        = 20
 	// siegeGoroutines may stay: an honest peer that came meanwhile takes about 25, each of forty attackers
 	// would leave as many.
 	siegeGoroutines = 60
@@ -348,7 +352,6 @@ func besiege(t *testing.T, d *daemon) *siege {
 	stop := make(chan struct{})
 	s := &siege{d: d, memory: slowness * siegeMemory, logged: len(d.log.String())}
 	s.end = sync.OnceFunc(func() { close(stop); s.watcher.Wait() })
-	t.Cleanup(s.end)
 	var err error
 	if s.idleRSS, err = d.rss(); err != nil {
 		t.Skipf("no /proc here: %v", err)
@@ -356,6 +359,9 @@ func besiege(t *testing.T, d *daemon) *siege {
 	if s.goroutines, err = d.metric("go_goroutines"); err != nil {
 		t.Fatal(err)
 	}
+	idle := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(idle.Close) // after s.end
+	t.Cleanup(s.end)
 	s.watcher.Go(func() {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
@@ -366,13 +372,19 @@ func besiege(t *testing.T, d *daemon) *siege {
 			case <-tick.C:
 			}
 			began := time.Now()
+			res, lagErr := http.Get(idle.URL) //nolint:noctx // it ends with the server
+			if lagErr == nil {
+				_ = res.Body.Close()
+			}
+			lag := time.Since(began)
+			began = time.Now()
 			_, err := d.status()
 			took := time.Since(began)
 			rss, rssErr := d.rss()
 			s.mu.Lock()
-			s.waits = append(s.waits, took)
+			s.waits, s.lags = append(s.waits, took), append(s.lags, lag)
 			s.peakRSS = max(s.peakRSS, rss)
-			if err := errors.Join(err, rssErr); err != nil && len(s.errs) < 8 {
+			if err := errors.Join(err, rssErr, lagErr); err != nil && len(s.errs) < 8 {
 				s.errs = append(s.errs, err)
 			}
 			s.mu.Unlock()
@@ -394,21 +406,23 @@ func (s *siege) lift(t *testing.T, lines int) {
 	if len(s.waits) == 0 {
 		t.Fatal("nothing was measured")
 	}
-	p95, most := s.waits[len(s.waits)*95/100], s.waits[len(s.waits)-1]
+	slices.Sort(s.lags)
+	last, rule := len(s.waits)-1, len(s.waits)*95/100
+	p95, most, lag, lagMost := s.waits[rule], s.waits[last], s.lags[rule], s.lags[last]
 	log := s.d.log.String()[s.logged:]
 	var after float64
-	eventually(t, 30*time.Second, "goroutines leave with the attacker", func() error {
+	eventually(t, patience, "goroutines leave with the attacker", func() error {
 		var err error
 		if after, err = s.d.metric("go_goroutines"); err == nil && after > s.goroutines+siegeGoroutines {
 			err = fmt.Errorf("%.0f goroutines, %.0f before", after, s.goroutines)
 		}
 		return err
 	})
-	t.Logf("%s: answers p95 %v, most %v (%d asked); memory idle %d MB, peak +%d MB; goroutines %.0f → %.0f; %d log lines",
-		s.d.name, p95.Round(time.Millisecond), most.Round(time.Millisecond), len(s.waits), s.idleRSS>>20, (s.peakRSS-s.idleRSS)>>20,
+	t.Logf("%s: answers p95 %v, most %v (%d asked; a server that does nothing: %v, %v); memory idle %d MB, peak +%d MB; goroutines %.0f → %.0f; %d log lines",
+		s.d.name, p95.Round(time.Millisecond), most.Round(time.Millisecond), len(s.waits), lag.Round(time.Millisecond), lagMost.Round(time.Millisecond), s.idleRSS>>20, (s.peakRSS-s.idleRSS)>>20,
 		s.goroutines, after, strings.Count(log, "\n"))
-	if p95 > slowness*siegeAnswer || most > slowness*siegeAnswerMost {
-		t.Errorf("answers took %v (95%%) and %v (most) while attacked", p95, most)
+	if p95 > slowness*siegeAnswer+siegeLag*lag || most > slowness*siegeAnswerMost+siegeLag*lagMost {
+		t.Errorf("answers took %v (95%%) and %v (most) while attacked; of a server that does nothing %v and %v", p95, most, lag, lagMost)
 	}
 	if grew := s.peakRSS - s.idleRSS; grew > s.memory {
 		t.Errorf("memory grew by %d MB while attacked, limit %d", grew>>20, s.memory>>20)

@@ -93,7 +93,7 @@ func TestE2EHostileWire(t *testing.T) {
 	p := consensus.Regtest()
 	d := startDaemon(t, "target", "--network", "regtest")
 	honest := startDaemon(t, "honest", "--network", "regtest", "--bootstrap", d.addr())
-	honest.reaches(d.mine(3).Hash, 20*time.Second)
+	honest.reaches(d.mine(3).Hash, patience)
 	siege := besiege(t, d)
 
 	var attackers []*attacker
@@ -110,14 +110,13 @@ func TestE2EHostileWire(t *testing.T) {
 			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(seed, 1))
 				for _, id := range a.attackedProtocols() {
-					if greeted && a.h.Network().Connectedness(daemonID(t, d)) != network.Connected {
-						if a.tryGreet(d) != nil {
-							return // shunned: it has misbehaved on enough protocols
-						}
-					}
 					to := daemonID(t, d)
-					if !greeted {
-						a.connect(d)
+					again := a.tryConnect
+					if greeted && a.h.Network().Connectedness(to) != network.Connected {
+						again = a.tryGreet
+					}
+					if again(d) != nil {
+						return // shunned: it has misbehaved on enough protocols
 					}
 					if s, err := a.open(to, id); err == nil {
 						_ = s.SetWriteDeadline(time.Now().Add(time.Second)) // it may stop reading
@@ -144,8 +143,8 @@ func TestE2EHostileWire(t *testing.T) {
 	}
 
 	// The neighbour still hears of blocks at once, both ways.
-	honest.reaches(d.mine(1).Hash, 4*time.Second)
-	d.reaches(honest.mine(1).Hash, 4*time.Second)
+	honest.reaches(d.mine(1).Hash, soon)
+	d.reaches(honest.mine(1).Hash, soon)
 	for _, a := range attackers {
 		_ = a.h.Close()
 	}
@@ -340,13 +339,14 @@ func TestE2EHostileReaders(t *testing.T) {
 		}
 		for i := range uint64(16) {
 			if _, err := stream.Write(blocksMsg(i+1, 1, 40, tip.Hash, 1<<40)); err != nil {
-				t.Fatal(err)
+				t.Logf("after %d requests: %v", i, err) // it need not bear who does not read
+				break
 			}
 		}
 	}
 	honest := startDaemon(t, "honest", "--network", "regtest", "--bootstrap", d.addr())
 	began := time.Now()
-	honest.reaches(tip.Hash.String(), 40*time.Second)
+	honest.reaches(tip.Hash.String(), patience)
 	t.Logf("an honest node synced 36 MB in %v beside 40 that do not read", time.Since(began).Round(time.Millisecond))
 	for _, a := range attackers {
 		_ = a.h.Close()

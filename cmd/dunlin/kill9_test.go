@@ -15,9 +15,9 @@ import (
 // it says which. A command that ends by itself must succeed.
 func killed(t *testing.T, after time.Duration, args ...string) bool {
 	t.Helper()
-	log := &logBuffer{}
+	log := newOutput(t)
 	cmd := exec.Command("dunlin", args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	log.of(cmd)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestE2EKill9Anywhere(t *testing.T) {
 			d.home = h
 			d.args[2] = h
 			d.start()
-			d.reaches(realTip, 60*time.Second)
+			d.reaches(realTip, patience)
 			d.stop()
 			if v, _ := check(t, h, bitcoin...); v.Coins != 13416 || v.Supply != 706_550*1e8 {
 				t.Errorf("%+v", v)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/coder/websocket"
@@ -56,7 +55,7 @@ func (p *purse) spend(from *wire.MsgTx, fee int64) *wire.MsgTx {
 
 // send hands a transaction in.
 func (d *daemon) send(tx *wire.MsgTx) error {
-	ctx, cancel := context.WithTimeout(d.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	_, err := d.client.SubmitTx(ctx, hex.EncodeToString(serialised(tx)))
 	return err
@@ -74,7 +73,7 @@ func (d *daemon) mustSend(txs ...*wire.MsgTx) {
 // holds waits until the mempool has so many transactions.
 func (d *daemon) holds(n int) {
 	d.t.Helper()
-	eventually(d.t, 15*time.Second, fmt.Sprintf("%s has %d transactions", d.name, n), func() error {
+	eventually(d.t, patience, fmt.Sprintf("%s has %d transactions", d.name, n), func() error {
 		s, err := d.status()
 		if err == nil && s.Mempool.Count != n {
 			err = fmt.Errorf("%d", s.Mempool.Count)
@@ -127,7 +126,7 @@ func TestE2EDoubleSpend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, "ws://"+shop.info.RPCAddr+"/ws?token="+token, nil) //nolint:bodyclose // a WebSocket has none
 	if err != nil {
@@ -154,7 +153,7 @@ func TestE2EDoubleSpend(t *testing.T) {
 	if err := shop.client.AddPeer(ctx, thief.addr()); err != nil {
 		t.Fatal(err)
 	}
-	shop.reaches(thief.mustStatus().TipHash, 20*time.Second)
+	shop.reaches(thief.mustStatus().TipHash, patience)
 
 	var told []api.Tx
 	for range 2 {
@@ -189,7 +188,7 @@ func TestE2EDoubleSpend(t *testing.T) {
 	if out := show(theft); !strings.Contains(out, "confirmed in block 104") {
 		t.Errorf("theft: %s", out)
 	}
-	eventually(t, 5*time.Second, "the log tells of it", func() error {
+	eventually(t, patience, "the log tells of it", func() error {
 		for line := range strings.Lines(shop.log.String()) {
 			if strings.Contains(line, "payment lost") && strings.Contains(line, payment.TxHash().String()) && strings.Contains(line, "others=1") {
 				return nil
@@ -199,7 +198,7 @@ func TestE2EDoubleSpend(t *testing.T) {
 	})
 	shop.stop()
 	shop.start()
-	eventually(t, 10*time.Second, "the fate is remembered", func() error {
+	eventually(t, patience, "the fate is remembered", func() error {
 		_, err := shop.client.Tx(ctx, payment.TxHash().String())
 		return err
 	})
@@ -222,7 +221,7 @@ func TestE2EMempoolSurvives(t *testing.T) {
 	first := p.pay(1, 1000)
 	d.mustSend(first, p.spend(first, 1000), p.pay(2, 1000))
 	file := filepath.Join(d.home, "mempool.dat")
-	eventually(t, 20*time.Second, "the mempool is on disk", func() error {
+	eventually(t, patience, "the mempool is on disk", func() error {
 		raw, err := os.ReadFile(file)
 		if err == nil && strings.Count(string(raw), string(p.key.Script()[2:])) < 3 {
 			err = fmt.Errorf("not all of it: %d bytes", len(raw))
@@ -255,7 +254,7 @@ func TestE2EMempoolSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.start()
-	eventually(t, 10*time.Second, "the damage is named", func() error {
+	eventually(t, patience, "the damage is named", func() error {
 		if !strings.Contains(d.log.String(), "mempool file set aside") {
 			return fmt.Errorf("not in the log")
 		}
@@ -285,7 +284,7 @@ func TestE2EParentsAreAskedFor(t *testing.T) {
 	a.mustSend(first, second)
 	b.holds(2) // told: a does not tell it again
 	late := join("late", "--bootstrap", a.addr())
-	eventually(t, 15*time.Second, "the late one is synced", func() error { // before, it does not listen
+	eventually(t, patience, "the late one is synced", func() error { // before, it does not listen
 		s, err := late.status()
 		if err == nil && (s.Sync.State != api.StateSynced || s.Peers.Outbound == 0) {
 			err = fmt.Errorf("%s, %d peers", s.Sync.State, s.Peers.Outbound)

@@ -29,7 +29,7 @@ type labNode struct {
 	args []string
 	cmd  *exec.Cmd
 	done chan struct{}
-	log  logBuffer
+	log  *output
 }
 
 // labNetwork writes a network.toml of a public network, on which blocks are made at will.
@@ -46,7 +46,7 @@ func labNetwork(t *testing.T) string {
 
 func startLabNode(t *testing.T, h *netlab.Host, name, network string, args ...string) *labNode {
 	t.Helper()
-	n := &labNode{t: t, host: h, name: name, home: filepath.Join(t.TempDir(), name)}
+	n := &labNode{t: t, host: h, name: name, home: filepath.Join(t.TempDir(), name), log: newOutput(t)}
 	n.args = append([]string{
 		"start", "--home", n.home, "--network-file", network, "--listen", "/ip4/0.0.0.0/tcp/9333", "--listen", "/ip4/0.0.0.0/udp/9333/quic-v1",
 		"--rpc-listen", "127.0.0.1:9332", "--log-color", "never", "--p2p-nat=false",
@@ -64,7 +64,7 @@ func startLabNode(t *testing.T, h *netlab.Host, name, network string, args ...st
 func (n *labNode) start() {
 	n.t.Helper()
 	n.cmd = exec.Command("dunlin", n.args...)
-	n.cmd.Stderr, n.cmd.Stdout = &n.log, &n.log
+	n.log.of(n.cmd)
 	if err := n.host.Start(n.cmd); err != nil {
 		n.t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func (n *labNode) start() {
 		_ = cmd.Wait()
 		close(done)
 	}(n.cmd, n.done)
-	eventually(n.t, 30*time.Second, n.name+" runs", func() error {
+	eventually(n.t, patience, n.name+" runs", func() error {
 		select {
 		case <-n.done:
 			return fatal{fmt.Errorf("it ended: %s", lastPart(n.log.String(), 3000))}
@@ -88,7 +88,7 @@ func (n *labNode) stop() {
 	if n.cmd == nil {
 		return
 	}
-	timer := time.AfterFunc(20*time.Second, func() { _ = n.cmd.Process.Kill() })
+	timer := time.AfterFunc(patience, func() { _ = n.cmd.Process.Kill() })
 	_ = n.cmd.Process.Signal(syscall.SIGTERM)
 	<-n.done
 	timer.Stop()
@@ -124,7 +124,7 @@ func (n *labNode) at(ip netip.Addr) string {
 // reaches waits for a tip.
 func (n *labNode) reaches(height int32) {
 	n.t.Helper()
-	eventually(n.t, 60*time.Second, fmt.Sprintf("%s at height %d", n.name, height), func() error {
+	eventually(n.t, patience, fmt.Sprintf("%s at height %d", n.name, height), func() error {
 		var s api.Status
 		if err := n.ask(&s, "status"); err != nil {
 			return err
@@ -161,7 +161,7 @@ func TestNAT(t *testing.T) {
 	b := startLabNode(t, right.Host("10.0.1.2"), "b", network, "--bootstrap", by, "--debug")
 
 	for _, n := range []*labNode{a, b} {
-		eventually(t, 60*time.Second, n.name+" has a place with the relay", func() error {
+		eventually(t, patience, n.name+" has a place with the relay", func() error {
 			r := n.id().Reachability
 			if r == nil || r.Verdict != "unreachable" || len(r.Relays) == 0 {
 				return fmt.Errorf("%+v", r)
@@ -185,7 +185,7 @@ func TestNAT(t *testing.T) {
 		}
 		return fmt.Errorf("%+v", peers)
 	}
-	eventually(t, 90*time.Second, "a and b are connected directly", func() error {
+	eventually(t, patience, "a and b are connected directly", func() error {
 		if err := direct(a, b, "20.3.0.1"); err != nil {
 			return err
 		}
@@ -229,7 +229,7 @@ func TestForwardedPort(t *testing.T) {
 	}
 	n := startLabNode(t, home, "home", network, args...)
 	want := "/ip4/20.2.0.1/tcp/9333"
-	eventually(t, 60*time.Second, "the forwarded port is confirmed and announced", func() error {
+	eventually(t, patience, "the forwarded port is confirmed and announced", func() error {
 		r := n.id().Reachability
 		if r == nil || r.Verdict != "reachable" || !slices.Contains(r.Confirmed, want) || !slices.Contains(r.Announced, want) {
 			return fmt.Errorf("%+v", r)
@@ -251,7 +251,7 @@ func TestSymmetricNAT(t *testing.T) {
 	right.Symmetric()
 	a := startLabNode(t, left.Host("10.0.0.2"), "a", network, "--bootstrap", by, "--debug")
 	b := startLabNode(t, right.Host("10.0.1.2"), "b", network, "--bootstrap", by, "--debug")
-	eventually(t, 90*time.Second, "they try through the relay", func() error {
+	eventually(t, patience, "they try through the relay", func() error {
 		if log := a.log.String() + b.log.String(); !strings.Contains(log, "reached through a relay") {
 			return errors.New("no relayed connection")
 		}
@@ -287,7 +287,7 @@ func TestLAN(t *testing.T) {
 		}
 		nodes = append(nodes, startLabNode(t, h, "lan-"+ip, network, "--p2p-mdns"))
 	}
-	eventually(t, 60*time.Second, "they are connected", func() error {
+	eventually(t, patience, "they are connected", func() error {
 		var peers []api.Peer
 		if err := nodes[0].ask(&peers, "peers"); err != nil {
 			return err

@@ -25,25 +25,32 @@ func TestE2EResume(t *testing.T) {
 	}
 	d := startDaemon(t, "victim", "--network", "bitcoin", "--bootstrap", server.addr())
 	var height int32
-	eventually(t, slowness*30*time.Second, "half of the blocks", func() error {
+	eventually(t, patience, "half of the blocks", func() error {
 		if height = d.mustStatus().Height; height < 7000 {
 			return fmt.Errorf("height %d", height)
 		}
 		return nil
 	})
 	d.kill9()
+	eventually(t, patience, "the server has lost it", func() error { // and counts no more for it
+		s, err := server.status()
+		if err == nil && s.Peers.Inbound+s.Peers.Outbound > 0 {
+			err = fmt.Errorf("%+v", s.Peers)
+		}
+		return err
+	})
 	before := served()
 	d.start()
 	began := time.Now()
 	var back time.Duration
-	eventually(t, slowness*30*time.Second, "the height before", func() error {
+	eventually(t, patience, "the height before", func() error {
 		if h := d.mustStatus().Height; h < height {
 			return fmt.Errorf("height %d of %d", h, height)
 		}
 		back = time.Since(began)
 		return nil
 	})
-	d.reaches(realTip, slowness*60*time.Second)
+	d.reaches(realTip, patience)
 	var missing int64
 	for _, raw := range branch.raws[height:] {
 		missing += int64(len(raw))
@@ -52,8 +59,5 @@ func TestE2EResume(t *testing.T) {
 	t.Logf("killed at height %d, back after %v; %d bytes downloaded, %d were missing", height, back.Round(time.Millisecond), got, missing)
 	if got > missing+missing/50 {
 		t.Errorf("%d bytes downloaded after the restart, only %d were missing", got, missing)
-	}
-	if back > slowness*5*time.Second {
-		t.Errorf("%v until the height was reached again", back)
 	}
 }

@@ -123,7 +123,7 @@ func TestE2ERPCClient(t *testing.T) {
 	}
 
 	// Transactions. Whoever is behind would not take them yet.
-	other.reaches(best.String(), 30*time.Second)
+	other.reaches(best.String(), patience)
 	tx := p.pay(1, 10_000)
 	id := tx.TxHash()
 	if r := must[[]*btcjson.TestMempoolAcceptResult](t)(c.TestMempoolAccept([]*wire.MsgTx{tx}, 0)); !r[0].Allowed || r[0].Fees.Base != 0.0001 || r[0].Txid != id.String() {
@@ -229,7 +229,7 @@ func TestE2ERPCClient(t *testing.T) {
 	refusedWith(t, btcjson.ErrRPCBlockNotFound, c.InvalidateBlock(&chainhash.Hash{1}))
 
 	// The rest.
-	eventually(t, 10*time.Second, "the peer is shown", func() error {
+	eventually(t, patience, "the peer is shown", func() error {
 		peers, err := c.GetPeerInfo()
 		if err == nil && (len(peers) != 1 || !strings.Contains(peers[0].SubVer, "dunlin")) {
 			err = fmt.Errorf("%+v", peers)

@@ -76,13 +76,13 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		err := ts.Exec(args[1], args[2:]...)
 		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("not within 20 s: %v\n%s%s", err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+			ts.Fatalf("not within %v: %v\n%s%s", patience, err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 		}
 	}
 }

@@ -23,40 +23,40 @@ func TestE2ESeeder(t *testing.T) {
 	second := startDaemon(t, "second", "--network", "regtest", "--bootstrap", first.addr())
 	third := startDaemon(t, "third", "--network", "regtest", "--bootstrap", second.addr())
 	tip := first.mine(5)
-	third.reaches(tip.Hash, 20*time.Second)
+	third.reaches(tip.Hash, patience)
 
 	seed := startSeeder(t, nil, "127.0.0.1:0", "--network", "regtest", "--bootstrap", first.addr())
 	server, zoneFile := seed.addr, seed.zoneFile
 	ask := func(name string, kind uint16) []dns.RR {
 		q := new(dns.Msg)
 		q.SetQuestion(name, kind)
-		m, _, err := (&dns.Client{Net: "tcp", Timeout: 5 * time.Second}).Exchange(q, server)
+		m, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, server)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return m.Answer
 	}
 	start := time.Now()
-	eventually(t, 20*time.Second, "the seed tells of all three", func() error {
-		if got := ask("_dnsaddr.seed.example.org.", dns.TypeTXT); len(got) != 3 {
+	eventually(t, patience, "the seed tells of all three", func() error {
+		got := ask("_dnsaddr.seed.example.org.", dns.TypeTXT)
+		if len(got) != 3 {
 			return fmt.Errorf("records %v", got)
+		}
+		for _, d := range []*daemon{first, second, third} {
+			if !strings.Contains(fmt.Sprint(got), "/p2p/"+d.info.PeerID) {
+				return fmt.Errorf("%s is not told, but %v", d.name, got)
+			}
 		}
 		return nil
 	})
 	t.Logf("all three are told %s after the seeder answered", time.Since(start).Round(time.Millisecond))
-	for _, d := range []*daemon{first, second, third} {
-		if !strings.Contains(fmt.Sprint(ask("_dnsaddr.seed.example.org.", dns.TypeTXT)), "/p2p/"+d.info.PeerID) {
-			t.Errorf("%s is not told", d.name)
-		}
-	}
 	if got := ask("seed.example.org.", dns.TypeA); len(got) != 1 { // all three are on one address
 		t.Errorf("A records %v", got)
 	}
 
 	joined := startDaemon(t, "joined", "--network", "regtest", "--dns-seed", "seed.example.org", "--dns-server", server)
-	joined.reaches(tip.Hash, 20*time.Second)
+	joined.reaches(tip.Hash, patience)
 
-	// Nobody listens there: a port that was just free.
 	dead, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -65,12 +65,12 @@ func TestE2ESeeder(t *testing.T) {
 	start = time.Now()
 	other := startDaemon(t, "other", "--network", "regtest", "--dns-seed", "dead1.invalid", "--dns-seed", "seed.example.org", "--dns-seed", "dead2.invalid",
 		"--dns-server", dead.LocalAddr().String(), "--dns-server", server)
-	other.reaches(tip.Hash, 20*time.Second)
+	other.reaches(tip.Hash, patience)
 	t.Logf("with two of three seeds dead it joined and synced %s after it was started", time.Since(start).Round(time.Millisecond))
 
 	// A node that goes away is told no more.
 	second.stop()
-	eventually(t, 30*time.Second, "the node that stopped is no longer told", func() error {
+	eventually(t, patience, "the node that stopped is no longer told", func() error {
 		if got := fmt.Sprint(ask("_dnsaddr.seed.example.org.", dns.TypeTXT)); strings.Contains(got, second.info.PeerID) {
 			return errors.New(got)
 		}
@@ -89,7 +89,7 @@ const testZone = "seed.example.org"
 type seed struct {
 	addr     string // host:port of its DNS
 	zoneFile string
-	log      *logBuffer
+	log      *output
 }
 
 // startSeeder runs a seeder of testZone, on a host of its own unless at is nil, until the test ends, and
@@ -97,12 +97,12 @@ type seed struct {
 func startSeeder(t *testing.T, at place, listen string, args ...string) *seed {
 	t.Helper()
 	home := t.TempDir()
-	s := &seed{zoneFile: filepath.Join(home, "zone"), log: &logBuffer{}}
+	s := &seed{zoneFile: filepath.Join(home, "zone"), log: newOutput(t)}
 	cmd := exec.Command("dunlin", append([]string{
 		"seeder", "--home", filepath.Join(home, "seeder"), "--log-color", "never", "--zone", testZone, "--ns", "ns1.example.org",
 		"--dns-listen", listen, "--metrics-listen", "127.0.0.1:0", "--interval", "1s", "--zone-file", s.zoneFile,
 	}, args...)...)
-	cmd.Stderr = s.log
+	s.log.of(cmd)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	run := cmd.Start
 	if at != nil {
@@ -120,7 +120,7 @@ func startSeeder(t *testing.T, at place, listen string, args ...string) *seed {
 			t.Logf("log of the seeder:\n%s", lastPart(s.log.String(), 6000))
 		}
 	})
-	eventually(t, 20*time.Second, "the seeder answers DNS", func() error {
+	eventually(t, patience, "the seeder answers DNS", func() error {
 		m := regexp.MustCompile(`answering DNS.* addr=(\S+)`).FindStringSubmatch(s.log.String())
 		if m == nil {
 			return errors.New("no line about it")

@@ -17,7 +17,7 @@ import (
 // testnetRun is dunlin testnet without a terminal.
 type testnetRun struct {
 	cmd  *exec.Cmd
-	out  *logBuffer
+	out  *output
 	tmp  string // where it makes its temporary folder
 	done chan struct{}
 	err  error // set before done is closed
@@ -25,9 +25,9 @@ type testnetRun struct {
 
 func startTestnet(t *testing.T, args ...string) *testnetRun {
 	t.Helper()
-	r := &testnetRun{out: &logBuffer{}, tmp: t.TempDir(), done: make(chan struct{})}
+	r := &testnetRun{out: newOutput(t), tmp: t.TempDir(), done: make(chan struct{})}
 	r.cmd = exec.Command("dunlin", append([]string{"testnet"}, args...)...)
-	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
+	r.out.of(r.cmd)
 	r.cmd.Env = append(os.Environ(), "TMPDIR="+r.tmp)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := r.cmd.Start(); err != nil {
@@ -51,7 +51,7 @@ func startTestnet(t *testing.T, args ...string) *testnetRun {
 func (r *testnetRun) tells(t *testing.T, pattern string) {
 	t.Helper()
 	line := regexp.MustCompile("(?m)" + pattern)
-	eventually(t, 25*time.Second, pattern, func() error {
+	eventually(t, patience, pattern, func() error {
 		if line.MatchString(r.out.String()) {
 			return nil
 		}
@@ -67,7 +67,7 @@ func (r *testnetRun) tells(t *testing.T, pattern string) {
 // ends waits for the end, which must be a good one.
 func (r *testnetRun) ends(t *testing.T) {
 	t.Helper()
-	timer := time.AfterFunc(2*time.Minute, func() { _ = r.cmd.Process.Kill() }) // a hang: --for is under a minute
+	timer := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() }) // a hang
 	<-r.done
 	timer.Stop()
 	if r.err != nil {
@@ -99,14 +99,10 @@ func processesWith(t *testing.T, text string) []string {
 }
 
 // TestTestnet: five daemons, one mines, a sixth joins late with one address; it
-// ends by itself and leaves nothing.
+// leaves nothing.
 func TestTestnet(t *testing.T) {
 	t.Parallel()
-	stay := "14s"
-	if slow {
-		stay = "40s"
-	}
-	r := startTestnet(t, "--for", stay, "--late", "4s", "--spacing", "1s")
+	r := startTestnet(t, "--late", "2s", "--spacing", "1s")
 	r.tells(t, `5 daemons run; node 1 mines a block every 1s; each other was given the address of node 1 only`)
 	if n := len(processesWith(t, r.tmp)); n < 5 {
 		t.Errorf("%d processes of daemons", n)
@@ -118,6 +114,9 @@ func TestTestnet(t *testing.T) {
 	r.tells(t, `node 6 joins late, knowing the address of node 5 only$`)
 	r.tells(t, `node 6 has caught up: height \d+$`)
 	r.tells(t, `all 6 agree on block \d+ `)
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 	r.ends(t)
 	if !strings.Contains(r.out.String(), "stopped 6 daemons in ") || !strings.Contains(r.out.String(), "its folder was temporary and is gone") {
 		t.Error("it does not say how it ended")
@@ -131,6 +130,20 @@ func TestTestnet(t *testing.T) {
 	}
 	if strings.Contains(r.out.String(), "\x1b") {
 		t.Error("control sequences without a terminal")
+	}
+}
+
+// TestTestnetFor: it ends by itself when the time is over, however far it has come, and
+// leaves nothing.
+func TestTestnetFor(t *testing.T) {
+	t.Parallel()
+	r := startTestnet(t, "--nodes", "2", "--late", "-1s", "--for", "3s")
+	r.ends(t)
+	if !regexp.MustCompile(`stopped [12] daemons in .*; its folder was temporary and is gone`).MatchString(r.out.String()) {
+		t.Error("it does not say how it ended")
+	}
+	if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary folder: %v, %v", left, err)
 	}
 }
 

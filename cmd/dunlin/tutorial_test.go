@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,9 +21,6 @@ import (
 
 	"dunlin/internal/api"
 )
-
-// tutorialPatience is how long a step of the tutorial may take to come true.
-const tutorialPatience = 20 * time.Second
 
 // TestTutorial does what docs/tutorial.md says, box by box, and compares what it
 // sees with what the reader is told to see. The first words of a box say what it is:
@@ -42,11 +42,11 @@ func TestTutorial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boxes := parseTutorial(t, string(doc))
+	lockTutorialPorts(t)
+	boxes := parseTutorial(t, onFreePorts(t, string(doc)))
 	if len(boxes) < 40 {
 		t.Fatalf("%s has %d boxes only: was it read right?", path, len(boxes))
 	}
-	lockTutorialPorts(t)
 	r := &tutorial{t: t, dir: t.TempDir(), terminals: make(map[string]*terminal)}
 	t.Cleanup(r.end)
 	for i, b := range boxes {
@@ -59,6 +59,28 @@ func TestTutorial(t *testing.T) {
 	for n := range r.terminals {
 		t.Errorf("terminal %s is never told to end", n)
 	}
+}
+
+// onFreePorts is the document with ports that nobody uses on this machine, below those that
+// the system chooses.
+func onFreePorts(t *testing.T, doc string) string {
+	t.Helper()
+	port := regexp.MustCompile(`\b19([12][01]\d)\b`)
+	for _, thousands := range rand.Perm(20) {
+		moved := port.ReplaceAllString(doc, strconv.Itoa(10+thousands)+"$1")
+		free := true
+		for _, p := range regexp.MustCompile(`\b`+strconv.Itoa(10+thousands)+`[12][01]\d\b`).FindAllString(moved, -1) {
+			l, err := net.Listen("tcp", ":"+p)
+			if free = free && err == nil; err == nil {
+				_ = l.Close()
+			}
+		}
+		if free {
+			return moved
+		}
+	}
+	t.Fatal("no free ports for the tutorial")
+	return ""
 }
 
 // lockTutorialPorts keeps two runs of this test on one machine from using the
@@ -121,7 +143,7 @@ type tutorial struct {
 // terminal is a daemon that runs in one.
 type terminal struct {
 	cmd  *exec.Cmd
-	log  *logBuffer
+	log  *output
 	done chan struct{}
 	err  error // set before done is closed
 }
@@ -147,7 +169,7 @@ func (r *tutorial) do(b box, next *box) {
 			}
 			return
 		}
-		eventually(t, tutorialPatience, fmt.Sprintf("line %d", b.line), func() error { return r.shell(b, want) })
+		eventually(t, patience, fmt.Sprintf("line %d", b.line), func() error { return r.shell(b, want) })
 	case b.kind == "text": // compared by the box before
 	case len(words) == 3 && words[0] == "sh" && words[1] == "terminal":
 		r.start(words[2], b)
@@ -162,7 +184,7 @@ func (r *tutorial) do(b box, next *box) {
 			}
 			delete(r.terminals, words[2])
 		}
-		eventually(t, tutorialPatience, fmt.Sprintf("line %d: terminal %s", b.line, words[2]), func() error {
+		eventually(t, patience, fmt.Sprintf("line %d: terminal %s", b.line, words[2]), func() error {
 			return r.shown(term.log.String(), b.text)
 		})
 	case b.kind == "js console":
@@ -172,7 +194,7 @@ func (r *tutorial) do(b box, next *box) {
 			}
 		}
 	case b.kind == "json console":
-		ctx, cancel := context.WithTimeout(t.Context(), tutorialPatience)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, got, err := r.console.Read(ctx)
 		if err != nil {
@@ -218,8 +240,8 @@ func (r *tutorial) start(name string, b box) {
 	if home == nil {
 		r.t.Fatalf("line %d: no --home", b.line)
 	}
-	term := &terminal{cmd: r.command(b.text), log: &logBuffer{}, done: make(chan struct{})}
-	term.cmd.Stdout, term.cmd.Stderr = term.log, term.log
+	term := &terminal{cmd: r.command(b.text), log: newOutput(r.t), done: make(chan struct{})}
+	term.log.of(term.cmd)
 	if err := term.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -228,7 +250,7 @@ func (r *tutorial) start(name string, b box) {
 		term.err = term.cmd.Wait()
 		close(term.done)
 	}()
-	eventually(r.t, tutorialPatience, fmt.Sprintf("line %d: the node listens", b.line), func() error {
+	eventually(r.t, patience, fmt.Sprintf("line %d: the node listens", b.line), func() error {
 		select {
 		case <-term.done:
 			return fatal{fmt.Errorf("it ended (%w)\n%s", term.err, term.log)}
@@ -244,7 +266,7 @@ func (term *terminal) interrupt() error {
 	if err := syscall.Kill(-term.cmd.Process.Pid, syscall.SIGINT); err != nil {
 		return err
 	}
-	timer := time.NewTimer(tutorialPatience)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-term.done:
@@ -275,7 +297,7 @@ var (
 
 // typed does what a line in the browser's console does.
 func (r *tutorial) typed(line string) error {
-	ctx, cancel := context.WithTimeout(r.t.Context(), tutorialPatience)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	if m := jsConnect.FindStringSubmatch(line); m != nil {
 		// The console belongs to a page of the same node.

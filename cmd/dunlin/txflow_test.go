@@ -45,7 +45,7 @@ func (p *purse) change(n int) []*wire.MsgTx {
 // what gossip loses is in a list some 10 s later.
 func holdsAtLast(t *testing.T, d *daemon, n int) {
 	t.Helper()
-	eventually(t, 2*time.Minute, fmt.Sprintf("%s has %d transactions", d.name, n), func() error {
+	eventually(t, patience, fmt.Sprintf("%s has %d transactions", d.name, n), func() error {
 		s, err := d.status()
 		if err == nil && s.Mempool.Count != n {
 			err = fmt.Errorf("%d", s.Mempool.Count)
@@ -74,8 +74,8 @@ func TestE2ETxFlow(t *testing.T) {
 	}
 	tip := purse.blocks[len(purse.blocks)-1].Hash.String()
 	for _, d := range all {
-		d.reaches(tip, time.Minute)
-		knows(t, d, 2, time.Minute)
+		d.reaches(tip, patience)
+		knows(t, d, 2, patience)
 	}
 	before := make([]int64, len(all))
 	for i, d := range all {
@@ -142,7 +142,7 @@ func TestE2ETxFlow(t *testing.T) {
 	holdsAtLast(t, newcomer, flow)
 	made := all[len(all)-1].mine(1)
 	for _, d := range append(all, newcomer) {
-		d.reaches(made.Hash, time.Minute)
+		d.reaches(made.Hash, patience)
 		holdsAtLast(t, d, 0)
 	}
 	if err := alive(append(all, newcomer)...); err != nil {
@@ -176,7 +176,7 @@ func TestE2EReorgSpreads(t *testing.T) {
 	if err := short.client.AddPeer(t.Context(), long.addr()); err != nil {
 		t.Fatal(err)
 	}
-	short.reaches(made.Hash, 30*time.Second)
+	short.reaches(made.Hash, patience)
 	holdsAtLast(t, short, 3) // of the block, of both mempools
 	holdsAtLast(t, long, 3)
 }
