@@ -227,7 +227,8 @@ func TestValuesAreRefused(t *testing.T) {
 	if err := errors.Join(s.SetDeadline(time.Now().Add(20*time.Second)), write(s, m)); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.CloseWrite()                                                            // an error when the server has reset the stream by now
+	_ = s.CloseWrite() // an error when the server has reset the stream by now
+
 	if _, err := io.Copy(io.Discard, s); errors.Is(err, os.ErrDeadlineExceeded) { // it has been looked at
 		t.Fatal(err)
 	}

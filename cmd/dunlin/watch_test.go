@@ -109,7 +109,7 @@ func onPipe(t *testing.T, args ...string) *watched {
 
 func (w *watched) shows(want string) {
 	w.t.Helper()
-	eventually(w.t, time.Minute, "shows "+want, func() error {
+	eventually(w.t, patience, "shows "+want, func() error {
 		if !strings.Contains(w.out.String(), want) {
 			return fmt.Errorf("%q, %s", w.out.String(), w.errs)
 		}
@@ -126,7 +126,7 @@ func (w *watched) interrupt() {
 
 func (w *watched) ends(code int) {
 	w.t.Helper()
-	limit := time.AfterFunc(time.Minute, func() { _ = w.cmd.Process.Kill() })
+	limit := time.AfterFunc(patience, func() { _ = w.cmd.Process.Kill() })
 	defer limit.Stop()
 	<-w.read
 	_ = w.cmd.Wait() // the code says it
