@@ -162,7 +162,7 @@ func (p *rollingPast) push(h *consensus.Header, hash chainhash.Hash) {
 		n := copy(p.above, p.above[consensus.Lookback:])
 		p.above = p.above[:n]
 	}
-	p.above = append(p.above, consensus.PastHeader{Version: h.Version, Bits: h.Bits, Time: h.Timestamp.Unix()})
+	p.above = append(p.above, consensus.PastHeader{Version: h.Version, Bits: h.Bits, Nonce: h.Nonce, Time: h.Timestamp.Unix()})
 	p.height++
 	p.last = hash
 }

@@ -502,7 +502,7 @@ func (p past) At(height int32) consensus.PastHeader {
 		panic("chain: past asked for a height outside it")
 	}
 	nd := p.t.node(i)
-	return consensus.PastHeader{Version: nd.version, Bits: nd.bits, Time: int64(nd.time)}
+	return consensus.PastHeader{Version: nd.version, Bits: nd.bits, Nonce: nd.nonce, Time: int64(nd.time)}
 }
 
 // Votes is consensus.Voted.
@@ -536,6 +536,6 @@ func (p *batchPast) At(height int32) consensus.PastHeader {
 }
 
 func (p *batchPast) push(h *consensus.Header, hash chainhash.Hash) {
-	p.above = append(p.above, consensus.PastHeader{Version: h.Version, Bits: h.Bits, Time: h.Timestamp.Unix()})
+	p.above = append(p.above, consensus.PastHeader{Version: h.Version, Bits: h.Bits, Nonce: h.Nonce, Time: h.Timestamp.Unix()})
 	p.last = hash
 }

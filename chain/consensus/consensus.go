@@ -42,6 +42,7 @@ type Block struct {
 type PastHeader struct {
 	Version int32
 	Bits    uint32
+	Nonce   uint32
 	Time    int64 // Unix seconds
 }
 

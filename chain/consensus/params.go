@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/blockchain"
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -34,6 +37,7 @@ type Params struct {
 	TargetSpacing    time.Duration // wanted time between blocks
 	TargetTimespan   time.Duration // with Retarget2016 and BIP94: 2 weeks
 	ASERTHalfLife    time.Duration // with RetargetASERT
+	SlotDuration     time.Duration // PoS: blocks have times that are whole slots after genesis; 0 for PoW
 	MinDiffReduction time.Duration // rule "minimum difficulty after this gap" (simnet); 0: off
 
 	// Heights of the first block that a rule applies to; 0 means from genesis
@@ -51,6 +55,9 @@ type Params struct {
 	BaseSubsidy            int64 // satoshi
 	SubsidyHalvingInterval int32 // blocks
 	CoinbaseMaturity       int32 // blocks
+	// StakeMaturity is how many blocks below a block the coin must lie that is its stake.
+	// The outputs of genesis, which only PoS networks can spend, are mature at once.
+	StakeMaturity int32
 
 	MinChainWork *big.Int // headers below it are not stored; 0 in every preset
 	// ScriptFlagExceptions are blocks that are checked with the given flags
@@ -181,6 +188,43 @@ func Testnet() *Params {
 	return p
 }
 
+// Stakenet returns the parameters of dunlin's own PoS test network: slots of 16 s, a
+// block every 64 s. Its initial stake belongs to [StakenetHolders], whose keys anybody
+// can derive: it is for learning, and whoever wants stake that is his own makes a
+// network of his own.
+func Stakenet() *Params {
+	return ownNetwork(Custom{
+		Name:            "stakenet",
+		GenesisText:     "dunlin stakenet 2026-11-21: a flock turns as one",
+		GenesisTime:     time.Unix(1_795_219_200, 0), // 2026-11-21 00:00 UTC
+		Spacing:         SlotsPerBlock * 16 * time.Second,
+		HalvingInterval: 492_750, // a year of 64 s blocks
+		Subsidy:         10 * btcutil.SatoshiPerBitcoin,
+		Holders:         StakenetHolders(),
+	}, 0)
+}
+
+// stakenetShares is the initial stake of stakenet, in coins.
+var stakenetShares = []int64{500_000, 300_000, 150_000, 50_000}
+
+// StakenetKey returns the private key of stakenet's initial holder n, from 1: the
+// SHA-256 of the text "dunlin stakenet holder n". It is no secret.
+func StakenetKey(n int) [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "dunlin stakenet holder %d", n))
+}
+
+// StakenetHolders returns who has stakenet's initial stake: 50, 30, 15 and 5 %.
+func StakenetHolders() []Holder {
+	holders := make([]Holder, len(stakenetShares))
+	for i, coins := range stakenetShares {
+		key := StakenetKey(i + 1)
+		priv, _ := btcec.PrivKeyFromBytes(key[:])
+		out := txscript.ComputeTaprootKeyNoScript(priv.PubKey()) // BIP86
+		holders[i] = Holder{Key: [32]byte(schnorr.SerializePubKey(out)), Value: coins * btcutil.SatoshiPerBitcoin}
+	}
+	return holders
+}
+
 // testnetGenesisNonce is the first nonce that satisfies the limit.
 const testnetGenesisNonce = 121_631
 
@@ -220,8 +264,35 @@ type Custom struct {
 	Spacing         time.Duration // whole seconds, 1 s to 24 h
 	HalvingInterval int32         // blocks, at least 1
 	Subsidy         int64         // satoshi a block at first, 0 to 21e14
-	PowLimitBits    uint32        // 0x1f00ffff (2^16 hashes) to 0x207fffff (2, the default)
+	PowLimitBits    uint32        // 0x1f00ffff (2^16 hashes) to 0x207fffff (2, the default); 0 with Holders
+	// Holders makes it a proof-of-stake network, whose initial stake is theirs; 1 to
+	// 1,000. Spacing is then SlotsPerBlock slots of whole seconds.
+	Holders []Holder
 }
+
+// A Holder has initial stake of a proof-of-stake network.
+type Holder struct {
+	Key   [32]byte // x-only output key of pay-to-taproot (BIP341): not tweaked again
+	Value int64    // satoshi, at least 1
+}
+
+// SlotsPerBlock is the wanted number of slots from block to block where stake makes
+// blocks. Many slots a block keep chances proportional to stake (two winners of one
+// slot are rare), and make the rate of blocks something that a target can govern: it
+// cannot be more than one a slot.
+const SlotsPerBlock = 4
+
+const (
+	sealBytes  = 140
+	maxHolders = 1000
+	// stakeHalfLives is the half-life of ASERT on stake networks, in spacings: the rate
+	// of blocks then varies by some 8 % (one standard deviation).
+	stakeHalfLives = 64
+	stakeMaturity  = 100
+	// stakeLimitBits is a target of 2^224 a satoshi: a ten-thousandth of a coin wins
+	// one slot in some 4,300. No network needs an easier one.
+	stakeLimitBits = 0x1d00ffff
+)
 
 const (
 	easiestBits = 0x207fffff
@@ -236,16 +307,20 @@ var (
 	reservedNames = []string{"bitcoin", "mainnet", "regtest", "simnet", "signet", "testnet", "stakenet"}
 )
 
-// New builds the parameters of a custom PoW network: every soft fork and BIP54
-// from genesis, ASERT with a half-life of an hour, maturity 100, Test. The
+// New builds the parameters of a custom network: every soft fork and BIP54 from
+// genesis, ASERT with a half-life of an hour (PoS: of 64 blocks), maturity 100, Test. The
 // genesis block is derived from the fields alone, so whoever has the same fields
 // has the same chain id. It reports every field out of range.
 func New(c Custom) (*Params, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.Holders) > 0 {
+		checkHolders(&c, bad)
+		c.PowLimitBits = 0
+	}
 	if c.PowLimitBits == 0 {
 		c.PowLimitBits = easiestBits
 	}
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if !networkName.MatchString(c.Name) {
 		bad("name %q: want 1 to 32 of a-z, 0-9 and -", c.Name)
 	}
@@ -302,6 +377,16 @@ func ownNetwork(c Custom, nonce uint32) *Params {
 		MaxBlockSigOpsCost:     maxBlockSigOpsCost,
 		Test:                   true,
 	}
+	if len(c.Holders) > 0 {
+		p.SealBytes = sealBytes
+		p.GenesisSeal = make([]byte, sealBytes)
+		p.SlotDuration = c.Spacing / SlotsPerBlock
+		p.ASERTHalfLife = stakeHalfLives * c.Spacing
+		p.StakeMaturity = stakeMaturity
+		p.PowLimitBits = stakeLimitBits
+		p.PowLimit = blockchain.CompactToBig(stakeLimitBits)
+		c.PowLimitBits = firstStakeBits(c.Holders)
+	}
 	p.Genesis = ownGenesis(c, nonce)
 	p.GenesisHash = p.Genesis.BlockHash()
 	// Bytes above 0x7f are rare in text, which makes the magic easy to find in a
@@ -312,10 +397,15 @@ func ownNetwork(c Custom, nonce uint32) *Params {
 
 // ownGenesis is the genesis block of one of our own networks. Everything that
 // tells two networks apart is in it: name, spacing, subsidy and halving are
-// committed to in the coinbase next to the text, the limit in the header. Its
-// output cannot be spent and carries no value.
+// committed to in the coinbase next to the text, the limit in the header. Its outputs
+// are the holders' on PoS networks; else it has one that cannot be spent and carries
+// no value.
 func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
-	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s/%d/%d/%d", c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy))
+	engine := ""
+	if len(c.Holders) > 0 {
+		engine = "pos/"
+	}
+	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s%s/%d/%d/%d", engine, c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy))
 	sig := append([]byte{8}, id[:8]...)
 	if n := len(c.GenesisText); n > 75 {
 		sig = append(sig, txscript.OP_PUSHDATA1, byte(n))
@@ -329,7 +419,12 @@ func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
 		SignatureScript:  sig,
 		Sequence:         math.MaxUint32,
 	})
-	tx.AddTxOut(&wire.TxOut{PkScript: []byte{txscript.OP_RETURN}})
+	if len(c.Holders) == 0 {
+		tx.AddTxOut(&wire.TxOut{PkScript: []byte{txscript.OP_RETURN}})
+	}
+	for _, h := range c.Holders {
+		tx.AddTxOut(&wire.TxOut{Value: h.Value, PkScript: append([]byte{txscript.OP_1, txscript.OP_DATA_32}, h.Key[:]...)})
+	}
 	block := &wire.MsgBlock{
 		Header: wire.BlockHeader{
 			Version:    4,
@@ -340,6 +435,9 @@ func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
 		},
 		Transactions: []*wire.MsgTx{tx},
 	}
+	if len(c.Holders) > 0 {
+		return block // nothing proves it
+	}
 	target := blockchain.CompactToBig(c.PowLimitBits)
 	for {
 		hash := block.BlockHash()
@@ -348,6 +446,50 @@ func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
 		}
 		block.Header.Nonce++
 	}
+}
+
+// checkHolders reports what is wrong with the initial stake.
+func checkHolders(c *Custom, bad func(string, ...any)) {
+	if c.PowLimitBits != 0 {
+		bad("pow limit bits %#08x: a network with holders has no work", c.PowLimitBits)
+	}
+	if len(c.Holders) > maxHolders {
+		bad("%d holders: at most %d", len(c.Holders), maxHolders)
+		return
+	}
+	if c.Spacing%(SlotsPerBlock*time.Second) != 0 {
+		bad("spacing %s: want %d slots of whole seconds, so a multiple of %ds", c.Spacing, SlotsPerBlock, SlotsPerBlock)
+	}
+	var sum int64
+	for i, h := range c.Holders {
+		if _, err := schnorr.ParsePubKey(h.Key[:]); err != nil {
+			bad("holder %d: key %x is no x-only public key", i+1, h.Key)
+		}
+		if h.Value < 1 || h.Value > maxMoney {
+			bad("holder %d: %d satoshi: want 1 to %d", i+1, h.Value, int64(maxMoney))
+			return
+		}
+		if sum += h.Value; sum > maxMoney { // cannot overflow: both are at most all the money
+			bad("holders: more than %d satoshi in all", int64(maxMoney))
+			return
+		}
+	}
+}
+
+// firstStakeBits is the target at which the initial stake wins every fourth slot:
+// 2^256 / SlotsPerBlock / stake, a satoshi.
+func firstStakeBits(holders []Holder) uint32 {
+	var sum int64
+	for _, h := range holders {
+		sum += h.Value
+	}
+	target := new(big.Int).Lsh(big.NewInt(1), 256)
+	target.Div(target, big.NewInt(SlotsPerBlock))
+	target.Div(target, big.NewInt(max(sum, 1)))
+	if limit := blockchain.CompactToBig(stakeLimitBits); target.Cmp(limit) > 0 {
+		target = limit
+	}
+	return blockchain.BigToCompact(target)
 }
 
 // GenesisBlock returns the network's first block in the form of all others.

@@ -1,6 +1,8 @@
 package consensus_test
 
 import (
+	"math"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +127,74 @@ func TestNewReportsEveryFault(t *testing.T) {
 	c.Name = "stakenet"
 	if _, err := consensus.New(c); err == nil {
 		t.Error("a preset's name was accepted")
+	}
+}
+
+func stakeCustom() consensus.Custom {
+	c := custom()
+	c.Spacing = 8 * time.Second
+	c.Holders = consensus.StakenetHolders()
+	return c
+}
+
+func TestNewStakeNetwork(t *testing.T) {
+	t.Parallel()
+	p, err := consensus.New(stakeCustom())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.SealBytes != 140 || len(p.GenesisSeal) != 140 || p.SlotDuration != 2*time.Second || p.ASERTHalfLife != 512*time.Second {
+		t.Errorf("%d and %d bytes of seal, slots of %s, half-life %s", p.SealBytes, len(p.GenesisSeal), p.SlotDuration, p.ASERTHalfLife)
+	}
+	outs := p.Genesis.Transactions[0].TxOut
+	if len(outs) != 4 || outs[0].Value != 500_000e8 || outs[3].Value != 50_000e8 {
+		t.Errorf("outputs %v", outs)
+	}
+	// All the stake together wins a slot in four.
+	target := blockchain.CompactToBig(p.Genesis.Header.Bits)
+	target.Mul(target, big.NewInt(1_000_000e8))
+	if share, _ := new(big.Float).Quo(new(big.Float).SetInt(target), new(big.Float).SetMantExp(big.NewFloat(1), 256)).Float64(); math.Abs(share-0.25) > 1e-4 {
+		t.Errorf("the first target is %f of a slot", share)
+	}
+	if got := p.GenesisBlock(); got.Hash != p.GenesisHash || len(got.Raw) <= 220 {
+		t.Errorf("genesis block %s of %d bytes", got.Hash, len(got.Raw))
+	}
+	// The same fields with work instead are another network, and so is every other stake.
+	seen := map[string]string{p.GenesisHash.String(): "none"}
+	for name, change := range map[string]func(*consensus.Custom){
+		"work":    func(c *consensus.Custom) { c.Holders = nil },
+		"fewer":   func(c *consensus.Custom) { c.Holders = c.Holders[:3] },
+		"value":   func(c *consensus.Custom) { c.Holders[1].Value++ },
+		"key":     func(c *consensus.Custom) { c.Holders[1].Key = c.Holders[2].Key },
+		"spacing": func(c *consensus.Custom) { c.Spacing = 12 * time.Second },
+		"text":    func(c *consensus.Custom) { c.GenesisText = "" },
+	} {
+		c := stakeCustom()
+		change(&c)
+		q, err := consensus.New(c)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if other, dup := seen[q.GenesisHash.String()]; dup {
+			t.Errorf("changing %s gives the genesis of %s", name, other)
+		}
+		seen[q.GenesisHash.String()] = name
+	}
+	for want, change := range map[string]func(*consensus.Custom){
+		"spacing 10s":                func(c *consensus.Custom) { c.Spacing = 10 * time.Second },
+		"pow limit bits 0x207fffff:": func(c *consensus.Custom) { c.PowLimitBits = 0x207fffff },
+		"holder 2: key":              func(c *consensus.Custom) { c.Holders[1].Key = [32]byte{31: 5} },
+		"holder 3: 0 satoshi":        func(c *consensus.Custom) { c.Holders[2].Value = 0 },
+		"holder 4: -1 satoshi":       func(c *consensus.Custom) { c.Holders[3].Value = -1 },
+		"holders: more than":         func(c *consensus.Custom) { c.Holders[3].Value = 21e14 },
+		"1001 holders":               func(c *consensus.Custom) { c.Holders = make([]consensus.Holder, 1001) },
+	} {
+		c := stakeCustom()
+		change(&c)
+		if _, err := consensus.New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", want, err)
+		}
 	}
 }
 

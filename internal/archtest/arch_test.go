@@ -31,7 +31,8 @@ var mayImport = map[string][]string{
 	"chain/consensus":            {"chain/consensus/secp256k1"},
 	"chain/consensus/secp256k1":  {},
 	"chain/consensus/pow":        {"chain/consensus"},
-	"chain/consensus/enginetest": {"chain/consensus"},
+	"chain/consensus/pos":        {"chain/consensus"},
+	"chain/consensus/enginetest": {"chain/consensus", "chain/consensus/pos"},
 	"chain/mempool":              {"chain", "chain/consensus"},
 	"chain/mining":               {"chain", "chain/consensus", "chain/mempool"},
 	"chain/relay":                {"chain/consensus"},
@@ -85,7 +86,7 @@ var mayStartGoroutines = []string{
 
 // pure lists the packages that may not read the clock, sleep or draw random
 // numbers: they take the time and the seed as arguments.
-var pure = []string{"chain/consensus", "chain/consensus/secp256k1", "chain/consensus/pow", "chain/ibd", "chain/relay"}
+var pure = []string{"chain/consensus", "chain/consensus/secp256k1", "chain/consensus/pow", "chain/consensus/pos", "chain/ibd", "chain/relay"}
 
 var (
 	clockFuncs = []string{"Now", "Since", "Until", "Sleep", "After", "NewTimer", "NewTicker", "Tick", "AfterFunc"}

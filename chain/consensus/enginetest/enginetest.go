@@ -26,6 +26,8 @@ type Fixture struct {
 	// network the limit should be hard enough that a header is not valid by
 	// chance: at least 0x1f0fffff.
 	Seal func(past consensus.Past, coins consensus.Coins, h *consensus.Header) error
+	// Prepare is as [Builder.Prepare]; nil for none.
+	Prepare func(past consensus.Past, coins consensus.Coins, u *Unsealed) error
 	// Blocks is the length of the chain that the suite builds; default 24.
 	Blocks int
 }
@@ -48,7 +50,7 @@ func Run(t *testing.T, f Fixture) {
 		f.Blocks = 24
 	}
 	b := NewBuilder(f.Params)
-	b.Engine, b.Seal = f.Engine, f.Seal
+	b.Engine, b.Seal, b.Prepare = f.Engine, f.Seal, f.Prepare
 	s := &suite{Fixture: f, b: b, blocks: []*consensus.Block{b.Genesis()}}
 	s.blocks = append(s.blocks, b.MineN(b.Genesis(), f.Blocks)...)
 	tip := s.blocks[len(s.blocks)-1]
@@ -226,7 +228,7 @@ func (c *Chain) UpTo(height int32) *Chain {
 }
 
 func pastHeader(h *consensus.Header) consensus.PastHeader {
-	return consensus.PastHeader{Version: h.Version, Bits: h.Bits, Time: h.Timestamp.Unix()}
+	return consensus.PastHeader{Version: h.Version, Bits: h.Bits, Nonce: h.Nonce, Time: h.Timestamp.Unix()}
 }
 
 // FakePast is a past of which a test needs only some facts. Heights that Times

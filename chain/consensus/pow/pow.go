@@ -92,7 +92,7 @@ func (e *Engine) CheckHeader(past consensus.Past, h *consensus.Header, now time.
 	if err := e.checkTime(past, h.Timestamp.Unix(), now); err != nil {
 		return err
 	}
-	return e.checkVersion(height, h.Version)
+	return consensus.CheckVersion(e.p, height, h.Version)
 }
 
 // checkWork checks that the claimed bits are a target within the limit and that
@@ -134,25 +134,6 @@ func (e *Engine) checkTime(past consensus.Past, t int64, now time.Time) error {
 	if limit := now.Add(maxFuture).Unix(); t > limit {
 		return ruleError("time-too-new", consensus.BlameNobody, "time %d is %d s past our clock, at most %d",
 			t, t-now.Unix(), int64(maxFuture/time.Second))
-	}
-	return nil
-}
-
-// checkVersion refuses versions from before the rules that bumped them.
-func (e *Engine) checkVersion(height, version int32) error {
-	var least int32
-	switch {
-	case height >= e.p.BIP65Height:
-		least = 4
-	case height >= e.p.BIP66Height:
-		least = 3
-	case height >= e.p.BIP34Height:
-		least = 2
-	default:
-		return nil
-	}
-	if version < least {
-		return invalid("bad-version", "version %#08x at height %d, at least %d", uint32(version), height, least)
 	}
 	return nil
 }
@@ -218,52 +199,11 @@ func (e *Engine) nextBits2016(past consensus.Past, t int64) uint32 {
 	return blockchain.BigToCompact(target)
 }
 
-// aserti3-2d, the algorithm of Bitcoin Cash
-// (upgradespecs.bitcoincashnode.org/2020-11-15-asert):
-//
-//	target = anchor · 2^((time − spacing·(height+1)) / half-life)
-//
-// in 16-bit fixed point with a cubic for the fraction, time counted from the
-// anchor's parent and height from the anchor. Our anchor is genesis; its missing
-// parent counts as one spacing older, which cancels the +1.
-const (
-	asertRadixBits = 16
-	asertRadix     = 1 << asertRadixBits
-	asertCubic1    = 195_766_423_245_049
-	asertCubic2    = 971_821_376
-	asertCubic3    = 5_127
-)
-
+// nextBitsASERT counts from genesis: its missing parent counts as one spacing older,
+// which cancels the specification's +1.
 func (e *Engine) nextBitsASERT(past consensus.Past) uint32 {
 	anchor, height := &e.p.Genesis.Header, past.Height()
 	elapsed := past.At(height).Time - anchor.Timestamp.Unix()
-	return asert(anchor.Bits, e.p.PowLimit,
+	return consensus.ASERT(anchor.Bits, e.p.PowLimit,
 		elapsed-int64(height)*int64(e.p.TargetSpacing/time.Second), int64(e.p.ASERTHalfLife/time.Second))
-}
-
-// asert returns the bits for a chain that is late seconds behind schedule.
-// 2^16·late must fit an int64: times are 32 bits wide, so it does.
-func asert(anchorBits uint32, limit *big.Int, late, halfLife int64) uint32 {
-	exponent := late * asertRadix / halfLife // truncates towards zero, as specified
-	shifts := exponent >> asertRadixBits     // rounds down
-	frac := uint64(exponent) & (asertRadix - 1)
-	factor := asertRadix + (asertCubic1*frac+asertCubic2*frac*frac+asertCubic3*frac*frac*frac+1<<47)>>48
-
-	target := blockchain.CompactToBig(anchorBits)
-	target.Mul(target, new(big.Int).SetUint64(factor))
-	// Past 256 shifts either way the result is a limit anyhow; the clamp keeps
-	// the intermediate small.
-	switch shifts = min(max(shifts, -512), 512) - asertRadixBits; {
-	case shifts < 0:
-		target.Rsh(target, uint(-shifts))
-	default:
-		target.Lsh(target, uint(shifts))
-	}
-	if target.Sign() == 0 {
-		return blockchain.BigToCompact(big.NewInt(1))
-	}
-	if target.Cmp(limit) > 0 {
-		return blockchain.BigToCompact(limit)
-	}
-	return blockchain.BigToCompact(target)
 }
