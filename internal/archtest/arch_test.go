@@ -53,6 +53,8 @@ var mayImport = map[string][]string{
 	"internal/testnet":           {"config", "internal/api", "chain/consensus"},
 	"internal/netlab":            {}, // for tests only
 	"internal/flood":             {"gossip", "chain/relay", "chain/consensus"},
+	"internal/wallet/keys":       {"chain/consensus"},
+	"internal/wallet/descriptor": {"chain/consensus", "internal/address", "internal/wallet/keys"},
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
 	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
