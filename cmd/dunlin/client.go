@@ -193,6 +193,7 @@ func newHealthcheck(g *global) *cobra.Command {
 type identity struct {
 	api.NodeFile
 	Reachability *api.Reachability `json:"reachability,omitempty"` // of the running node
+	Invitation   string            `json:"invitation,omitempty"`   // with which others join it
 }
 
 func newID(g *global) *cobra.Command {
@@ -210,6 +211,9 @@ func newID(g *global) *cobra.Command {
 				defer cancel()
 				if r, err := node.Reachability(ctx); err == nil { // it starts, or it is of another version
 					v.Reachability = &r
+				}
+				if v.Invitation, err = invite(c.Chain, &n); err != nil {
+					return err
 				}
 			} else {
 				key, err := host.LoadKey(filepath.Join(c.Home, keyFile))
@@ -229,6 +233,9 @@ func newID(g *global) *cobra.Command {
 				fmt.Fprintln(w, v.PeerID)
 				if v.Reachability != nil {
 					printReachability(w, v.Reachability)
+				}
+				if v.Invitation != "" {
+					fmt.Fprintf(w, "join with    dunlin network join %s\n", v.Invitation)
 				}
 				for _, a := range v.ListenAddrs { // last: scripts take the last line
 					fmt.Fprintln(w, a)
