@@ -148,7 +148,7 @@ func TestBookSurvivesRestartAndDamage(t *testing.T) {
 		damage func(b []byte) []byte
 		keep   int
 	}{
-		{"a bit", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, 8},
+		{"a bit", withABitFlipped, 8},
 		{"the end is missing", func(b []byte) []byte { return b[:len(b)-5] }, 8},
 		{"a line of garbage", func(b []byte) []byte { return append(b, "garbage\n"...) }, 9},
 		{"zeros at the end", func(b []byte) []byte { return append(b, make([]byte, 4096)...) }, 9},

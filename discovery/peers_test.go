@@ -38,7 +38,7 @@ func askRaw(t *testing.T, from, to host.Host, ask []byte) ([]byte, error) {
 		t.Fatal(err)
 	}
 	defer s.Reset()
-	_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = s.SetDeadline(time.Now().Add(patience))
 	if _, err := s.Write(ask); err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func TestPeerExchange(t *testing.T) {
 	}
 	stranger := realHost(t) // not of the network: it is not told to anybody
 	dialHost(t, stranger, hub)
-	eventually(t, 10*time.Second, "the hub knows three peers", func() bool { return len(d.Tell(time.Now(), stranger.ID(), 64)) == 3 })
+	eventually(t, patience, "the hub knows three peers", func() bool { return len(d.Tell(time.Now(), stranger.ID(), 64)) == 3 })
 
 	reply, err := askRaw(t, stranger, hub, []byte{2, 0x08, 64})
 	if err != nil {
@@ -159,9 +159,10 @@ func TestPeersAreLearntByExchange(t *testing.T) {
 		Bootstrap: []ma.Multiaddr{ma.StringCast(tcpAddr(t, hub).String() + "/p2p/" + hub.ID().String())},
 	})
 	<-answered
-	eventually(t, 10*time.Second, "the peer of the good record is dialled", func() bool {
-		y := d.Stats().Sources[discovery.SourcePeers]
-		return y.Found == 1 && y.Dialed > 0
+	eventually(t, patience, "the peer of the good record is dialled, and the last record was looked at", func() bool {
+		s := d.Stats()
+		y := s.Sources[discovery.SourcePeers]
+		return y.Found == 1 && y.Dialed > 0 && s.BadRecords >= 4
 	})
 	if got := fmt.Sprint(d.Known(id)); got != "[/ip4/127.0.0.1/tcp/1]" {
 		t.Errorf("addresses %s", got)
@@ -208,7 +209,7 @@ func TestSampleIsTheSameForAll(t *testing.T) {
 		h.SetStreamHandler(simNamespace+"/kad/1.0.0", func(s network.Stream) { _ = s.Reset() })
 		dialHost(t, h, hub)
 	}
-	eventually(t, 20*time.Second, "all are known", func() bool { return d.Stats().Book >= n })
+	eventually(t, patience, "all are known", func() bool { return d.Stats().Book >= n })
 	now := time.Now().Add(time.Hour)
 	seen := map[string]bool{}
 	for i := range 50 {

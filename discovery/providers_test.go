@@ -179,7 +179,7 @@ func TestValuesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	kad := protocol.ID(simNamespace + "/kad/1.0.0")
-	eventually(t, 30*time.Second, "the DHT serves", func() bool {
+	eventually(t, patience, "the DHT serves", func() bool {
 		s, err := client.NewStream(t.Context(), server.ID(), kad)
 		if err != nil {
 			return false
@@ -224,7 +224,7 @@ func TestValuesAreRefused(t *testing.T) {
 	other := testPeers(t, 1)[0]
 	m := &dhtpb.Message{Type: dhtpb.Message_ADD_PROVIDER, Key: rendezvous.Hash()}
 	m.ProviderPeers = dhtpb.RawPeerInfosToPBPeers([]peer.AddrInfo{{ID: other, Addrs: client.Addrs()}})
-	if err := errors.Join(s.SetDeadline(time.Now().Add(20*time.Second)), write(s, m)); err != nil {
+	if err := errors.Join(s.SetDeadline(time.Now().Add(patience)), write(s, m)); err != nil {
 		t.Fatal(err)
 	}
 	_ = s.CloseWrite() // an error when the server has reset the stream by now
@@ -258,7 +258,7 @@ func write(s network.Stream, m proto.Message) error {
 // ask sends a message of Kademlia and reads the answer.
 func ask(t *testing.T, s network.Stream, m proto.Message) (*dhtpb.Message, error) {
 	t.Helper()
-	if err := s.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
 	if err := write(s, m); err != nil {

@@ -130,14 +130,14 @@ func TestRelayedOnly(t *testing.T) {
 				if err := d.AddPeer(at, false); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, 30*time.Second, "the relay itself is dialled", func() bool { return h.Network().Connectedness(by.ID()) == network.Connected })
+				eventually(t, patience, "the relay itself is dialled", func() bool { return h.Network().Connectedness(by.ID()) == network.Connected })
 				if s := d.Stats(); s.Sources[discovery.SourcePeers].Dialed != 0 || h.Network().Connectedness(behind.ID()) != network.NotConnected {
 					t.Errorf("%+v", s.Sources[discovery.SourcePeers])
 				}
 				return
 			}
-			eventually(t, 30*time.Second, "the dial has failed for want of a hole", func() bool { return d.Stats().Failures["relayed_only"] > 0 })
-			eventually(t, 30*time.Second, "the relayed connection is ended", func() bool { return h.Network().Connectedness(behind.ID()) == network.NotConnected })
+			eventually(t, patience, "the dial has failed for want of a hole", func() bool { return d.Stats().Failures["relayed_only"] > 0 })
+			eventually(t, patience, "the relayed connection is ended", func() bool { return h.Network().Connectedness(behind.ID()) == network.NotConnected })
 			if s := d.Stats(); s.Tried != 0 {
 				t.Errorf("%d peers count as reached", s.Tried)
 			}

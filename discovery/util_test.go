@@ -18,6 +18,10 @@ import (
 	"dunlin/discovery"
 )
 
+// patience is how long a test with real hosts waits for what must come: much longer than
+// it takes, since the machine may have other work.
+const patience = 2 * time.Minute
+
 // testPeers makes peer ids.
 func testPeers(tb testing.TB, n int) []peer.ID {
 	tb.Helper()
@@ -94,6 +98,16 @@ func eventually(tb testing.TB, within time.Duration, what string, ok func() bool
 		case <-tick.C:
 		}
 	}
+}
+
+// withABitFlipped changes the middle of a file of lines, and no end of a line.
+func withABitFlipped(b []byte) []byte {
+	i := len(b) / 2
+	if b[i] == '\n' {
+		i++
+	}
+	b[i] ^= 1
+	return b
 }
 
 // logLines collects what is logged.

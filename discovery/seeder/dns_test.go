@@ -14,6 +14,10 @@ import (
 	"dunlin/discovery/seeder"
 )
 
+// patience is how long a test waits for what must come: much longer than it takes, since
+// the machine may have other work.
+const patience = 2 * time.Minute
+
 // served is a seeder on loopback that knows a network of n nodes and answers.
 func served(t *testing.T, n int) (string, *seeder.Seeder) {
 	t.Helper()
@@ -40,7 +44,7 @@ func served(t *testing.T, n int) (string, *seeder.Seeder) {
 			t.Error(err)
 		}
 	})
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -59,7 +63,7 @@ func ask(t *testing.T, addr, network, name string, kind, class uint16) *dns.Msg 
 	q := new(dns.Msg)
 	q.SetQuestion(name, kind)
 	q.Question[0].Qclass = class
-	c := &dns.Client{Net: network, Timeout: 5 * time.Second}
+	c := &dns.Client{Net: network, Timeout: patience}
 	m, _, err := c.Exchange(q, addr)
 	if err != nil {
 		t.Fatalf("%s %s: %v", name, dns.TypeToString[kind], err)
@@ -120,7 +124,7 @@ func TestDNSAnswers(t *testing.T) {
 	q := new(dns.Msg)
 	q.SetQuestion("_dnsaddr.seed.example.org.", dns.TypeTXT)
 	q.SetEdns0(4096, false)
-	c := &dns.Client{UDPSize: 4096, Timeout: 5 * time.Second}
+	c := &dns.Client{UDPSize: 4096, Timeout: patience}
 	m, _, err := c.Exchange(q, addr)
 	if m.Compress = true; err != nil || m.Len() > 512 || !m.Truncated || m.IsEdns0() == nil || len(m.Answer) == 0 {
 		t.Errorf("with EDNS: %v, %v", m, err)
@@ -197,11 +201,17 @@ func TestAnswersAreLimited(t *testing.T) {
 	}
 	const flood = 1000
 	full, slips, bytes := 0, 0, 0
+	began := time.Now()
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		buf := make([]byte, 4096)
 		for {
-			_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+			// It ends when no answer has come for a second, after the few that must come.
+			wait := time.Second
+			if full < 10 || slips == 0 {
+				wait = patience
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(wait))
 			n, err := conn.Read(buf)
 			if err != nil {
 				return
@@ -225,7 +235,8 @@ func TestAnswersAreLimited(t *testing.T) {
 		}
 	}
 	reader.Wait()
-	if full < 10 || full > 100 || slips == 0 || slips > flood/2+1 || bytes > 2*flood*len(b) {
+	most := 100 + 10*int(time.Since(began).Seconds()) // more come into reach with time
+	if full < 10 || full > most || slips == 0 || slips > flood/2+1 || bytes > 2*flood*len(b) {
 		t.Errorf("of %d questions of %d bytes %d were answered and %d sent to TCP, with %d bytes: %+v", flood, len(b), full, slips, bytes, s.Stats())
 	}
 	if m := ask(t, addr, "tcp", "_dnsaddr.seed.example.org.", dns.TypeTXT, dns.ClassINET); len(m.Answer) != 25 {

@@ -336,8 +336,12 @@ func TestStateSurvives(t *testing.T) {
 		}
 	})
 	for name, bad := range map[string][]byte{
-		"a bit flipped": func() []byte { b := bytes.Clone(good); b[len(b)/2] ^= 1; return b }(),
-		"cut":           good[:len(good)-7],
+		"a bit flipped": func() []byte {
+			b := bytes.Clone(good)
+			b[bytes.IndexByte(b[len(b)/2:], '{')+len(b)/2] ^= 1 // and no end of a line
+			return b
+		}(),
+		"cut": good[:len(good)-7],
 	} {
 		start(bad, func(st seeder.Stats, log string) {
 			if st.Known != 39 || !strings.Contains(log, "damaged") {
