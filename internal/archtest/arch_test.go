@@ -55,6 +55,7 @@ var mayImport = map[string][]string{
 	"internal/flood":             {"gossip", "chain/relay", "chain/consensus"},
 	"internal/wallet/keys":       {"chain/consensus"},
 	"internal/wallet/descriptor": {"chain/consensus", "internal/address", "internal/wallet/keys"},
+	"internal/wallet/spend":      {"internal/wallet/descriptor", "internal/wallet/keys", "chain/consensus"},
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
 	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
@@ -88,7 +89,7 @@ var mayStartGoroutines = []string{
 
 // pure lists the packages that may not read the clock, sleep or draw random
 // numbers: they take the time and the seed as arguments.
-var pure = []string{"chain/consensus", "chain/consensus/secp256k1", "chain/consensus/pow", "chain/consensus/pos", "chain/ibd", "chain/relay"}
+var pure = []string{"chain/consensus", "chain/consensus/secp256k1", "chain/consensus/pow", "chain/consensus/pos", "chain/ibd", "chain/relay", "internal/wallet/spend"}
 
 var (
 	clockFuncs = []string{"Now", "Since", "Until", "Sleep", "After", "NewTimer", "NewTicker", "Tick", "AfterFunc"}
