@@ -488,7 +488,7 @@ func checkUnsigned(tx *wire.MsgTx) error {
 
 // checkPubKey wants a public key of 33 or 65 bytes.
 func checkPubKey(b []byte) error {
-	if n := len(b); n != btcec.PubKeyBytesLenCompressed && n != btcec.PubKeyBytesLenUncompressed {
+	if n := len(b); n != btcec.PubKeyBytesLenCompressed && n != 65 {
 		return errKey
 	}
 	if _, err := btcec.ParsePubKey(b); err != nil {

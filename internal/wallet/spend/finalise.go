@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
-	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -228,7 +229,7 @@ func (in *Input) satisfy(out *wire.TxOut) (witness wire.TxWitness, script []byte
 func (in *Input) stack(lock *lockScript) (wire.TxWitness, error) {
 	if lock.keyHash != nil {
 		for _, s := range in.Sigs {
-			if bytes.Equal(btcutil.Hash160(s.PubKey), lock.keyHash) {
+			if bytes.Equal(address.Hash160(s.PubKey), lock.keyHash) {
 				return wire.TxWitness{s.Sig, s.PubKey}, nil
 			}
 		}
@@ -336,8 +337,7 @@ func (in *Input) leafStack(leaf *txscript.TapLeaf) (stack wire.TxWitness, ok boo
 	if need < 0 {
 		need = len(sigs)
 	}
-	for i := len(sigs) - 1; i >= 0; i-- { // the first key's on top
-		sig := sigs[i]
+	for _, sig := range slices.Backward(sigs) { // the first key's on top
 		if sig != nil {
 			n++
 		}

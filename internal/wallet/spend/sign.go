@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -201,7 +201,7 @@ func (in *Input) candidates(lock *lockScript) (refs []keys.Ref) {
 			return // not relayed
 		}
 		_, whole := named[string(k.PubKey)]
-		_, hashed := named[string(btcutil.Hash160(k.PubKey))]
+		_, hashed := named[string(address.Hash160(k.PubKey))]
 		if _, twice := seen[string(k.PubKey)]; !twice && (whole || hashed) {
 			seen[string(k.PubKey)] = struct{}{}
 			refs = append(refs, k)

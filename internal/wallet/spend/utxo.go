@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
-	"golang.org/x/crypto/ripemd160"
+	"golang.org/x/crypto/ripemd160" //nolint:staticcheck // What OP_RIPEMD160 names.
 
 	"dunlin/chain/consensus"
 )
@@ -86,7 +87,7 @@ func (h *Preimage) holds() bool {
 	case Hash256:
 		sum = chainhash.DoubleHashB(h.Value)
 	case Hash160:
-		sum = btcutil.Hash160(h.Value)
+		sum = address.Hash160(h.Value)
 	case Ripemd160:
 		d := ripemd160.New()
 		d.Write(h.Value) // a hash never fails
@@ -132,7 +133,7 @@ func (in *Input) lock(out *wire.TxOut) (lockScript, error) {
 		if in.RedeemScript == nil {
 			return lockScript{}, errNoRedeem
 		}
-		if !bytes.Equal(btcutil.Hash160(in.RedeemScript), script[2:22]) {
+		if !bytes.Equal(address.Hash160(in.RedeemScript), script[2:22]) {
 			return lockScript{}, errWrongRedeem
 		}
 		script, nested = in.RedeemScript, true
