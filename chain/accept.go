@@ -71,16 +71,16 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		if c.bad(i) { // an operator refused it before the tree knew it
 			return c.refuse(it, v, duplicateInvalid())
 		}
-	} else if seal, err := c.sealOf(i); err != nil {
+	} else if err := c.settleSeal(i, parent, b); asRule(err) != nil {
+		return c.refuse(it, v, err)
+	} else if err != nil {
 		return Verdict{}, err
-	} else if !bytes.Equal(b.Header.Seal, seal) {
-		// The hash does not cover the seal, so this one has not been checked.
-		return c.refuse(it, v, ruleError("bad-seal", consensus.BlameSender, "the seal is not that of the known header"))
 	}
 
-	// 6. Its body is valid as far as it can be seen without its past.
+	// 6. Its body is valid as far as it can be seen without its past, and belongs to
+	// its seal.
 	if !it.checked {
-		it.bodyErr = consensus.CheckBlockContextFree(c.o.Params, b)
+		it.bodyErr = c.checkBody(b)
 	}
 	if it.bodyErr != nil {
 		c.condemn(i, it.bodyErr)
@@ -109,6 +109,37 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 	// 9–12. See connect.
 	it.node = i
 	return v, nil
+}
+
+// checkBody is step 6.
+func (c *Chain) checkBody(b *consensus.Block) error {
+	if err := consensus.CheckBlockContextFree(c.o.Params, b); err != nil {
+		return err
+	}
+	return c.o.Engine.CheckBody(b)
+}
+
+// settleSeal compares the seal of a block with that of its header, which is in the
+// tree and has no body yet. The hash does not cover seals, so either may be false: a
+// header shows that its seal is possible, and only with the body that it is the one. A
+// block that belongs to its seal replaces the header's.
+func (c *conductor) settleSeal(i, parent uint32, b *consensus.Block) error {
+	seal, err := c.sealOf(i)
+	if err != nil || bytes.Equal(b.Header.Seal, seal) {
+		return err
+	}
+	if err := c.checkHeader(past{c.tree, parent}, &b.Header); err != nil {
+		return err
+	}
+	if err := c.checkBody(b); err != nil {
+		return err
+	}
+	c.tree.mu.Lock()
+	c.tree.seals[i] = bytes.Clone(b.Header.Seal)
+	c.tree.touch(i)
+	c.tree.mu.Unlock()
+	c.armFlush()
+	return nil
 }
 
 // connect goes on with a block whose parent the coins are at. It changes the

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/big"
@@ -153,8 +154,8 @@ func (c *Chain) insertAll(parent uint32, hs []consensus.Header, hashes []chainha
 }
 
 // CheckHeader runs the header checks without adding anything. known is true if
-// the tree has it already, then status is what Status returns. height is -1 if
-// the parent is unknown.
+// the tree has it already: then only a seal is checked that is not the tree's, which
+// the hash does not cover. height is -1 if the parent is unknown.
 func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err error) {
 	hash := consensus.HeaderHash(h)
 	t := c.tree
@@ -165,7 +166,7 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 	t.mu.RUnlock()
 	switch {
 	case known:
-		return t.node(i).height, true, nil
+		return t.node(i).height, true, c.checkOtherSeal(i, parent, h)
 	case !hasParent:
 		return -1, false, unknownParent(&h.PrevBlock)
 	}
@@ -177,4 +178,15 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 		return height, false, err
 	}
 	return height, false, nil
+}
+
+// checkOtherSeal checks a header that the tree has at i if its seal is another one.
+func (c *Chain) checkOtherSeal(i, parent uint32, h *consensus.Header) error {
+	if c.tree.sealBytes == 0 || parent == noNode {
+		return nil
+	}
+	if seal, err := c.sealOf(i); err != nil || bytes.Equal(seal, h.Seal) {
+		return err
+	}
+	return c.checkHeader(past{c.tree, parent}, h)
 }

@@ -87,7 +87,7 @@ func (c *conductor) restore(it *item, i uint32) (Verdict, error) {
 		}
 		it.block = b
 	}
-	err := consensus.CheckBlockContextFree(c.o.Params, b)
+	err := c.checkBody(b)
 	if err == nil {
 		err = consensus.CheckBlockContext(c.o.Params, past{t, nd.parent}, b)
 	}

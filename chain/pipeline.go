@@ -191,7 +191,7 @@ func (c *Chain) prepare(it *item) {
 	}
 	it.hash = it.block.Hash
 	it.checked = true
-	if it.bodyErr = consensus.CheckBlockContextFree(p, it.block); it.bodyErr != nil {
+	if it.bodyErr = c.checkBody(it.block); it.bodyErr != nil {
 		return
 	}
 	if parent, ok := c.tree.lookup(&it.block.Header.PrevBlock); ok {

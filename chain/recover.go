@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/store"
@@ -25,7 +26,7 @@ const (
 )
 
 // load fills the tree from the store, or creates the chain with its genesis
-// block connected. The coins of genesis can never be spent, so there are none.
+// block connected.
 func (c *Chain) load() error {
 	tip, ok, err := c.store.Tip()
 	if err != nil {
@@ -97,6 +98,11 @@ func (c *Chain) create() error {
 	r.Raw = g.Raw[:consensus.HeaderBytes+c.o.Params.SealBytes]
 	b.PutHeader(g.Hash, r)
 	b.SetTip(store.Tip{Hash: g.Hash})
+	if c.o.Params.GenesisSpendable() { // at once: it is no coinbase that must mature
+		for n, out := range g.Txs[0].MsgTx().TxOut {
+			b.PutCoin(wire.OutPoint{Hash: *g.Txs[0].Hash(), Index: uint32(n)}, consensus.Coin{Value: out.Value, Script: out.PkScript})
+		}
+	}
 	if c.reindex = c.store.Rebuilding(); c.reindex {
 		c.gapStarts = reindexing
 		b.PutMeta(metaReindex, []byte{reindexing})

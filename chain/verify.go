@@ -237,7 +237,7 @@ func (v *verifier) block(i uint32, at store.Pos, raw []byte) error {
 		return nil // kept, but not believed
 	}
 	if nd.height > 0 {
-		if err := consensus.CheckBlockContextFree(p, b); err != nil {
+		if err := v.c.checkBody(b); err != nil {
 			return err
 		}
 	}
@@ -387,6 +387,10 @@ func (v *verifier) coins(ctx context.Context) error {
 	}
 	t, p := v.c.tree, v.c.o.Params
 	var claimed, coins int64
+	if p.GenesisSpendable() {
+		f := &v.facts[0] // where genesis is
+		claimed, coins = f.made, int64(f.coins)
+	}
 	for i := v.tip; t.node(i).height > 0; i = t.node(i).parent {
 		f, nd := &v.facts[i], t.node(i)
 		if !f.ok {

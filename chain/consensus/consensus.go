@@ -80,7 +80,12 @@ type Engine interface {
 	// before anything is relayed or stored. Faults are *RuleError. It looks back at
 	// most Lookback headers.
 	CheckHeader(past Past, h *Header, now time.Time) error
-	// CheckBlock checks what the engine needs the coins of the parent for.
+	// CheckBody checks that a body and its seal belong together, as far as they show it
+	// alone. A block's hash does not cover its seal, so a fault blames the
+	// sender: the block may come with another one.
+	CheckBody(b *Block) error
+	// CheckBlock checks what the engine needs the coins of the parent for. b has passed
+	// CheckBody.
 	CheckBlock(past Past, coins Coins, b *Block) error
 	// NextBits returns the bits that a child of past with timestamp t must have.
 	NextBits(past Past, t time.Time) uint32

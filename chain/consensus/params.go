@@ -96,6 +96,10 @@ const (
 // MaxBlockBytes is the largest serialised block, seal included.
 func (p *Params) MaxBlockBytes() int { return p.MaxBlockWeight + p.SealBytes }
 
+// GenesisSpendable says whether the outputs of genesis are coins: the initial stake
+// where stake makes blocks. In Bitcoin they never were.
+func (p *Params) GenesisSpendable() bool { return p.SealBytes > 0 }
+
 // ChainID is "<name>-<first 8 hex digits of the genesis hash>".
 func (p *Params) ChainID() string { return p.Name + "-" + p.GenesisHash.String()[:8] }
 

@@ -298,7 +298,7 @@ func (s CoinSet) Connect(height int32, b *consensus.Block) {
 		}
 		for j, out := range msg.TxOut {
 			s[wire.OutPoint{Hash: *tx.Hash(), Index: uint32(j)}] = consensus.Coin{
-				Value: out.Value, Script: out.PkScript, Height: height, Coinbase: i == 0,
+				Value: out.Value, Script: out.PkScript, Height: height, Coinbase: i == 0 && height > 0,
 			}
 		}
 	}

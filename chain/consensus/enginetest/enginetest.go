@@ -75,6 +75,9 @@ func (s *suite) acceptsChain(t *testing.T) {
 		if err := s.Engine.CheckHeader(past, &b.Header, b.Header.Timestamp); err != nil {
 			t.Fatalf("header %d: %v", i+1, err)
 		}
+		if err := s.Engine.CheckBody(b); err != nil {
+			t.Fatalf("body %d: %v", i+1, err)
+		}
 		if err := s.Engine.CheckBlock(past, s.b.Coins(s.blocks[i].Hash), b); err != nil {
 			t.Fatalf("block %d: %v", i+1, err)
 		}

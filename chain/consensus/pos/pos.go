@@ -123,14 +123,14 @@ func Modifier(p *consensus.Params, past consensus.Past) chainhash.Hash {
 	return *chainhash.TaggedHash(modifierTag, b)
 }
 
-// Kernel is the hash that decides whether a coin wins a slot.
-func Kernel(modifier chainhash.Hash, stake wire.OutPoint, slot int64) chainhash.Hash {
-	var b [chainhash.HashSize + 36 + 8]byte
-	n := copy(b[:], modifier[:])
-	n += copy(b[n:], stake.Hash[:])
-	binary.LittleEndian.PutUint32(b[n:], stake.Index)
-	binary.LittleEndian.PutUint64(b[n+4:], uint64(slot))
-	return *chainhash.TaggedHash(kernelTag, b[:])
+// Kernel is the hash that decides whether a coin wins a slot. Value and key follow
+// from the outpoint, so they give nothing to choose; that they are in it makes a seal
+// with others show another nonce.
+func Kernel(modifier chainhash.Hash, stake *Stake, slot int64) chainhash.Hash {
+	b := append(make([]byte, 0, chainhash.HashSize+SealBytes), modifier[:]...)
+	b = stake.append(b)
+	b = binary.LittleEndian.AppendUint64(b, uint64(slot))
+	return *chainhash.TaggedHash(kernelTag, b)
 }
 
 // Nonce is what a header's nonce must be: the part of the kernel that tells nothing
@@ -216,7 +216,7 @@ func (e *Engine) CheckHeader(past consensus.Past, h *consensus.Header, now time.
 	if err != nil {
 		return err
 	}
-	kernel := Kernel(Modifier(e.p, past), stake.OutPoint, slot)
+	kernel := Kernel(Modifier(e.p, past), &stake, slot)
 	if want := Nonce(kernel); h.Nonce != want {
 		return badSeal("bad-kernel", "nonce %08x at height %d, the seal's kernel has %08x", h.Nonce, height, want)
 	}
@@ -255,13 +255,10 @@ func (e *Engine) CheckBody(b *consensus.Block) error {
 	return badSeal("bad-stake-commitment", "the coinbase does not commit to %v, %d satoshi and key %x", stake.OutPoint, stake.Value, stake.Key)
 }
 
-// CheckBlock checks the stake: the coinbase commits to it (else the sender is to
-// blame), and there is such a coin at the parent, unspent, with this value and key,
-// and mature. What is wrong with it is the block's fault, whose hash covers it by then.
+// CheckBlock checks that there is such a coin at the parent, unspent, with this value
+// and key, and mature. What is wrong with it is the block's fault: its hash covers the
+// stake, as CheckBody has seen.
 func (e *Engine) CheckBlock(past consensus.Past, coins consensus.Coins, b *consensus.Block) error {
-	if err := e.CheckBody(b); err != nil {
-		return err
-	}
 	stake, _, err := ParseSeal(b.Header.Seal)
 	if err != nil {
 		return err
@@ -316,9 +313,9 @@ func (e *Engine) Work(h *consensus.Header) *big.Int {
 func (e *Engine) Winner(past consensus.Past, slot int64, stakes []Stake) (Stake, chainhash.Hash, bool) {
 	modifier := Modifier(e.p, past)
 	bits := e.NextBits(past, time.Unix(SlotTime(e.p, slot), 0))
-	for _, s := range stakes {
-		if k := Kernel(modifier, s.OutPoint, slot); Wins(k, bits, s.Value) {
-			return s, k, true
+	for i := range stakes {
+		if k := Kernel(modifier, &stakes[i], slot); Wins(k, bits, stakes[i].Value) {
+			return stakes[i], k, true
 		}
 	}
 	return Stake{}, chainhash.Hash{}, false

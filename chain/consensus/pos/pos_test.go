@@ -59,6 +59,9 @@ func (x *bench) check(b *consensus.Block) error {
 	if err := x.e.CheckHeader(x.past, &b.Header, farFuture); err != nil {
 		return err
 	}
+	if err := x.e.CheckBody(b); err != nil {
+		return err
+	}
 	return x.e.CheckBlock(x.past, x.coins, b)
 }
 
@@ -157,7 +160,7 @@ func TestAttacks(t *testing.T) {
 		// With the nonce of that slot, and until one is not won.
 		for n := int64(1); ; n++ {
 			at, _ := pos.Slot(x.p, good.Header.Timestamp.Unix())
-			k := pos.Kernel(pos.Modifier(x.p, x.past), stake.OutPoint, at+n)
+			k := pos.Kernel(pos.Modifier(x.p, x.past), &stake, at+n)
 			if pos.Wins(k, good.Header.Bits, stake.Value) {
 				continue
 			}
@@ -200,11 +203,9 @@ func TestAttacks(t *testing.T) {
 			h.Seal = claim.Seal([64]byte{})
 			reseal(h)
 		})
-		// The header alone does not show it; the body commits to another value.
-		if err := x.e.CheckHeader(x.past, &bad.Header, farFuture); err != nil {
-			t.Fatal(err)
-		}
-		wantRule(t, x.check(bad), "bad-stake-commitment", consensus.BlameSender)
+		wantRule(t, x.check(bad), "bad-kernel", consensus.BlameSender)
+		// Of another kernel with the same nonce (2^32 tries) only the body shows it.
+		wantRule(t, x.e.CheckBody(bad), "bad-stake-commitment", consensus.BlameSender)
 		for _, v := range []int64{0, -1, 21e14 + 1, math.MinInt64} {
 			bad := x.rebuild(t, good, func(h *consensus.Header) {
 				claim := stake
@@ -221,10 +222,8 @@ func TestAttacks(t *testing.T) {
 		claim := stake
 		copy(claim.Key[:], schnorr.SerializePubKey(k.PubKey()))
 		bad = x.rebuild(t, good, func(h *consensus.Header) { sign(t, h, claim, k) })
-		wantRule(t, x.check(bad), "bad-stake-commitment", consensus.BlameSender)
-		claim.Key = [32]byte{31: 5} // no point of the curve has this x
-		bad = x.rebuild(t, good, func(h *consensus.Header) { h.Seal = claim.Seal([64]byte{}) })
-		wantRule(t, x.check(bad), "bad-seal-key", consensus.BlameSender)
+		wantRule(t, x.check(bad), "bad-kernel", consensus.BlameSender)
+		wantRule(t, x.e.CheckBody(bad), "bad-stake-commitment", consensus.BlameSender)
 	})
 	t.Run("every bit of a seal", func(t *testing.T) {
 		for i := range good.Header.Seal {
@@ -251,7 +250,7 @@ func TestAttacks(t *testing.T) {
 		at, _ := pos.Slot(x.p, x.parent.Header.Timestamp.Unix())
 		for {
 			at++
-			kernel := pos.Kernel(pos.Modifier(x.p, x.past), claim.OutPoint, at)
+			kernel := pos.Kernel(pos.Modifier(x.p, x.past), &claim, at)
 			bits := x.e.NextBits(x.past, time.Unix(pos.SlotTime(x.p, at), 0))
 			if !pos.Wins(kernel, bits, claim.Value) {
 				continue
@@ -372,9 +371,9 @@ func (l *lottery) run(slots int64, stakes []pos.Stake, owner []int) (blocks, gap
 		modifier := pos.Modifier(l.p, l.chain)
 		bits := l.e.NextBits(l.chain, time.Unix(pos.SlotTime(l.p, slot), 0))
 		winner, kernel, n := -1, chainhash.Hash{}, 0
-		for i, s := range stakes {
-			k := pos.Kernel(modifier, s.OutPoint, slot)
-			if !pos.Wins(k, bits, s.Value) {
+		for i := range stakes {
+			k := pos.Kernel(modifier, &stakes[i], slot)
+			if !pos.Wins(k, bits, stakes[i].Value) {
 				continue
 			}
 			if n++; l.rng.IntN(n) == 0 {

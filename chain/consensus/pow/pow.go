@@ -138,6 +138,9 @@ func (e *Engine) checkTime(past consensus.Past, t int64, now time.Time) error {
 	return nil
 }
 
+// CheckBody has nothing to check: there are no seals.
+func (e *Engine) CheckBody(*consensus.Block) error { return nil }
+
 // CheckBlock has nothing to check: work needs no coins.
 func (e *Engine) CheckBlock(consensus.Past, consensus.Coins, *consensus.Block) error { return nil }
 

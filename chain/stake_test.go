@@ -1,0 +1,166 @@
+package chain_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
+	"dunlin/chain/consensus/pos"
+)
+
+// stakers returns a builder of stakenet's blocks with n of them.
+func stakers(p *consensus.Params, n int) (*enginetest.Builder, []*consensus.Block) {
+	s := enginetest.NewStakenet(p)
+	b := enginetest.NewBuilder(p)
+	b.Engine, b.Prepare, b.Seal = pos.New(p), s.Prepare, s.Seal
+	return b, append([]*consensus.Block{b.Genesis()}, b.MineN(b.Genesis(), n)...)
+}
+
+func openStakenet(t *testing.T, p *consensus.Params) *home {
+	return open(t, func(o *chain.Options) { o.Params, o.Engine = p, pos.New(p) })
+}
+
+// resealed returns the bytes of a block with another seal.
+func resealed(p *consensus.Params, b *consensus.Block, seal []byte) []byte {
+	raw := bytes.Clone(b.Raw)
+	copy(raw[consensus.HeaderBytes:consensus.HeaderBytes+p.SealBytes], seal)
+	return raw
+}
+
+// usurped returns the header of b with a seal by somebody who claims a coin that he has
+// not. That its kernel shows b's nonce takes 2^32 tries, which lenient spares us.
+func usurped(t *testing.T, b *consensus.Block) consensus.Header {
+	t.Helper()
+	key, _ := btcec.PrivKeyFromBytes([]byte{31: 9})
+	claim := pos.Stake{Value: 21e14}
+	copy(claim.Key[:], schnorr.SerializePubKey(key.PubKey()))
+	h := b.Header
+	hash := consensus.HeaderHash(&h)
+	sig, err := schnorr.Sign(key, hash[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Seal = claim.Seal([64]byte(sig.Serialize()))
+	return h
+}
+
+// lenient takes any kernel.
+type lenient struct{ *pos.Engine }
+
+func (e lenient) CheckHeader(past consensus.Past, h *consensus.Header, now time.Time) error {
+	err := e.Engine.CheckHeader(past, h, now)
+	if r := asRuleError(err); r != nil && r.Rule == "bad-kernel" {
+		return nil
+	}
+	return err
+}
+
+func asRuleError(err error) *consensus.RuleError {
+	var r *consensus.RuleError
+	errors.As(err, &r)
+	return r
+}
+
+func TestStakeChain(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 60)
+	h := openStakenet(t, p)
+	h.connectAll(blocks[1:])
+	h.wantTip(blocks[60])
+	h.reopen()
+	h.wantTip(blocks[60])
+	// Initial stake is money like any other, from the first block on.
+	secret := consensus.StakenetKey(4)
+	priv, _ := btcec.PrivKeyFromBytes(secret[:])
+	genesis := blocks[0].Txs[0]
+	out := genesis.MsgTx().TxOut[3]
+	tx := wire.NewMsgTx(2)
+	tx.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: *genesis.Hash(), Index: 3}})
+	tx.AddTxOut(wire.NewTxOut(out.Value-1000, out.PkScript))
+	fetcher := txscript.NewCannedPrevOutputFetcher(out.PkScript, out.Value)
+	witness, err := txscript.TaprootWitnessSignature(tx, txscript.NewTxSigHashes(tx, fetcher), 0, out.Value, out.PkScript, txscript.SigHashDefault, priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.TxIn[0].Witness = witness
+	spend := b.Mine(blocks[60], tx)
+	h.connectAll([]*consensus.Block{spend})
+	h.wantTip(spend)
+	// A longer branch takes it back: the initial stake is there again.
+	branch := b.MineN(blocks[60], 3)
+	for _, x := range branch {
+		h.submit(x.Raw)
+	}
+	h.wantTip(branch[2])
+	if v := h.submit(b.Mine(branch[2], tx).Raw); v.Outcome != chain.Connected {
+		t.Errorf("spent again on the other branch: %+v", v)
+	}
+	want, _ := h.Tip()
+	h.o.Reindex = true
+	h.reopen()
+	h.o.Reindex = false
+	if got, _ := h.Tip(); got.Hash != want.Hash {
+		t.Errorf("reindexed to %v at height %d, the tip was %v", got.Hash, got.Height, want.Hash)
+	}
+}
+
+// A header with a false seal keeps nobody out: the block with the right one takes its
+// place, and only senders are blamed.
+func TestFalseSeal(t *testing.T) {
+	p := consensus.Stakenet()
+	_, blocks := stakers(p, 5)
+	h := open(t, func(o *chain.Options) { o.Params, o.Engine = p, lenient{pos.New(p)} })
+	h.connectAll(blocks[1:5])
+	last := blocks[5]
+	false1 := usurped(t, last)
+	if n, _, err := h.AcceptHeaders(t.Context(), []consensus.Header{false1}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	// The header of the same hash with the right seal, with a broken one.
+	if height, known, err := h.CheckHeader(&last.Header); height != 5 || !known || err != nil {
+		t.Errorf("the right seal: %d %t %v", height, known, err)
+	}
+	broken := last.Header
+	broken.Seal = bytes.Clone(broken.Seal)
+	broken.Seal[139] ^= 1
+	_, known, err := h.CheckHeader(&broken)
+	if !known {
+		t.Error("the header is known")
+	}
+	wantBlame(t, err, "bad-seal-signature", consensus.BlameSender)
+
+	v := h.submit(resealed(p, last, false1.Seal))
+	wantBlame(t, v.Err, "bad-stake-commitment", consensus.BlameSender)
+	v = h.submit(resealed(p, last, broken.Seal))
+	wantBlame(t, v.Err, "bad-seal-signature", consensus.BlameSender)
+	if v := h.submit(last.Raw); v.Outcome != chain.Connected {
+		t.Fatalf("the block with its own seal: %+v", v)
+	}
+	h.reopen()
+	h.wantTip(last)
+	_, _, raw, err := h.HeadersAfter(nil, nil, 2000)
+	if err != nil || !bytes.HasSuffix(raw, last.Header.Seal) {
+		t.Errorf("the header is served with another seal (%v)", err)
+	}
+	// Once the block is there, no other seal is anything but a false one.
+	if v := h.submit(resealed(p, last, false1.Seal)); v.Outcome != chain.Duplicate {
+		t.Errorf("the block again, with a false seal: %+v", v)
+	}
+}
+
+func wantBlame(t *testing.T, err error, rule string, blame consensus.Blame) {
+	t.Helper()
+	checkRule(t, err, rule)
+	if r := asRuleError(err); r != nil && r.Blame != blame {
+		t.Errorf("%v blames %d, want %d", err, r.Blame, blame)
+	}
+}
