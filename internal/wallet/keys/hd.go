@@ -82,7 +82,7 @@ func decodeExtended(text string, net *consensus.Params, private bool) (*hdkeycha
 // but for Wipe.
 type XPrv struct {
 	secret
-	k   *hdkeychain.ExtendedKey
+	k   func() *hdkeychain.ExtendedKey
 	net *hdVersions
 }
 
@@ -90,7 +90,7 @@ type XPrv struct {
 // key, is less likely than a guessed seed.
 func Master(seed *Seed, net *consensus.Params) (*XPrv, error) {
 	v := versionsOf(net)
-	k, err := hdkeychain.NewMaster(*seed.bytes, hdChain(v))
+	k, err := hdkeychain.NewMaster(seed.bytes(), hdChain(v))
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func Master(seed *Seed, net *consensus.Params) (*XPrv, error) {
 // race of two that sign at once.
 func newXPrv(k *hdkeychain.ExtendedKey, net *hdVersions) *XPrv {
 	_, _ = k.ECPubKey() // the key is valid: no error
-	return &XPrv{k: k, net: net}
+	return &XPrv{k: hold(k), net: net}
 }
 
 // ParseXPrv reads an xprv… (bitcoin) or tprv… (every other network). The error does not show
@@ -117,7 +117,7 @@ func ParseXPrv(text string, net *consensus.Params) (*XPrv, error) {
 
 // Derive follows the steps of a path.
 func (x *XPrv) Derive(p Path) (*XPrv, error) {
-	k, err := derive(x.k, p)
+	k, err := derive(x.k(), p)
 	if err != nil {
 		return nil, err
 	}
@@ -164,12 +164,12 @@ func clone(k *hdkeychain.ExtendedKey) (*hdkeychain.ExtendedKey, error) {
 
 // Public returns the extended public key.
 func (x *XPrv) Public() *XPub {
-	pub, err := x.k.ECPubKey()
+	pub, err := x.k().ECPubKey()
 	if err != nil {
 		panic(err) // of a private key in range: never
 	}
-	parent := binary.BigEndian.AppendUint32(nil, x.k.ParentFingerprint())
-	k := hdkeychain.NewExtendedKey(x.net.public[:], pub.SerializeCompressed(), x.k.ChainCode(), parent, x.k.Depth(), x.k.ChildIndex(), false)
+	parent := binary.BigEndian.AppendUint32(nil, x.k().ParentFingerprint())
+	k := hdkeychain.NewExtendedKey(x.net.public[:], pub.SerializeCompressed(), x.k().ChainCode(), parent, x.k().Depth(), x.k().ChildIndex(), false)
 	return &XPub{k: k, net: x.net}
 }
 
@@ -177,22 +177,22 @@ func (x *XPrv) Public() *XPub {
 func (x *XPrv) Fingerprint() Fingerprint { return x.Public().Fingerprint() }
 
 // Depth is the number of steps from the master key, 0 of the master itself.
-func (x *XPrv) Depth() int { return int(x.k.Depth()) }
+func (x *XPrv) Depth() int { return int(x.k().Depth()) }
 
 // PrivateKey returns the private key itself, for compressed public keys.
 func (x *XPrv) PrivateKey() *PrivateKey {
-	k, err := x.k.ECPrivKey()
+	k, err := x.k().ECPrivKey()
 	if err != nil {
-		panic(err) // x.k is private
+		panic(err) // x is private
 	}
-	return &PrivateKey{k: k, compressed: true}
+	return &PrivateKey{k: hold(k), compressed: true}
 }
 
 // Reveal returns the key as xprv… or tprv….
-func (x *XPrv) Reveal() string { return x.k.String() }
+func (x *XPrv) Reveal() string { return x.k().String() }
 
 // Wipe forgets the key. It must not be used afterwards.
-func (x *XPrv) Wipe() { x.k.Zero() }
+func (x *XPrv) Wipe() { x.k().Zero() }
 
 // raw returns the 78 bytes of the key, a secret.
 func (x *XPrv) raw() []byte {
@@ -200,12 +200,12 @@ func (x *XPrv) raw() []byte {
 	defer k.Wipe()
 	b := make([]byte, 0, extendedBytes)
 	b = append(b, x.net.private[:]...)
-	b = append(b, x.k.Depth())
-	b = binary.BigEndian.AppendUint32(b, x.k.ParentFingerprint())
-	b = binary.BigEndian.AppendUint32(b, x.k.ChildIndex())
-	b = append(b, x.k.ChainCode()...)
+	b = append(b, x.k().Depth())
+	b = binary.BigEndian.AppendUint32(b, x.k().ParentFingerprint())
+	b = binary.BigEndian.AppendUint32(b, x.k().ChildIndex())
+	b = append(b, x.k().ChainCode()...)
 	b = append(b, 0)
-	return append(b, k.k.Serialize()...)
+	return append(b, k.k().Serialize()...)
 }
 
 // xprvOfRaw reads what raw returned.
@@ -219,7 +219,7 @@ func xprvOfRaw(raw []byte) (*XPrv, error) {
 		return nil, errors.New("not an extended private key")
 	}
 	defer k.Wipe()
-	return newXPrv(hdkeychain.NewExtendedKey(v.private[:], k.k.Serialize(), slices.Clone(raw[13:45]), slices.Clone(raw[5:9]),
+	return newXPrv(hdkeychain.NewExtendedKey(v.private[:], k.k().Serialize(), slices.Clone(raw[13:45]), slices.Clone(raw[5:9]),
 		raw[4], binary.BigEndian.Uint32(raw[9:13]), true), &v), nil
 }
 

@@ -69,10 +69,10 @@ type Path []uint32
 // ParsePath reads a path as "m/84h/1h/0h/0/5" or "84'/1'/0'": the "m/" may be left out, ' and h
 // both mean hardened. "m" and "" are the empty path. At most 255 steps.
 func ParsePath(text string) (Path, error) {
-	rest := strings.TrimPrefix(text, "m/")
-	if rest == "" && text == "" || rest == "m" {
+	if text == "" || text == "m" {
 		return nil, nil
 	}
+	rest := strings.TrimPrefix(text, "m/")
 	if n := strings.Count(rest, "/") + 1; n > maxSteps {
 		return nil, fmt.Errorf("path of %d steps: at most %d", n, maxSteps)
 	}
@@ -184,9 +184,12 @@ func AccountPath(p Purpose, net *consensus.Params, account uint32) Path {
 func isBitcoin(net *consensus.Params) bool { return net.Name == "bitcoin" }
 
 // secret keeps what holds it from being printed. It is embedded by every type that
-// holds a secret; these keep theirs behind a pointer, because fmt does not ask a
-// field that is not exported how it wants to be printed, but prints no memory behind a pointer either.
+// holds a secret.
 type secret struct{}
+
+// hold returns a function that returns v. Every secret is held so: fmt does not ask a field that is not exported how it
+// wants to be printed, and follows pointers for some verbs, but cannot look into a function.
+func hold[T any](v T) func() T { return func() T { return v } }
 
 const hidden = "(secret)"
 

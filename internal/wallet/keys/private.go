@@ -18,7 +18,7 @@ import (
 // A PrivateKey is one key. It is a secret.
 type PrivateKey struct {
 	secret
-	k          *btcec.PrivateKey
+	k          func() *btcec.PrivateKey
 	compressed bool
 }
 
@@ -30,7 +30,7 @@ func NewPrivateKey(b []byte, compressed bool) (*PrivateKey, error) {
 		return nil, errors.New("private key: not a number from 1 to the order of the curve")
 	}
 	k, _ := btcec.PrivKeyFromBytes(b)
-	return &PrivateKey{k: k, compressed: compressed}, nil
+	return &PrivateKey{k: hold(k), compressed: compressed}, nil
 }
 
 // ParseWIF reads a private key in the wallet import format of the given network only. The error
@@ -46,12 +46,12 @@ func ParseWIF(text string, net *consensus.Params) (*PrivateKey, error) {
 	if !w.IsForNet(&chaincfg.Params{PrivateKeyID: net.PrivateKeyID}) {
 		return nil, fmt.Errorf("private key (WIF): of another network than %s", net.Name)
 	}
-	return &PrivateKey{k: w.PrivKey, compressed: w.CompressPubKey}, nil
+	return &PrivateKey{k: hold(w.PrivKey), compressed: w.CompressPubKey}, nil
 }
 
 // RevealWIF returns the key in the wallet import format.
 func (k *PrivateKey) RevealWIF(net *consensus.Params) string {
-	w, err := btcutil.NewWIF(k.k, &chaincfg.Params{PrivateKeyID: net.PrivateKeyID}, k.compressed)
+	w, err := btcutil.NewWIF(k.k(), &chaincfg.Params{PrivateKeyID: net.PrivateKeyID}, k.compressed)
 	if err != nil {
 		panic(err) // only without a network
 	}
@@ -62,25 +62,25 @@ func (k *PrivateKey) RevealWIF(net *consensus.Params) string {
 func (k *PrivateKey) Compressed() bool { return k.compressed }
 
 // PublicKey returns the public key.
-func (k *PrivateKey) PublicKey() *btcec.PublicKey { return k.k.PubKey() }
+func (k *PrivateKey) PublicKey() *btcec.PublicKey { return k.k().PubKey() }
 
 // PublicBytes returns the public key as its outputs use it: 33 bytes compressed or 65.
 func (k *PrivateKey) PublicBytes() []byte {
 	if k.compressed {
-		return k.k.PubKey().SerializeCompressed()
+		return k.k().PubKey().SerializeCompressed()
 	}
-	return k.k.PubKey().SerializeUncompressed()
+	return k.k().PubKey().SerializeUncompressed()
 }
 
 // Origin is the key's own fingerprint, without steps.
 func (k *PrivateKey) Origin() Origin { return OriginOf(k.PublicBytes()) }
 
 // Wipe forgets the key. It must not be used afterwards.
-func (k *PrivateKey) Wipe() { k.k.Zero() }
+func (k *PrivateKey) Wipe() { k.k().Zero() }
 
 // SignECDSA returns a DER signature of low S, by RFC6979, without the hash type's byte; at most 71 bytes.
 func (k *PrivateKey) SignECDSA(hash [32]byte) []byte {
-	return ecdsa.Sign(k.k, hash[:]).Serialize()
+	return ecdsa.Sign(k.k(), hash[:]).Serialize()
 }
 
 // A TapTweak says what an output key of taproot commits to beside the internal key.
@@ -91,12 +91,12 @@ type TapTweak struct {
 // SignSchnorr returns a BIP340 signature by the key (tweak nil, as in scripts) or by the output key
 // that is made of it (BIP341).
 func (k *PrivateKey) SignSchnorr(hash [32]byte, tweak *TapTweak) (sig [64]byte, err error) {
-	key := k.k
+	key := k.k()
 	if tweak != nil {
 		if len(tweak.Root) != 0 && len(tweak.Root) != 32 {
 			return sig, fmt.Errorf("merkle root of %d bytes: 32 or none", len(tweak.Root))
 		}
-		key = txscript.TweakTaprootPrivKey(*k.k, tweak.Root)
+		key = txscript.TweakTaprootPrivKey(*k.k(), tweak.Root)
 		defer key.Zero()
 	}
 	s, err := schnorr.Sign(key, hash[:])
@@ -114,7 +114,7 @@ func TaprootOutputKey(internal *btcec.PublicKey, root []byte) *btcec.PublicKey {
 
 // matches says whether the key belongs to a public key in any of its three forms.
 func (k *PrivateKey) matches(pubKey []byte) bool {
-	pub := k.k.PubKey()
+	pub := k.k().PubKey()
 	switch len(pubKey) {
 	case 32:
 		return bytes.Equal(schnorr.SerializePubKey(pub), pubKey)

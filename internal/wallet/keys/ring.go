@@ -20,17 +20,20 @@ const (
 // a [Ref] asks for. It is not safe for concurrent changes; looking up and signing are.
 type Ring struct {
 	secret
-	s *ringSecrets
+	s func() *ringSecrets
 }
 
 type ringSecrets struct {
 	roots []root
-	keys  []*PrivateKey
+	keys  []*PrivateKey // in the order in which they were added
+	// byX finds single keys by the x coordinate of their public key; a key may be there in both of its forms.
+	byX map[[32]byte][]*PrivateKey
 }
 
 // A root is an extended private key and where it comes from.
 type root struct {
 	origin     Origin
+	own        Fingerprint // of key
 	key        *XPrv
 	words      *Words // nil: imported as an extended key
 	passphrase bool   // the words alone do not give the key
@@ -44,7 +47,7 @@ type RootInfo struct {
 }
 
 // NewRing returns an empty ring.
-func NewRing() *Ring { return &Ring{s: &ringSecrets{}} }
+func NewRing() *Ring { return &Ring{s: hold(&ringSecrets{byX: make(map[[32]byte][]*PrivateKey)})} }
 
 // AddWords adds the master key of words and a BIP39 passphrase ("" is the usual case), and
 // keeps the words for backups, never the passphrase. It returns the master's fingerprint. w stays the caller's.
@@ -55,7 +58,7 @@ func (r *Ring) AddWords(w *Words, passphrase string, net *consensus.Params) (Fin
 	if err != nil {
 		return Fingerprint{}, err
 	}
-	kept, err := WordsFromEntropy(*w.entropy)
+	kept, err := WordsFromEntropy(w.entropy())
 	if err != nil {
 		return Fingerprint{}, err
 	}
@@ -80,44 +83,58 @@ func (r *Ring) addRoot(add root) error {
 	if len(add.origin.Path) > maxSteps {
 		return fmt.Errorf("origin of %d steps: at most %d", len(add.origin.Path), maxSteps)
 	}
-	raw := add.key.raw()
-	defer wipe(raw)
-	for i, have := range r.s.roots {
-		b := have.key.raw()
-		same := bytes.Equal(b, raw) && have.origin.String() == add.origin.String()
+	add.own = add.key.Fingerprint()
+	for i, have := range r.s().roots {
+		if have.own != add.own || have.origin.Fingerprint != add.origin.Fingerprint || !slices.Equal(have.origin.Path, add.origin.Path) {
+			continue
+		}
+		a, b := have.key.raw(), add.key.raw()
+		same := bytes.Equal(a, b)
+		wipe(a)
 		wipe(b)
 		if same {
 			if have.words == nil {
-				r.s.roots[i] = add // the same key, now with its words
+				r.s().roots[i] = add // the same key, now with its words
 			}
 			return nil
 		}
 	}
-	if len(r.s.roots) >= MaxRoots {
+	if len(r.s().roots) >= MaxRoots {
 		return fmt.Errorf("more than %d extended keys", MaxRoots)
 	}
-	r.s.roots = append(r.s.roots, add)
+	r.s().roots = append(r.s().roots, add)
 	return nil
 }
 
 // AddKey adds a single key. k stays the caller's.
 func (r *Ring) AddKey(k *PrivateKey) error {
-	if slices.ContainsFunc(r.s.keys, func(have *PrivateKey) bool {
-		return have.k.Key.Equals(&k.k.Key) && have.compressed == k.compressed
-	}) {
+	at := xOf(k.PublicBytes())
+	if slices.ContainsFunc(r.s().byX[at], func(have *PrivateKey) bool { return have.compressed == k.compressed }) {
 		return nil
 	}
-	if len(r.s.keys) >= MaxKeys {
+	if len(r.s().keys) >= MaxKeys {
 		return fmt.Errorf("more than %d single keys", MaxKeys)
 	}
-	b := k.k.Serialize()
+	b := k.k().Serialize()
 	defer wipe(b)
 	c, err := NewPrivateKey(b, k.compressed)
 	if err != nil {
 		return err
 	}
-	r.s.keys = append(r.s.keys, c)
+	r.s().keys = append(r.s().keys, c)
+	r.s().byX[at] = append(r.s().byX[at], c)
 	return nil
+}
+
+// xOf returns the x coordinate of a public key in any of its three forms; zero, which no key has, of anything else.
+func xOf(pubKey []byte) (x [32]byte) {
+	switch len(pubKey) {
+	case 32:
+		copy(x[:], pubKey)
+	case 33, 65:
+		copy(x[:], pubKey[1:])
+	}
+	return x
 }
 
 // AddAll adds what another ring holds, which stays the caller's.
@@ -130,7 +147,7 @@ func (r *Ring) AddAll(other *Ring) error {
 // Roots lists the extended keys.
 func (r *Ring) Roots() []RootInfo {
 	var infos []RootInfo
-	for _, x := range r.s.roots {
+	for _, x := range r.s().roots {
 		info := RootInfo{Origin: x.origin, Passphrase: x.passphrase}
 		if x.words != nil {
 			info.Words = x.words.Count()
@@ -141,24 +158,24 @@ func (r *Ring) Roots() []RootInfo {
 }
 
 // Keys returns the number of single keys.
-func (r *Ring) Keys() int { return len(r.s.keys) }
+func (r *Ring) Keys() int { return len(r.s().keys) }
 
 // Root returns a copy of the extended key with the given fingerprint that has no steps in its origin,
 // a master as a rule; [ErrNoKey] if there is none. It is for making the descriptors of an account.
 func (r *Ring) Root(fp Fingerprint) (*XPrv, error) {
-	for _, x := range r.s.roots {
+	for _, x := range r.s().roots {
 		if x.origin.Fingerprint == fp && len(x.origin.Path) == 0 {
 			return x.key.Derive(nil)
 		}
 	}
-	return nil, ErrNoKey
+	return nil, fmt.Errorf("extended key %s: %w", fp, ErrNoKey)
 }
 
 // words returns a copy of the words of a master.
 func (r *Ring) words(fp Fingerprint) (*Words, error) {
-	for _, x := range r.s.roots {
+	for _, x := range r.s().roots {
 		if x.origin.Fingerprint == fp && x.words != nil {
-			return WordsFromEntropy(*x.words.entropy)
+			return WordsFromEntropy(x.words.entropy())
 		}
 	}
 	return nil, fmt.Errorf("no words are kept for %s", fp)
@@ -167,23 +184,23 @@ func (r *Ring) words(fp Fingerprint) (*Words, error) {
 // PrivateKey returns a copy of the key that ref names, which must have exactly ref's
 // public key, or [ErrNoKey].
 func (r *Ring) PrivateKey(ref Ref) (*PrivateKey, error) {
-	for _, k := range r.s.keys {
+	for _, k := range r.s().byX[xOf(ref.PubKey)] {
 		if k.matches(ref.PubKey) {
-			b := k.k.Serialize()
+			b := k.k().Serialize()
 			defer wipe(b)
 			return NewPrivateKey(b, k.compressed)
 		}
 	}
 	// Fingerprints are four bytes and origins are claimed by whoever wrote a descriptor, so only
 	// the public key decides.
-	for _, x := range r.s.roots {
+	for _, x := range r.s().roots {
 		if ref.Fingerprint == x.origin.Fingerprint && len(ref.Path) >= len(x.origin.Path) &&
 			slices.Equal(ref.Path[:len(x.origin.Path)], x.origin.Path) {
 			if k := x.key.below(ref.Path[len(x.origin.Path):], ref.PubKey); k != nil {
 				return k, nil
 			}
 		}
-		if len(x.origin.Path) > 0 && ref.Fingerprint == x.key.Fingerprint() {
+		if len(x.origin.Path) > 0 && ref.Fingerprint == x.own {
 			if k := x.key.below(ref.Path, ref.PubKey); k != nil {
 				return k, nil
 			}
@@ -240,16 +257,16 @@ func (r *Ring) SignSchnorr(ref Ref, hash [32]byte, tweak *TapTweak) ([64]byte, e
 
 // Wipe forgets everything. The ring is empty afterwards.
 func (r *Ring) Wipe() {
-	for _, x := range r.s.roots {
+	for _, x := range r.s().roots {
 		x.key.Wipe()
 		if x.words != nil {
 			x.words.Wipe()
 		}
 	}
-	for _, k := range r.s.keys {
+	for _, k := range r.s().keys {
 		k.Wipe()
 	}
-	*r.s = ringSecrets{}
+	*r.s() = ringSecrets{byX: make(map[[32]byte][]*PrivateKey)}
 }
 
 // Kinds of record of an encoded ring: kind 1, length 4, contents.
@@ -263,14 +280,14 @@ const (
 // encode returns the plaintext of a vault, a secret.
 func (r *Ring) encode() []byte {
 	size := 0
-	for _, x := range r.s.roots {
+	for _, x := range r.s().roots {
 		size += 5 + 6 + 4*len(x.origin.Path) + extendedBytes + 32
 	}
-	b := make([]byte, 0, size+len(r.s.keys)*38) // never grows: no copies are left behind
-	for _, x := range r.s.roots {
+	b := make([]byte, 0, size+len(r.s().keys)*38) // never grows: no copies are left behind
+	for _, x := range r.s().roots {
 		var entropy []byte
 		if x.words != nil {
-			entropy = *x.words.entropy
+			entropy = x.words.entropy()
 		}
 		b = append(b, recordRoot)
 		b = binary.BigEndian.AppendUint32(b, uint32(6+4*len(x.origin.Path)+extendedBytes+len(entropy))) //nolint:gosec // Small.
@@ -288,12 +305,12 @@ func (r *Ring) encode() []byte {
 		b = append(append(b, raw...), entropy...)
 		wipe(raw)
 	}
-	for _, k := range r.s.keys {
+	for _, k := range r.s().keys {
 		compressed := byte(0)
 		if k.compressed {
 			compressed = 1
 		}
-		raw := k.k.Serialize()
+		raw := k.k().Serialize()
 		b = append(b, recordKey, 0, 0, 0, 33, compressed)
 		b = append(b, raw...)
 		wipe(raw)

@@ -42,7 +42,7 @@ func (o VaultOptions) withDefaults() VaultOptions {
 // uses stays in memory after its time.
 type Vault struct {
 	secret
-	v *vault
+	v func() *vault
 }
 
 type vault struct {
@@ -119,7 +119,7 @@ func open(path string, file []byte, o VaultOptions) (*Vault, error) {
 		}
 		v.ring, v.spend = r, true
 	}
-	return &Vault{v: v}, nil
+	return &Vault{v: hold(v)}, nil
 }
 
 // newPassphrase normalises a passphrase that is being set; nil means no encryption.
@@ -147,12 +147,12 @@ type VaultState struct {
 
 // State returns what the vault can do now.
 func (v *Vault) State() VaultState {
-	v.v.expire()
-	v.v.mu.RLock()
-	defer v.v.mu.RUnlock()
-	s := VaultState{Encrypted: v.v.file[9] != cipherNone, Spend: v.v.ring != nil && v.v.spend, Stake: v.v.ring != nil}
-	if v.v.ring != nil && v.v.d > 0 {
-		s.Until = v.v.since.Add(v.v.d)
+	v.v().expire()
+	v.v().mu.RLock()
+	defer v.v().mu.RUnlock()
+	s := VaultState{Encrypted: v.v().file[9] != cipherNone, Spend: v.v().ring != nil && v.v().spend, Stake: v.v().ring != nil}
+	if v.v().ring != nil && v.v().d > 0 {
+		s.Until = v.v().since.Add(v.v().d)
 	}
 	return s
 }
@@ -160,13 +160,13 @@ func (v *Vault) State() VaultState {
 // Unlock allows everything for d, 0 meaning until [Vault.Lock]. A later Unlock replaces
 // the time of an earlier one. It takes a second. Errors: [ErrPassphrase], [ErrDamaged].
 func (v *Vault) Unlock(passphrase []byte, d time.Duration) error {
-	return v.v.unlock(passphrase, d, true)
+	return v.v().unlock(passphrase, d, true)
 }
 
 // UnlockStaking allows blocks to be sealed ([Staker]) and nothing else, for d, 0 meaning until [Vault.Lock]. It also ends
 // a time of spending. Errors are as of Unlock.
 func (v *Vault) UnlockStaking(passphrase []byte, d time.Duration) error {
-	return v.v.unlock(passphrase, d, false)
+	return v.v().unlock(passphrase, d, false)
 }
 
 func (v *vault) unlock(passphrase []byte, d time.Duration, spend bool) error {
@@ -214,11 +214,11 @@ func (v *vault) open(passphrase []byte) (key []byte, r *Ring, err error) {
 
 // Lock wipes the secrets from memory. It does nothing to a vault that is not encrypted.
 func (v *Vault) Lock() {
-	v.v.mu.Lock()
-	defer v.v.mu.Unlock()
-	if v.v.file[9] != cipherNone {
-		v.v.lock()
-		v.v.tell()
+	v.v().mu.Lock()
+	defer v.v().mu.Unlock()
+	if v.v().file[9] != cipherNone {
+		v.v().lock()
+		v.v().tell()
 	}
 }
 
@@ -275,11 +275,11 @@ func (v *Vault) Run(ctx context.Context) error {
 	timer := time.NewTimer(maxLook)
 	defer timer.Stop()
 	for {
-		v.v.expire()
-		v.v.mu.RLock()
-		left, limited := v.v.left()
-		changed := v.v.changed
-		v.v.mu.RUnlock()
+		v.v().expire()
+		v.v().mu.RLock()
+		left, limited := v.v().left()
+		changed := v.v().changed
+		v.v().mu.RUnlock()
 		var fires <-chan time.Time
 		if limited {
 			timer.Reset(min(max(left, time.Millisecond), maxLook))
@@ -297,32 +297,32 @@ func (v *Vault) Run(ctx context.Context) error {
 // Update lets change add secrets and writes the file. The vault must be unlocked for spending ([ErrLocked], [ErrStakingOnly]). When it
 // fails, neither file nor memory has changed. change must not call the vault, nor keep the ring.
 func (v *Vault) Update(change func(*Ring) error) error {
-	v.v.expire()
-	v.v.opening.Lock()
-	defer v.v.opening.Unlock()
-	v.v.mu.Lock()
-	defer v.v.mu.Unlock()
-	if err := v.v.maySpend(); err != nil {
+	v.v().expire()
+	v.v().opening.Lock()
+	defer v.v().opening.Unlock()
+	v.v().mu.Lock()
+	defer v.v().mu.Unlock()
+	if err := v.v().maySpend(); err != nil {
 		return err
 	}
 	next := NewRing()
-	if err := next.AddAll(v.v.ring); err != nil {
+	if err := next.AddAll(v.v().ring); err != nil {
 		return err
 	}
 	if err := change(next); err != nil {
 		next.Wipe()
 		return err
 	}
-	file, err := buildFile(v.v.file[:atBody], v.v.key, next)
+	file, err := buildFile(v.v().file[:atBody], v.v().key, next)
 	if err == nil {
-		err = writeFile(v.v.path, file)
+		err = writeFile(v.v().path, file)
 	}
 	if err != nil {
 		next.Wipe()
 		return fmt.Errorf("write vault: %w", err)
 	}
-	v.v.ring.Wipe()
-	v.v.ring, v.v.file = next, file
+	v.v().ring.Wipe()
+	v.v().ring, v.v().file = next, file
 	return nil
 }
 
@@ -330,22 +330,22 @@ func (v *Vault) Update(change func(*Ring) error) error {
 // vault is not encrypted; an empty next removes the encryption and needs [VaultOptions.Unencrypted].
 // Copies of the old file still open by the old passphrase. An encrypted vault is locked afterwards. Errors: [ErrPassphrase], [ErrDamaged].
 func (v *Vault) ChangePassphrase(current, next []byte) error {
-	phrase, err := newPassphrase(next, v.v.o)
+	phrase, err := newPassphrase(next, v.v().o)
 	if err != nil {
 		return err
 	}
 	defer wipe(phrase)
-	v.v.opening.Lock()
-	defer v.v.opening.Unlock()
+	v.v().opening.Lock()
+	defer v.v().opening.Unlock()
 	var key []byte
 	var ring *Ring
-	v.v.mu.RLock()
-	old := v.v.file
-	v.v.mu.RUnlock()
+	v.v().mu.RLock()
+	old := v.v().file
+	v.v().mu.RUnlock()
 	if old[9] == cipherNone {
 		ring, err = openBody(old, nil)
 	} else {
-		key, ring, err = v.v.open(current)
+		key, ring, err = v.v().open(current)
 	}
 	if err != nil {
 		return err
@@ -353,37 +353,37 @@ func (v *Vault) ChangePassphrase(current, next []byte) error {
 	defer ring.Wipe()
 	defer wipe(key)
 	// A new data key too: whoever has an old file and the old passphrase has the old one.
-	header, fresh := newHeader([16]byte(old[atID:atTime]), phrase, v.v.o.KDF)
+	header, fresh := newHeader([16]byte(old[atID:atTime]), phrase, v.v().o.KDF)
 	defer wipe(fresh)
 	file, err := buildFile(header, fresh, ring)
 	if err != nil {
 		return err
 	}
-	v.v.mu.Lock()
-	defer v.v.mu.Unlock()
-	if err := writeFile(v.v.path, file); err != nil {
+	v.v().mu.Lock()
+	defer v.v().mu.Unlock()
+	if err := writeFile(v.v().path, file); err != nil {
 		return fmt.Errorf("write vault: %w", err)
 	}
-	v.v.file = file
-	v.v.lock()
+	v.v().file = file
+	v.v().lock()
 	if phrase == nil {
-		if v.v.ring, err = openBody(file, nil); err != nil {
+		if v.v().ring, err = openBody(file, nil); err != nil {
 			return err
 		}
-		v.v.spend = true
+		v.v().spend = true
 	}
-	v.v.tell()
+	v.v().tell()
 	return nil
 }
 
 // Words returns the words of the master key with the given fingerprint, for a backup on
 // paper. It wants the passphrase again, also of an unlocked vault; without encryption none.
 func (v *Vault) Words(passphrase []byte, fp Fingerprint) (*Words, error) {
-	v.v.opening.Lock()
-	defer v.v.opening.Unlock()
-	v.v.mu.RLock()
-	file := v.v.file
-	v.v.mu.RUnlock()
+	v.v().opening.Lock()
+	defer v.v().opening.Unlock()
+	v.v().mu.RLock()
+	file := v.v().file
+	v.v().mu.RUnlock()
 	if file[9] == cipherNone {
 		r, err := openBody(file, nil)
 		if err != nil {
@@ -392,7 +392,7 @@ func (v *Vault) Words(passphrase []byte, fp Fingerprint) (*Words, error) {
 		defer r.Wipe()
 		return r.words(fp)
 	}
-	key, r, err := v.v.open(passphrase)
+	key, r, err := v.v().open(passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -403,9 +403,9 @@ func (v *Vault) Words(passphrase []byte, fp Fingerprint) (*Words, error) {
 
 // File returns a copy of the file's bytes, for a backup: sealed as on disk, plain if the vault is not encrypted.
 func (v *Vault) File() []byte {
-	v.v.mu.RLock()
-	defer v.v.mu.RUnlock()
-	return slices.Clone(v.v.file)
+	v.v().mu.RLock()
+	defer v.v().mu.RUnlock()
+	return slices.Clone(v.v().file)
 }
 
 // mayStake needs mu.
@@ -429,20 +429,23 @@ func (v *vault) maySpend() error {
 
 // Spender returns the handle that signs anything. It holds no secret: every call asks whether the
 // vault is unlocked for spending, and fails with [ErrLocked] or [ErrStakingOnly] if not.
-func (v *Vault) Spender() *Spender { return &Spender{v.v} }
+func (v *Vault) Spender() *Spender { return &Spender{v: v.v} }
 
 // A Spender signs with the keys of a [Vault] that is unlocked for spending. It is safe for concurrent use.
-type Spender struct{ v *vault }
+type Spender struct {
+	secret
+	v func() *vault
+}
 
 // use runs f with the secrets, if they may be used for spending.
 func (s *Spender) use(f func(*Ring) error) error {
-	s.v.expire()
-	s.v.mu.RLock()
-	defer s.v.mu.RUnlock()
-	if err := s.v.maySpend(); err != nil {
+	s.v().expire()
+	s.v().mu.RLock()
+	defer s.v().mu.RUnlock()
+	if err := s.v().maySpend(); err != nil {
 		return err
 	}
-	return f(s.v.ring)
+	return f(s.v().ring)
 }
 
 // Has says whether the vault is unlocked for spending and can sign for ref.
@@ -498,32 +501,35 @@ func (s *Spender) RevealKey(ref Ref) (k *PrivateKey, err error) {
 
 // Staker returns the handle that seals blocks and cannot sign anything else. It holds no secret: every
 // call asks whether the vault is unlocked, for staking or for spending, and fails with [ErrLocked] if not.
-func (v *Vault) Staker() *Staker { return &Staker{v.v} }
+func (v *Vault) Staker() *Staker { return &Staker{v: v.v} }
 
 // A Staker seals blocks with the keys of a [Vault]. It is safe for concurrent use.
 //
 // It takes headers, not hashes, and signs by BIP340 only, so it cannot be made to spend: what taproot
 // signs is a tagged hash (BIP341), which the double SHA-256 of 80 bytes is not, and older
 // outputs want ECDSA.
-type Staker struct{ v *vault }
+type Staker struct {
+	secret
+	v func() *vault
+}
 
 // Has says whether the vault is unlocked and can seal with ref's key.
 func (s *Staker) Has(ref Ref) bool {
-	s.v.expire()
-	s.v.mu.RLock()
-	defer s.v.mu.RUnlock()
-	return s.v.mayStake() == nil && s.v.ring.Has(ref)
+	s.v().expire()
+	s.v().mu.RLock()
+	defer s.v().mu.RUnlock()
+	return s.v().mayStake() == nil && s.v().ring.Has(ref)
 }
 
 // SignSeal signs the hash of a block's header by ref's key, or, with a tweak, by the output key that is made of it.
 func (s *Staker) SignSeal(ref Ref, tweak *TapTweak, header *consensus.Header) ([64]byte, error) {
-	s.v.expire()
-	s.v.mu.RLock()
-	defer s.v.mu.RUnlock()
-	if err := s.v.mayStake(); err != nil {
+	s.v().expire()
+	s.v().mu.RLock()
+	defer s.v().mu.RUnlock()
+	if err := s.v().mayStake(); err != nil {
 		return [64]byte{}, err
 	}
-	return s.v.ring.SignSchnorr(ref, consensus.HeaderHash(header), tweak)
+	return s.v().ring.SignSchnorr(ref, consensus.HeaderHash(header), tweak)
 }
 
 func aead(key []byte) cipher.AEAD {

@@ -50,7 +50,7 @@ func (e *WordError) Error() string {
 // a secret: whoever has them has the coins.
 type Words struct {
 	secret
-	entropy *[]byte
+	entropy func() []byte
 }
 
 // NewWords draws new words: 12, 15, 18, 21 or 24.
@@ -60,7 +60,7 @@ func NewWords(count int) (*Words, error) {
 	}
 	entropy := make([]byte, count/3*4)
 	_, _ = rand.Read(entropy) // never fails: it ends the process instead
-	return &Words{entropy: &entropy}, nil
+	return &Words{entropy: hold(entropy)}, nil
 }
 
 // WordsFromEntropy returns the words of 16, 20, 24, 28 or 32 random bytes, which it copies.
@@ -68,8 +68,7 @@ func WordsFromEntropy(entropy []byte) (*Words, error) {
 	if len(entropy)%4 != 0 || checkCount(len(entropy)/4*3) != nil {
 		return nil, fmt.Errorf("entropy of %d bytes: words stand for 16, 20, 24, 28 or 32", len(entropy))
 	}
-	e := slices.Clone(entropy)
-	return &Words{entropy: &e}, nil
+	return &Words{entropy: hold(slices.Clone(entropy))}, nil
 }
 
 // ParseWords reads words from a backup. Case and the kind and number of spaces do not matter,
@@ -105,7 +104,7 @@ func ParseWords(text string) (*Words, error) {
 		wipe(entropy)
 		return nil, ErrChecksum
 	}
-	return &Words{entropy: &entropy}, nil
+	return &Words{entropy: hold(entropy)}, nil
 }
 
 func checkCount(n int) error {
@@ -120,13 +119,13 @@ func checkCount(n int) error {
 func checksumMask(entropyBytes int) byte { return ^byte(0xff >> (entropyBytes / 4)) }
 
 // Count returns the number of words.
-func (w *Words) Count() int { return len(*w.entropy) / 4 * 3 }
+func (w *Words) Count() int { return len(w.entropy()) / 4 * 3 }
 
 // Reveal returns the words, separated by single spaces. It is for the operator's eyes.
 func (w *Words) Reveal() string { return string(w.text()) }
 
 func (w *Words) text() []byte {
-	entropy := *w.entropy
+	entropy := w.entropy()
 	sum := sha256.Sum256(entropy)
 	bits := append(append(make([]byte, 0, len(entropy)+1), entropy...), sum[0])
 	defer wipe(bits)
@@ -154,16 +153,16 @@ func (w *Words) Seed(passphrase string) *Seed {
 	if err != nil {
 		panic(err) // only of parameters outside FIPS 140, in a process that demands it
 	}
-	return &Seed{bytes: &key}
+	return &Seed{bytes: hold(key)}
 }
 
 // Wipe forgets the words. They must not be used afterwards.
-func (w *Words) Wipe() { wipe(*w.entropy) }
+func (w *Words) Wipe() { wipe(w.entropy()) }
 
 // A Seed is what a [Master] key is made of.
 type Seed struct {
 	secret
-	bytes *[]byte
+	bytes func() []byte
 }
 
 // NewSeed takes a copy of 16 to 64 bytes (BIP32).
@@ -171,15 +170,14 @@ func NewSeed(b []byte) (*Seed, error) {
 	if len(b) < 16 || len(b) > seedBytes {
 		return nil, fmt.Errorf("seed of %d bytes: 16 to %d", len(b), seedBytes)
 	}
-	c := slices.Clone(b)
-	return &Seed{bytes: &c}, nil
+	return &Seed{bytes: hold(slices.Clone(b))}, nil
 }
 
 // Reveal returns a copy of the seed.
-func (s *Seed) Reveal() []byte { return slices.Clone(*s.bytes) }
+func (s *Seed) Reveal() []byte { return slices.Clone(s.bytes()) }
 
 // Wipe forgets the seed. It must not be used afterwards.
-func (s *Seed) Wipe() { wipe(*s.bytes) }
+func (s *Seed) Wipe() { wipe(s.bytes()) }
 
 // nearest returns up to three words of the list that are fewest typing errors away
 // from w, none if all are far. The first four letters of each word are its own, so a
