@@ -222,7 +222,7 @@ func TestAccounts(t *testing.T) {
 		for i, o := range []*descriptor.Output{mustDerive(t, external, 0), mustDerive(t, external, 1), mustDerive(t, internal, 0)} {
 			got[i], _ = o.Address(consensus.Bitcoin())
 			wantRef := fmt.Sprintf("73c5da0a/%dh/0h/0h/%d/%d", p, []int{0, 0, 1}[i], []int{0, 1, 0}[i])
-			if ref := o.Keys[0].Origin.String(); ref != wantRef {
+			if ref := o.Keys[0].String(); ref != wantRef {
 				t.Errorf("origin %s, want %s", ref, wantRef)
 			}
 		}

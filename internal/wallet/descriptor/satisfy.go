@@ -86,7 +86,7 @@ func (o *Output) satisfyTaproot(s Satisfier) ([][]byte, error) {
 		return [][]byte{sig}, nil // no leaf is lighter
 	}
 	missing := &asking{s: s}
-	missing.miss("signature by " + key.Origin.String())
+	missing.miss("signature by " + key.String())
 	var best [][]byte
 	for i := range o.Taproot.Leaves {
 		l := &o.Taproot.Leaves[i]
@@ -168,7 +168,7 @@ func (a *asking) err() error {
 func (a *asking) signature(ref KeyRef) input {
 	sig, ok := a.s.Signature(ref, a.leaf)
 	if !ok {
-		a.miss("signature by " + ref.Origin.String())
+		a.miss("signature by " + ref.String())
 		return input{}
 	}
 	in := one(sig)
@@ -381,7 +381,7 @@ func (n *node) satisfyMulti(a *asking) ways {
 		return ways{sat, dis}
 	}
 	sat, dis := nothing(), nothing() // the first key's is on top
-	for i := len(refs) - 1; i >= 0; i-- {
+	for i := range slices.Backward(refs) {
 		dis = dis.below(zero)
 		if slices.Contains(order, i) {
 			sat = sat.below(sigs[i])
@@ -398,8 +398,8 @@ func (n *node) satisfyMulti(a *asking) ways {
 func (n *node) satisfyThresh(a *asking) ways {
 	// best[j]: the best way in which j of the conditions seen so far are satisfied.
 	best := []input{nothing()}
-	for i := len(n.subs) - 1; i >= 0; i-- {
-		s := n.subs[i].satisfy(a)
+	for _, sub := range slices.Backward(n.subs) {
+		s := sub.satisfy(a)
 		next := make([]input, len(best)+1)
 		next[0] = best[0].below(s.dis)
 		for j := 1; j < len(best); j++ {

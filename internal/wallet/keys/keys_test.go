@@ -439,10 +439,10 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	scalar := x.PrivateKey().RevealWIF(consensus.Bitcoin())
 	var forbidden []string
 	for _, s := range []string{"abandon", scalar, x.Reveal(), hex.EncodeToString(seed.Reveal()), "a passphrase of ours"} {
-		forbidden = append(forbidden, s, fmt.Sprint([]byte(s)), fmt.Sprintf("%x", s))
+		forbidden = append(forbidden, s, fmt.Sprintf("%d", []byte(s)), fmt.Sprintf("%x", s))
 	}
 	for _, b := range [][]byte{raw, seed.Reveal(), base58.Decode(x.Reveal())[13:45], base58.Decode(x.Reveal())[46:78]} {
-		forbidden = append(forbidden, fmt.Sprint(b), fmt.Sprintf("%#v", b), fmt.Sprintf("%x", b), strings.Trim(fmt.Sprint(b[:8]), "[]"))
+		forbidden = append(forbidden, fmt.Sprintf("%d", b), fmt.Sprintf("%#v", b), fmt.Sprintf("%x", b), strings.Trim(fmt.Sprintf("%d", b[:8]), "[]"))
 	}
 	for _, secret := range []any{
 		w, *w, seed, *seed, x, *x, k, *k, ring, *ring, v, v.Spender(), v.Staker(), v.State(),

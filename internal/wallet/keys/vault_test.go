@@ -232,7 +232,7 @@ func TestUnlockTime(t *testing.T) {
 		}
 		time.Sleep(time.Minute - 1)
 		expect(true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if spend, stake := can(t, v); !errors.Is(spend, keys.ErrLocked) || !errors.Is(stake, keys.ErrLocked) {
 			t.Errorf("%v, %v", spend, stake)
 		}

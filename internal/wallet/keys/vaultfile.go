@@ -64,9 +64,10 @@ const (
 	maxVaultBytes = 4 << 20
 )
 
-// KDF are the costs of turning a passphrase into a key by argon2id. They are stored in the file.
+// KDF are the costs of turning a passphrase into a key by argon2id. They are stored in the file. The defaults take
+// about a second on one of the cores this was written on.
 type KDF struct {
-	Time      uint32 // passes, 1 to 64; 0: 4
+	Time      uint32 // passes, 1 to 64; 0: 2
 	MemoryKiB uint32 // 8 to 1,048,576 (1 GiB); 0: 131,072 (128 MiB)
 	Threads   uint8  // 1 to 16; 0: 2
 }
@@ -82,7 +83,7 @@ const (
 
 func (k KDF) withDefaults() KDF {
 	if k.Time == 0 {
-		k.Time = 4
+		k.Time = 2
 	}
 	if k.MemoryKiB == 0 {
 		k.MemoryKiB = 128 << 10
