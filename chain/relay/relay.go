@@ -267,8 +267,8 @@ func (b *Blocks) checkHeader(payload []byte) (v Verdict, past consensus.Past) {
 		return v.ignore(rule.Rule), nil
 	case rule.Blame == consensus.BlameNobody:
 		return v.ignore(rule.Rule), nil
-	case known || rule.Rule == "bad-prevblk":
-		// An honest peer that has not validated the block yet passes it on.
+	case known && rule.Blame != consensus.BlameSender || rule.Rule == "bad-prevblk":
+		// (A false seal on a known header is the sender's.) An honest peer that has not validated the block yet passes it on.
 		return v.ignore("known-invalid"), nil
 	default:
 		return v.reject(rule.Rule, err), nil
