@@ -47,7 +47,7 @@ func NewInvitation(n *Network, nodes ...string) (Invitation, error) {
 	own := *n
 	for _, b := range n.Bootstrap {
 		if !slices.Contains(nodes, b) {
-			nodes = append(nodes[:len(nodes):len(nodes)], b)
+			nodes = append(slices.Clip(nodes), b)
 		}
 	}
 	own.Bootstrap = nodes[:min(len(nodes), MaxInvited)]

@@ -237,7 +237,7 @@ func mergeSources(home string, n *config.Network) ([]string, error) {
 		all := of.have
 		for _, s := range of.given {
 			if !slices.Contains(all, s) {
-				all = append(all[:len(all):len(all)], s)
+				all = append(slices.Clip(all), s)
 			}
 		}
 		if len(all) == len(of.have) {

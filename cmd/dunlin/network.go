@@ -142,7 +142,7 @@ node starts with --network-file FILE.`,
 // flagFaults puts the faults of a description into the words of its flags.
 func flagFaults(err error) (out []error) {
 	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the list itself is wanted, not what it wraps
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	}
 	for _, e := range all {

@@ -228,6 +228,35 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
+// Fetch returns what a path answers, whatever its form, up to a number of bytes; more is an error.
+func (c *Client) Fetch(ctx context.Context, path string, most int64) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", path, err)
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	w, err := c.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", path, err)
+	}
+	defer w.Body.Close()
+	if got := w.Header.Get(instanceHeader); c.instance != "" && got != c.instance {
+		return nil, &unreachableError{reason: "what answers at " + c.base + " is not the node of this home: " + NodeFileName + " is stale"}
+	}
+	raw, err := io.ReadAll(io.LimitReader(w.Body, most+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("GET %s: reading the answer: %w", path, err)
+	case w.StatusCode >= 300:
+		return nil, refusal(w.StatusCode, raw)
+	case int64(len(raw)) > most:
+		return nil, fmt.Errorf("GET %s: the answer is larger than %d bytes", path, most)
+	}
+	return raw, nil
+}
+
 // refusal reads the reason from either form of error.
 func refusal(status int, raw []byte) error {
 	var problem huma.ErrorModel
