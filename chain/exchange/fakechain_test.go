@@ -32,6 +32,8 @@ type fakeChain struct {
 	reads      int
 	failSubmit error // verdict Failed with it while set
 	minHeight  int32 // headers are taken only if they reach it (minimum work)
+
+	served <-chan struct{} // if not nil, closed when headers may be served
 }
 
 type fakeNode struct {
@@ -393,6 +395,9 @@ func (c *fakeChain) Locator(hash chainhash.Hash) (out []chainhash.Hash) {
 }
 
 func (c *fakeChain) HeadersAfter(dst []byte, locator []chainhash.Hash, limit int) (start int32, n int, raw []byte, err error) {
+	if c.served != nil {
+		<-c.served
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	start = 1

@@ -102,7 +102,11 @@ func TestBadHeaders(t *testing.T) {
 			cg.addAll(t, source.branch())
 			b, g := newNode(t, cb), newNode(t, cg)
 			serveHeadersWith(t, b, tc.serve)
-			n := newNode(t, newFakeChain(), func(o *Options) { o.ReplyTimeout = 500 * time.Millisecond })
+			n := newNode(t, newFakeChain(), func(o *Options) {
+				if tc.name == "silence" {
+					o.ReplyTimeout = 2 * time.Second
+				}
+			})
 			connect(t, n.host, b.host)
 			if tc.blame != "" {
 				if e := receive(t, "blame", n.blames); !strings.Contains(e.reason, tc.blame) {

@@ -157,14 +157,18 @@ func TestLinks(t *testing.T) {
 			source.grow(t, blocks, 1, size)
 			n := newNode(t, newFakeChain())
 			var links []*slowLink
+			begin := make(chan struct{}) // closed when all links are there
 			for range 3 {
 				c := newFakeChain()
+				c.served = begin
 				c.addAll(t, source.branch())
 				s := newNode(t, c)
 				k := newSlowLink(t, s.host, each, 50*time.Millisecond)
 				k.connect(t, n.host, s.host)
 				links = append(links, k)
+				eventually(t, "ready", func() bool { return n.Ready(s.host.ID()) })
 			}
+			close(begin)
 			began, frozen := time.Now(), freeze
 			for {
 				tip, moved := n.chain.Tip()

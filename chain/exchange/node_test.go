@@ -17,7 +17,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-const patience = 20 * time.Second
+// patience is how long a test waits for what must come: much longer than it takes, since
+// the machine may have other work.
+const patience = 2 * time.Minute
 
 // logs collects what was logged.
 type logs struct {

