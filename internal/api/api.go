@@ -31,6 +31,8 @@ type Node interface {
 	Sync() Sync
 	// Addrs lists the full multiaddrs under which others join this node, best first.
 	Addrs() []string
+	// JoinLine is the command with which another machine joins; empty if this node does not listen.
+	JoinLine() string
 	// Reachability tells where the node can be reached.
 	Reachability() Reachability
 	// Peers lists the connected peers, sorted by id.
@@ -60,6 +62,8 @@ type Node interface {
 	AddPeer(addr string) error
 	// RemovePeer forgets a peer that was added; it stays connected if it is. *Error 404: it was not added.
 	RemovePeer(id string) error
+	// Disconnect ends the connections of a peer, which may come again. *Error 404: it is not connected.
+	Disconnect(id string) error
 	// AddedPeers lists the full multiaddrs of the peers that were added, sorted.
 	AddedPeers() []string
 	// Book lists the peers that the node knows, those that answered first; with proven only these. ImportBook notes the peers
@@ -293,6 +297,7 @@ type Peer struct {
 	ID       string    `json:"id"`
 	Addr     string    `json:"addr" doc:"Multiaddr of the other end"`
 	Endpoint string    `json:"endpoint" doc:"ip:port of the other end"`
+	Group    string    `json:"group" doc:"IP group of that address, about what one operator controls: /16 of IPv4, /32 of IPv6; empty if it has none"`
 	Inbound  bool      `json:"inbound"`
 	Agent    string    `json:"agent"`
 	Ready    bool      `json:"ready" doc:"Greeted: it is on our chain"`

@@ -158,6 +158,15 @@ func (n *fakeNode) RemovePeer(id string) error {
 	return nil
 }
 
+func (n *fakeNode) JoinLine() string { return "dunlin start --bootstrap " + peerAddr }
+
+func (n *fakeNode) Disconnect(id string) error {
+	if id == "absent" {
+		return api.Errorf(http.StatusNotFound, "%s is not connected", id)
+	}
+	return nil
+}
+
 func (n *fakeNode) Book(proven bool) []api.BookPeer {
 	book := []api.BookPeer{{Addrs: []string{peerAddr}, Record: []byte("record"), Answered: 7}}
 	if !proven {

@@ -101,10 +101,10 @@ func isRead(r *http.Request) bool {
 
 func answersWhileStarting(path string) bool {
 	switch path {
-	case "/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/openapi.json":
+	case "/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/openapi.json", accessPath:
 		return true
 	}
-	return false
+	return isDashboard(path)
 }
 
 // hostAllowed refuses names that a foreign DNS server may have bound to our
@@ -141,7 +141,7 @@ func (s *Server) originAllowed(origin string, r *http.Request) bool {
 // open, everything else wants the token unless the server is open. Probes tell
 // nothing worth guarding.
 func (s *Server) authorised(r *http.Request, socket bool) bool {
-	if r.URL.Path == "/livez" || r.URL.Path == "/readyz" {
+	if p := r.URL.Path; p == "/livez" || p == "/readyz" || isRead(r) && (p == accessPath || isDashboard(p)) {
 		return isRead(r)
 	}
 	local := false

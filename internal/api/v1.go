@@ -118,6 +118,8 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 		return op
 	}
 
+	s.routesDashboard(mux, api, read, write)
+
 	huma.Register(api, read("status", "/status", "State of the node; answers while it starts"),
 		func(context.Context, *nothing) (*body[Status], error) { return answer(s.status()), nil })
 

@@ -175,7 +175,7 @@ func (f face) Peers() []api.Peer {
 	}
 	out := []api.Peer{}
 	for _, c := range f.connected() {
-		a := api.Peer{ID: c.id.String(), Addr: c.addr.String(), Endpoint: endpoint(c.addr), Inbound: c.inbound, Height: -1, Claimed: api.PeerClaim{Height: -1}}
+		a := api.Peer{ID: c.id.String(), Addr: c.addr.String(), Endpoint: endpoint(c.addr), Group: discovery.IPGroup(c.addr), Inbound: c.inbound, Height: -1, Claimed: api.PeerClaim{Height: -1}}
 		if p, ok := greeted[c.id]; ok {
 			a.Agent, a.Ready = p.Agent, true
 			a.Claimed = api.PeerClaim{Height: p.Height, TipHash: p.Hash.String(), Work: hexWork(p.Work)}

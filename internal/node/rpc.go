@@ -57,7 +57,7 @@ func (f rpcFace) SubmitTx(ctx context.Context, tx *wire.MsgTx) error {
 	return err
 }
 
-// Disconnect implements jsonrpc.Node.
+// Disconnect implements api.Node and jsonrpc.Node.
 func (f face) Disconnect(id string) error {
 	p, err := peer.Decode(id)
 	if err != nil {
@@ -66,6 +66,6 @@ func (f face) Disconnect(id string) error {
 	if len(f.host.Network().ConnsToPeer(p)) == 0 {
 		return api.Errorf(http.StatusNotFound, "no connection to peer %s", id)
 	}
-	f.log.Info("disconnecting", "peer", p, "by", "rpc")
+	f.log.Info("disconnecting", "peer", p)
 	return f.host.Network().ClosePeer(p)
 }
