@@ -106,12 +106,13 @@ function Tideline({ status }) {
   const edge = Math.max(now, times[0]);
   const far = Math.max(30_000, (times[0] - times[Math.min(40, times.length - 1)]) * 1.05, (edge - times[0]) * 1.3);
   const most = Math.max(...newest.map((b) => b.weight), 4000);
+  // The newest is drawn last, over those of the same second.
   return html`<svg class="tide" viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">${newest.map((b, i) => {
     const x = 1000 - (1000 * (edge - times[i])) / far;
     if (x < -4) return null;
     const hgt = 4 + 15 * Math.sqrt(b.weight / most);
     return html`<rect key=${b.hash} class=${i === 0 ? 'newest' : ''} x=${x - 1.5} y=${20 - hgt} width="3" height=${hgt}></rect>`;
-  })}</svg>`;
+  }).reverse()}</svg>`;
 }
 
 function Join() {

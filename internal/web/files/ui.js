@@ -104,11 +104,11 @@ export function Ago({ time }) {
   return html`<time dateTime=${d.toISOString()} title=${when(d)}>${ago(d, now)}</time>`;
 }
 
-/** An amount of satoshi in coins: what is zero at its end stands back. */
+/** An amount of satoshi in coins. Zeros at its end keep their room in columns only, so that points stand under points. */
 export function Coins({ sat, sign = false }) {
   if (sat === null || sat === undefined) return html`<span class="dim">—</span>`;
   const text = coins(sat);
-  const m = /^(.*?\.(?:\d*[1-9])?)(0*)$/.exec(text);
+  const m = /^(.*?\.\d\d(?:\d*[1-9])?)(0*)$/.exec(text);
   const plus = sign && sat > 0 ? '+' : '';
   return html`<span class=${'coins' + (sign ? (sat > 0 ? ' plus' : sat < 0 ? ' minus' : '') : '')}>${plus}${m ? m[1] : text}<span class="zeros">${m ? m[2] : ''}</span></span>`;
 }
@@ -316,7 +316,14 @@ export function Guarded({ what, children }) {
 // ---- charts ----
 
 export const themeChanged = store(0);
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
+/** A colour of the style sheet as the present theme has it, for what is drawn on a canvas. */
+function colour(name, box) {
+  box.className = 'plot ' + name + 'ink';
+  const c = getComputedStyle(box).color;
+  box.className = 'plot';
+  return c;
+}
+const faint = (rgb) => rgb.replace('rgb(', 'rgba(').replace(')', ', 0.12)');
 
 /**
  * Lines over time.
@@ -330,22 +337,22 @@ export function Chart({ label, times, series, show, height = 120, sync, least = 
   const shape = series.map((s) => s.name + s.colour).join();
   const range = useRef(least);
   useLayoutEffect(() => {
-    const muted = colour('muted');
-    const line = colour('line');
+    const muted = colour('muted', box.current);
+    const line = colour('line', box.current);
     const axis = { stroke: muted, font: '11px "Atkinson Next", system-ui, sans-serif', ticks: { show: false }, grid: { stroke: line, width: 1 } };
     const u = new uPlot({
       width: box.current.clientWidth || 300, height,
-      padding: [8, 4, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, sync: sync ? { key: sync } : undefined },
       scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(range.current, (max || 0) * 1.12)] } },
       axes: [
-        { ...axis, grid: { show: false }, size: 22, space: 80, values: (_, ts) => ts.map((t) => when(t * 1000).slice(11, 16)) },
+        { ...axis, grid: { show: false }, size: 22, space: 80, values: (_, ts) => ts.map((t) => when(t * 1000).slice(11, ts.at(-1) - ts[0] < 240 ? 19 : 16)) },
         { ...axis, size: 62, space: 34, values: (_, vs) => vs.map(show) },
       ],
       series: [{}, ...series.map((s) => ({
-        label: s.name, stroke: colour(s.colour), width: 1.5, points: { show: false }, spanGaps: false,
-        fill: s.fill === false ? undefined : colour(s.colour) + '1f',
+        label: s.name, stroke: colour(s.colour, box.current), width: 1.5, points: { show: false }, spanGaps: false,
+        fill: s.fill === false ? undefined : faint(colour(s.colour, box.current)),
         paths: s.steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
       }))],
     }, [times, ...series.map((s) => s.values)], box.current);

@@ -1,46 +1,8 @@
 // The chain as it grows: its forks, its blocks, how fast they reach the node.
 import { html, useMemo, useState, useEffect, useRef, useLayoutEffect, num, span, bytes, short, plural, feeRate, clipId, stranger, when } from '../lib.js';
 import { useApi, usePages, has, listen } from '../api.js';
+import { layOut, steps } from './tree.js';
 import { Section, Facts, Table, Empty, Answer, Id, Ago, Stranger, Coins, Columns, More, Missing, blockLink, Tag, Choice, Icon } from '../ui.js';
-
-/**
- * Puts the headers of all branches into rows and columns: a column a height, the active
- * chain in row 0, each branch in the first row that is free where it runs.
- */
-export function layOut(nodes) {
-  const byHash = new Map(nodes.map((n) => [n.hash, { ...n, children: [] }]));
-  const roots = [];
-  for (const n of byHash.values()) (byHash.get(n.previous_hash)?.children || roots).push(n);
-  const taken = []; // per row: the heights in use
-  const place = (row, from, to) => {
-    for (let r = row; ; r++) {
-      taken[r] ||= [];
-      if (taken[r].every(([a, b]) => to < a || from > b)) {
-        taken[r].push([from, to]);
-        return r;
-      }
-    }
-  };
-  const active = [...byHash.values()].filter((n) => n.status === 'active');
-  if (active.length) taken[0] = [[-1, Infinity]];
-  for (const n of active) n.row = 0;
-  // Branches: each starts at a node that is not active and whose parent is placed, or missing.
-  const later = [...byHash.values()].filter((n) => n.status !== 'active').sort((a, b) => a.height - b.height);
-  for (const start of later) {
-    if (start.row !== undefined) continue;
-    const run = [start];
-    for (let n = start; ;) {
-      const next = n.children.find((c) => c.row === undefined && c.status !== 'active');
-      if (!next) break;
-      run.push(next);
-      n = next;
-    }
-    const parent = byHash.get(start.previous_hash);
-    const row = place((parent?.row || 0) + 1, start.height - 1, run.at(-1).height);
-    for (const n of run) n.row = row;
-  }
-  return { nodes: [...byHash.values()], rows: Math.max(1, taken.length), byHash };
-}
 
 const cell = 26;
 const box = 12;
@@ -81,40 +43,26 @@ function Tree() {
       <p class="legend"><span><i class="swatch node-active"></i>active</span><span><i class="swatch node-fork"></i>fork</span><span><i class="swatch node-headers"></i>headers only</span><span><i class="swatch node-invalid"></i>invalid</span>${v.truncated && html`<span class="dim">not all are drawn</span>`}</p>`}</div>`;
 }
 
-const le = (s) => (s === null ? 'more' : s < 1 ? `${Math.round(s * 1000)}ms` : `${s}s`);
-
-/** Counts of a Prometheus histogram for each step, rather than up to it. */
-export function steps(h) {
-  let before = 0;
-  const rows = h.buckets.map((b) => {
-    const value = b.count - before;
-    before = b.count;
-    return { name: le(b.le_s), value, title: `${plural(value, 'block')} within ${le(b.le_s)}` };
-  });
-  rows.push({ name: 'more', value: h.count - before, title: `${plural(h.count - before, 'block')} later` });
-  return rows;
-}
-
 function Delays() {
   const g = useApi(has('/gossip') ? '/gossip' : null, { every: 10_000, on: ['block'] });
   const [from, setFrom] = useState('header');
   if (!has('/gossip')) return html`<${Missing} what="delays" route="/api/v1/gossip" />`;
   return html`<${Answer} of=${g} rows=${3}>${(v) => {
     const h = v.delays[from];
-    return html`<${Choice} label="Measured from" value=${from} change=${setFrom} of=${[['header', 'Since the header’s time'], ['first_message', 'Since the first message']]} />
+    return html`<div class="cols-2"><div><${Choice} label="Measured from" value=${from} change=${setFrom} of=${[['header', 'Since the header’s time'], ['first_message', 'Since the first message']]} />
       ${h.count ? html`<${Columns} rows=${steps(h)} label=${`Delays of ${h.count} blocks`} height=${90} /><p class="quiet">${plural(h.count, 'block')} by gossip since the start, ${span(h.sum_s / h.count)} on average.</p>`
-        : html`<${Empty} title="No block has come by gossip yet.">Blocks that sync fetches are not counted.<//>`}
+        : html`<${Empty} title="No block has come by gossip yet.">Blocks that sync fetches are not counted.<//>`}</div>
       <${Facts} rows=${[
         ['Put together from compact ones', html`<span class="figure">${num(v.compact)}</span>`],
         ['Of them without a question', html`<span class="figure">${num(v.not_pulled)}</span>`],
         ['Came whole', html`<span class="figure">${num(v.whole)}</span>`],
         ['Refused', html`<span class="figure">${num(v.rejected)}</span>`],
-      ]} />`;
+      ]} /></div>`;
   }}<//>`;
 }
 
 export function Blocks() {
-  const pages = usePages(has('/chain/recent') ? '/chain/recent?limit=25' : '/chain/blocks?last=25', has('/chain/recent') ? 'blocks' : 'blocks', { on: ['tip', 'block', 'reorg'] });
+  const pages = usePages(has('/chain/recent') ? '/chain/recent?limit=25' : '/chain/blocks?last=25', 'blocks', { on: ['tip', 'block', 'reorg'] });
   const [lost, setLost] = useState([]);
   useEffect(() => listen('reorg', (e) => setLost((l) => [{ ...e, at: Date.now() }, ...l].slice(0, 5))), []);
   const seen = useRef(null);
@@ -128,7 +76,7 @@ export function Blocks() {
     { key: 'height', name: 'Height', show: (b) => html`<a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a>` },
     { key: 'hash', name: 'Hash', show: (b) => html`<${Id} id=${b.hash} to=${blockLink(b.hash)} head=${0} tail=${8} what="hash" />`, cls: 'p2' },
     { key: 'time', name: 'Time', show: (b) => html`<${Ago} time=${b.time} />` },
-    { key: 'miner', name: 'Miner', show: (b) => html`<${Stranger} text=${b.data || b.miner || b.coinbase_text} most=${36} />`, cls: 'grow' },
+    { key: 'miner', name: 'Miner', show: (b) => html`<${Stranger} text=${b.data || b.miner || b.coinbase_text} most=${60} />`, cls: 'grow' },
     { key: 'txs', name: 'Transactions', show: (b) => num(b.txs), cls: 'n' },
     { key: 'stripped', name: 'Stripped', show: (b) => bytes(b.stripped_size), cls: 'n p3', title: 'Size without witnesses' },
     { key: 'size', name: 'Size', show: (b) => bytes(b.size), cls: 'n p1' },

@@ -50,6 +50,6 @@ export function Miner({ status }) {
         ${made && html`<p class="made">Block <a class="figure" href=${blockLink(made.hash)}>${num(made.height)}</a> <${Id} id=${made.hash} to=${blockLink(made.hash)} what="hash" /> <${Ago} time=${made.time} /></p>`}<//>
     </div><div>
       <${Section} title="What it does"><${Facts} rows=${[['Blocks made since the start', html`<span class="figure">${num(v.blocks)}</span>`], ['Height', html`<span class="figure">${num(status?.height)}</span>`], ['Engine', v.engine || (v.staking ? 'proof of stake' : 'proof of work')]]} />
-        <p class="label">Rewards go to</p><p>${v.address ? html`<${WholeId} id=${v.address} to=${addressLink(v.address)} what="address" />` : html`<span class="dim">no address set</span>`}</p><//>
+        <p class="label after">Rewards go to</p><p>${v.address ? html`<${WholeId} id=${v.address} to=${addressLink(v.address)} what="address" />` : html`<span class="dim">no address set</span>`}</p><//>
     </div></div>`}<//>`;
 }

@@ -160,8 +160,13 @@ function Added() {
 }
 
 const sourceWords = {
-  bootstrap: 'Bootstrap addresses', static: 'Addresses given', dns: 'DNS seeds', dnsaddr: 'DNS addresses', dht: 'DHT rendezvous', pex: 'Peer exchange', px: 'Peer exchange', mdns: 'Local network', book: 'Address book',
-  added: 'Added by hand', inbound: 'Inbound', gossip: 'Gossip',
+  anchor: 'Anchors of the last run', book: 'Address book, met before', book_new: 'Address book, only heard of', bootstrap: 'Bootstrap addresses', persistent: 'Persistent peers', added: 'Added by hand',
+  dns: 'DNS seeds', dht: 'DHT rendezvous', peers: 'Peer exchange', mdns: 'Local network', inbound: 'They connected to us', import: 'Imported list',
+};
+/** Why a source has given nothing, as far as its name tells. */
+const whyNothing = {
+  anchor: 'no peers were kept from an earlier run', book: 'nobody was met before', book_new: 'nobody was heard of', bootstrap: 'none is configured, or none answers', persistent: 'none is configured', added: 'none was added',
+  dns: 'no seed is configured, or none answers', dht: 'nobody else advertises this network yet', peers: 'no peer has told of another', mdns: 'nobody in the local network answers', inbound: 'nobody has connected', import: 'nothing was imported',
 };
 
 /** Where peers come from: how many each source gave, and how far they got. */
@@ -170,14 +175,17 @@ function Funnel() {
   if (!has('/discovery')) return html`<${Section} title="Discovery"><${Missing} what="discovery" route="/api/v1/discovery" /><//>`;
   return html`<${Section} title="Discovery" note="Where peers come from, and how far they get.">
     <${Answer} of=${d} rows=${5}>${(v) => {
-      const top = Math.max(1, ...v.sources.map((s) => s.found));
+      const gave = v.sources.filter((s) => s.found || s.dialed || s.connected || s.failed).sort((a, b) => b.found - a.found);
+      const none = v.sources.filter((s) => !gave.includes(s));
+      const top = Math.max(1, ...gave.map((s) => s.found));
       return html`
       <div class="funnel" role="table" aria-label="Sources of peers">
         <div role="row" class="head"><span role="columnheader">Source</span><span role="columnheader">Found</span><span role="columnheader">Dialled</span><span role="columnheader">Connected</span><span role="columnheader">Failed</span></div>
-        ${v.sources.map((s) => html`<div role="row" key=${s.source}><span role="cell">${sourceWords[s.source] || s.source}</span><span role="cell">${num(s.found)}</span><span role="cell">${num(s.dialed)}</span><span role="cell">${num(s.connected)}</span><span role="cell" class=${s.failed ? 'some' : ''}>${num(s.failed)}</span>
+        ${gave.map((s) => html`<div role="row" key=${s.source}><span role="cell">${sourceWords[s.source] || s.source}</span><span role="cell">${num(s.found)}</span><span role="cell">${num(s.dialed)}</span><span role="cell">${num(s.connected)}</span><span role="cell" class=${s.failed ? 'some' : ''}>${num(s.failed)}</span>
           <svg viewBox="0 0 100 3" preserveAspectRatio="none" aria-hidden="true"><rect class="all" width=${(100 * s.found) / top} height="3" /><rect class="mid" width=${(100 * Math.min(s.dialed, s.found)) / top} height="3" /><rect class="part" width=${(100 * Math.min(s.connected, s.found)) / top} height="3" /></svg></div>`)}
-        ${!v.sources.length && html`<p class="quiet">No source has given anything yet.</p>`}
+        ${!gave.length && html`<p class="quiet">No source has given anything yet.</p>`}
       </div>
+      ${none.length > 0 && html`<details class="nothing" open=${!gave.length}><summary>${plural(none.length, 'source')} gave nothing</summary><dl>${none.map((s) => html`<div key=${s.source}><dt>${sourceWords[s.source] || s.source}</dt><dd>${v.names.find((n) => n.source === s.source && n.error) ? stranger(v.names.find((n) => n.source === s.source && n.error).error, 160) : whyNothing[s.source] || 'nothing yet'}</dd></div>`)}</dl></details>`}
       ${v.names.length > 0 && html`<h3>Names asked</h3><ul class="rows">${v.names.map((n) => html`<li key=${n.source + n.name}><div><span class="mono">${stranger(n.name, 80)}</span> <span class="dim">${n.source}</span><p class="quiet">${!n.asked ? 'not asked yet' : n.error ? stranger(n.error, 160) : n.peers ? `gave ${plural(n.peers, 'peer')}` : 'answered without a peer'}</p></div><${Tag} kind=${n.answered ? 'good' : n.asked ? 'bad' : ''}>${n.answered ? 'answered' : n.asked ? 'nothing' : 'waiting'}<//></li>`)}</ul>`}
       ${v.failures.length > 0 && html`<h3>Why dials failed</h3><${Bars} label="Failed dials by reason" rows=${v.failures.map((f) => ({ name: f.reason, value: f.count, kind: 'bad' }))} />`}
       <${Facts} rows=${[

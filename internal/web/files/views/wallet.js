@@ -1,2 +1,5 @@
+// The node's wallet.
 import { html } from '../lib.js';
-export const Wallet = () => html`<p></p>`;
+import { Missing } from '../ui.js';
+
+export const Wallet = () => html`<${Missing} what="a wallet" route="/api/v1/wallet" />`;
