@@ -1,6 +1,7 @@
 package mempool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -107,4 +108,26 @@ func (p *Pool) FeeRates(blockWeight int64, blocks ...int) []int64 {
 		}
 	}
 	return rates
+}
+
+// Since returns the last entries, at most most, that were added behind a number and are
+// still here, oldest first; how many there are; and the number of the last. The greatest
+// number is behind all. It looks at every entry if any was added.
+func (p *Pool) Since(after uint64, most int) (added []Entry, total int, last uint64) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if after >= p.seq {
+		return nil, 0, p.seq
+	}
+	var found []*entry
+	for _, e := range p.order {
+		if e.seq > after {
+			found = append(found, e)
+		}
+	}
+	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	for _, e := range found[max(0, len(found)-most):] {
+		added = append(added, e.public())
+	}
+	return added, len(found), p.seq
 }

@@ -24,6 +24,7 @@ import (
 // caller's to know is an [*Error]; any other is logged and becomes a bare 500.
 type Node interface {
 	Explorer
+	Watcher
 
 	// Status is the present state. UptimeS is filled in by the server.
 	Status() Status
@@ -94,10 +95,6 @@ type Node interface {
 	// is the number of the last; the channel is closed when there is another.
 	LostTxs(after uint64) (txs []Tx, last uint64, changed <-chan struct{})
 
-	// LogLevel and SetLogLevel read and change the least level that is logged
-	// (debug, info, warn or error).
-	LogLevel() string
-	SetLogLevel(level string) error
 	// Stop asks the node to stop; it does not wait.
 	Stop()
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -431,15 +433,87 @@ func (c *Client) MineBlock(ctx context.Context, data string) (Block, error) {
 	return send[Block](ctx, c, http.MethodPost, "/miner/block", MineRequest{Data: data})
 }
 
-// LogLevel returns the least level that is logged.
-func (c *Client) LogLevel(ctx context.Context) (string, error) {
-	a, err := get[LogLevel](ctx, c, "/log/level")
-	return a.Level, err
+// LogLevels returns the least levels that are logged.
+func (c *Client) LogLevels(ctx context.Context) (LogLevels, error) {
+	return get[LogLevels](ctx, c, "/log/level")
 }
 
-// SetLogLevel changes the least level that is logged.
-func (c *Client) SetLogLevel(ctx context.Context, level string) error {
-	return c.Call(ctx, http.MethodPut, "/api/v1/log/level", LogLevel{Level: level}, nil)
+// SetLogLevel changes the least level that is logged of a subsystem, or with "" the
+// default; level "default" takes a subsystem's own away.
+func (c *Client) SetLogLevel(ctx context.Context, subsystem, level string) (LogLevels, error) {
+	return send[LogLevels](ctx, c, http.MethodPut, "/log/level", LogLevelRequest{Subsystem: subsystem, Level: level})
+}
+
+// LogRecords returns the last lines of the log, or with after those behind that number.
+func (c *Client) LogRecords(ctx context.Context, after uint64, limit int) (LogRecords, error) {
+	return get[LogRecords](ctx, c, fmt.Sprintf("/log/records?after=%d&limit=%d", after, limit))
+}
+
+// maxEventLine bounds a line of an event stream.
+const maxEventLine = maxEventBytes + 1024
+
+// Events follows the events of some types, those that come after an id if it is not
+// empty, and calls f with each until it fails, ctx ends, or the stream does: then it
+// returns nil, and may be called again with the last id.
+func (c *Client) Events(ctx context.Context, types []string, after string, f func(Event) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+eventsPath+"?types="+url.QueryEscape(strings.Join(types, ",")), http.NoBody)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	if after != "" {
+		req.Header.Set("Last-Event-ID", after)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	w, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &unreachableError{reason: "no answer from " + c.base + ": " + err.Error(), cause: err}
+	}
+	defer w.Body.Close()
+	if c.instance != "" && w.Header.Get(instanceHeader) != c.instance {
+		return &unreachableError{reason: "another server answers at " + c.base}
+	}
+	if w.StatusCode != http.StatusOK {
+		raw, _ := io.ReadAll(io.LimitReader(w.Body, maxBodyBytes))
+		return refusal(w.StatusCode, raw)
+	}
+	if kind, _, err := mime.ParseMediaType(w.Header.Get("Content-Type")); err != nil || kind != "text/event-stream" {
+		return errNoStream
+	}
+	lines := bufio.NewScanner(w.Body)
+	lines.Buffer(make([]byte, 0, 4096), maxEventLine)
+	var e Event
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case lines.Text() == "":
+			if e.Data != nil {
+				if err := f(e); err != nil {
+					return err
+				}
+			}
+			e = Event{}
+		case name == "id":
+			e.ID = value
+		case name == "event":
+			e.Type = value
+		case name == "data":
+			e.Data = json.RawMessage(value)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("event stream: %w", err)
+	}
+	return nil
 }
 
 // Stop asks the node to stop and does not wait for it.

@@ -398,3 +398,73 @@ type MinerSample struct {
 	Running    bool      `json:"running"`
 	Blocks     int       `json:"blocks" doc:"Made since the start"`
 }
+
+// A Watcher is what the event streams are made of, and the log.
+type Watcher interface {
+	// Path tells how the chain went from one tip to another; both lists of hashes have at
+	// most most.
+	Path(from, to string, most int) (Path, error)
+	// MempoolNews is the mempool with what was added behind a number, and the number of
+	// the last that was. The greatest number is behind all.
+	MempoolNews(after uint64) (MempoolEvent, uint64)
+	// LogRecords returns up to most lines of the log behind a number, oldest first. The
+	// greatest number is behind all.
+	LogRecords(after uint64, most int) LogBatch
+	// LogLevels tells the least levels that are logged. SetLogLevel changes that of a
+	// subsystem, or with "" the default; level "default" takes a subsystem's own away.
+	// *Error 422: an unknown subsystem or level.
+	LogLevels() LogLevels
+	SetLogLevel(subsystem, level string) error
+}
+
+// A Path leads from one tip to another.
+type Path struct {
+	ReorgEvent
+
+	Blocks int // connected ones, also those that Connected leaves out
+}
+
+// A LogBatch is a part of the log.
+type LogBatch struct {
+	Records []LogRecord
+	Last    uint64          // number to go on behind
+	Dropped uint64          // lines that were too many to be kept, since the start
+	Changed <-chan struct{} // closed when there is another line
+}
+
+// LogRecord is a line of the log. Long values are cut.
+type LogRecord struct {
+	Seq       uint64    `json:"seq"`
+	Time      time.Time `json:"time"`
+	Level     string    `json:"level" enum:"debug,info,warn,error"`
+	Subsystem string    `json:"subsystem"`
+	Message   string    `json:"message"`
+	Text      string    `json:"text" doc:"The line as people read it, without time and level"`
+	Attrs     []LogAttr `json:"attrs"`
+}
+
+// LogAttr is a value of a [LogRecord].
+type LogAttr struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// LogRecords is what GET /api/v1/log/records gives.
+type LogRecords struct {
+	Records []LogRecord `json:"records" doc:"Oldest first"`
+	Last    uint64      `json:"last" doc:"To ask for what comes after"`
+	Dropped uint64      `json:"dropped" doc:"Lines that were too many in a second to be kept, since the start; those that are too old do not count"`
+}
+
+// LogLevels is what GET /api/v1/log/level gives.
+type LogLevels struct {
+	Level      string           `json:"level" enum:"debug,info,warn,error" doc:"The default"`
+	Levels     []SubsystemLevel `json:"levels" doc:"Of subsystems that have their own, by name"`
+	Subsystems []string         `json:"subsystems" doc:"Those that have logged, by name"`
+}
+
+// SubsystemLevel is the least level of a subsystem that is logged.
+type SubsystemLevel struct {
+	Subsystem string `json:"subsystem"`
+	Level     string `json:"level" enum:"debug,info,warn,error"`
+}

@@ -29,11 +29,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			fail(w, r, http.StatusForbidden, "host %q is not served here; use an IP address or localhost, or add the name to rpc.allowed_hosts", clip(r.Host))
 			return
 		}
-		socket := r.URL.Path == "/ws"
+		tutorial := r.URL.Path == "/ws"
+		socket := tutorial || r.URL.Path == eventSocketPath
 		if origin := r.Header.Get("Origin"); origin != "" {
 			// An open server lets any page's WebSocket in, as the tutorials'
 			// clients come from browser extensions and local files.
-			if !s.originAllowed(origin, r) && (!s.o.Open || !socket) {
+			if !s.originAllowed(origin, r) && (!s.o.Open || !tutorial) {
 				fail(w, r, http.StatusForbidden, "origin %q may not call this node; add it to rpc.allowed_origins", clip(origin))
 				return
 			}
@@ -148,7 +149,7 @@ func (s *Server) authorised(r *http.Request, socket bool) bool {
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		local = ap.Addr().Unmap().IsLoopback()
 	}
-	if local && (s.o.Open || isRead(r) && (!socket || !givesToken(r))) {
+	if local && (s.o.Open || isRead(r) && !tellsLog(r) && (!socket || !givesToken(r))) {
 		return true // over a socket so opened nothing can be written, see mayWrite
 	}
 	if socket {

@@ -47,7 +47,7 @@ type Options struct {
 
 	AllowedHosts   []string // names accepted as Host besides localhost and the listen address
 	AllowedOrigins []string // besides the server's own
-	MaxConnections int      // default 256; WebSockets may take half of them
+	MaxConnections int      // default 256; WebSockets of /ws may take half of them, event streams a quarter
 	MaxBlockBytes  int      // the network's largest block; default 4,000,000
 
 	Starting    func() Status // status before there is a node; default: just the state
@@ -73,6 +73,7 @@ type Server struct {
 	started  time.Time
 	node     atomic.Pointer[Node]
 	hub      *hub
+	events   *broker
 	urls     chan string // registered WebSocket URLs that wait to be asked
 	book     *registry
 	ready    atomic.Bool    // was ready at the last look; see readiness
@@ -136,6 +137,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		o: o, log: o.Logger, token: newToken(), started: o.Now(),
 		hub: newHub(max(1, o.MaxConnections/2)), urls: make(chan string, askQueue),
+		events: newBroker(max(2, o.MaxConnections/4), o.Now),
 	}
 	s.instance = instanceOf(s.token)
 	s.book = &registry{path: filepath.Join(o.Home, registryFile)}
@@ -236,6 +238,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.pushBlocks(gctx); return nil })
 	g.Go(func() error { s.pushLost(gctx); return nil })
+	g.Go(func() error { s.feed(gctx); return nil })
 	g.Go(func() error { s.askURLs(gctx); return nil })
 	g.Go(func() error {
 		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

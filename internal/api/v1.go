@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -85,9 +86,10 @@ type (
 		Height  int32  `json:"height"`
 		TipHash string `json:"tip_hash"`
 	}
-	// LogLevel is the least level that is logged.
-	LogLevel struct {
-		Level string `json:"level" enum:"debug,info,warn,error"`
+	// LogLevelRequest is the body of PUT /api/v1/log/level.
+	LogLevelRequest struct {
+		Subsystem string `json:"subsystem,omitempty" maxLength:"64" doc:"Empty: the default of all" example:"sync"`
+		Level     string `json:"level" enum:"debug,info,warn,error,default" doc:"default: a subsystem's own is taken away" example:"debug"`
 	}
 )
 
@@ -338,23 +340,60 @@ func (s *Server) routesV1(mux *http.ServeMux) {
 	})
 
 	s.routesExplorer(api, read)
+	s.streamRoutes(mux, api)
 
-	huma.Register(api, read("log-level", "/log/level", "Least level that is logged"),
-		func(context.Context, *nothing) (*body[LogLevel], error) {
-			return answer(LogLevel{Level: s.theNode().LogLevel()}), nil
-		})
-	huma.Register(api, write("log-level-set", http.MethodPut, "/log/level", "Change the least level that is logged", http.StatusOK),
-		func(_ context.Context, in *body[LogLevel]) (*body[LogLevel], error) {
-			if err := s.theNode().SetLogLevel(in.Body.Level); err != nil {
-				return nil, s.problem("log-level-set", err)
+	show(s, api, read("log-level", "/log/level", "Least levels that are logged"),
+		func(_ context.Context, n Node, _ *nothing) (LogLevels, error) { return n.LogLevels(), nil })
+	show(s, api, write("log-level-set", http.MethodPut, "/log/level", "Change the least level that is logged", http.StatusOK),
+		func(_ context.Context, n Node, in *body[LogLevelRequest]) (LogLevels, error) {
+			if err := n.SetLogLevel(in.Body.Subsystem, in.Body.Level); err != nil {
+				return LogLevels{}, err
 			}
-			return answer(LogLevel{Level: s.theNode().LogLevel()}), nil
+			return n.LogLevels(), nil
 		})
+	records := read("log-records", "/log/records", "The last lines of the log; wants the token, also from this machine")
+	records.Security = []map[string][]string{{"cookie": {}}}
+	show(s, api, records, func(_ context.Context, n Node, in *struct {
+		After     uint64 `query:"after" doc:"Number of the last line that is known; missing or 0: the last lines"`
+		Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"200" doc:"Lines in the answer, at most"`
+		Level     string `query:"level" enum:"debug,info,warn,error" default:"debug" doc:"The least"`
+		Subsystem string `query:"subsystem" maxLength:"64" doc:"Only its lines"`
+	},
+	) (LogRecords, error) {
+		return logRecords(n, in.After, in.Limit, in.Level, in.Subsystem), nil
+	})
 	huma.Register(api, write("stop", http.MethodPost, "/stop", "Stop the node", http.StatusAccepted),
 		func(context.Context, *nothing) (*body[Accepted], error) {
 			s.theNode().Stop()
 			return answer(Accepted{Status: "accepted"}), nil
 		})
+}
+
+// logRecords picks lines of the log: those behind a number from there on, else the last.
+func logRecords(n Node, after uint64, limit int, least, subsystem string) LogRecords {
+	rank := func(level string) int { return slices.Index([]string{"debug", "info", "warn", "error"}, level) }
+	out := LogRecords{Records: []LogRecord{}, Last: after}
+	for at := after; ; {
+		batch := n.LogRecords(at, logBatch)
+		out.Dropped = batch.Dropped
+		for i := range batch.Records {
+			r := &batch.Records[i]
+			if rank(r.Level) < rank(least) || subsystem != "" && r.Subsystem != subsystem {
+				continue
+			}
+			if len(out.Records) == limit {
+				if after > 0 {
+					return out // more is for the next request
+				}
+				out.Records = out.Records[1:]
+			}
+			out.Records = append(out.Records, *r)
+			out.Last = r.Seq
+		}
+		if at, out.Last = batch.Last, max(out.Last, batch.Last); len(batch.Records) == 0 {
+			return out
+		}
+	}
 }
 
 type writerKey struct{}

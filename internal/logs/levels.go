@@ -24,9 +24,10 @@ var ErrTooManySubsystems = errors.New("too many subsystems with a level of their
 // be called at any time from any goroutine; a change counts from the next
 // record on.
 type Levels struct {
-	mu      sync.Mutex // guards changed, serialises writers of set; held for a map copy
+	mu      sync.Mutex // guards changed and known, serialises writers of set; held for a map copy
 	set     atomic.Pointer[map[string]slog.Level]
-	changed []func() // called after each change, without mu
+	changed []func()        // called after each change, without mu
+	known   map[string]bool // subsystems that have a logger; guarded by mu
 }
 
 func newLevels(def slog.Level) *Levels {
@@ -60,6 +61,26 @@ func (l *Levels) Reset(subsystem string) {
 	}
 	// Removing cannot exceed the limit.
 	_ = l.change(func(set map[string]slog.Level) { delete(set, subsystem) })
+}
+
+// note remembers that a subsystem has a logger.
+func (l *Levels) note(subsystem string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known == nil {
+		l.known = make(map[string]bool)
+	}
+	if len(l.known) < maxSubsystems {
+		l.known[subsystem] = true
+	}
+}
+
+// Known lists the subsystems that have a logger, sorted; those of libraries come when
+// they first log.
+func (l *Levels) Known() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.known))
 }
 
 // Apply sets the levels of a list such as "info,exchange=debug,libp2p=error",

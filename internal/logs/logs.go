@@ -102,6 +102,7 @@ type Options struct {
 	LibraryLevel  slog.Level // of libp2p's own lines, if it is above info; default warn
 	Color         Color      // default Auto; JSON is never coloured
 	MaxValueBytes int        // a message or value is cut after so many bytes; default 1024
+	Ring          *Ring      // keeps the last lines too; default none
 }
 
 // New builds the logger and the handle on its levels. It starts nothing.
@@ -131,6 +132,9 @@ func New(o Options) (*slog.Logger, *Levels) {
 			color: coloured(o.Color, o.Writer),
 			max:   o.MaxValueBytes,
 		}
+	}
+	if o.Ring != nil {
+		out = newRingHandler(out, o.Ring)
 	}
 	return slog.New(&handler{out: out, levels: levels}), levels
 }
@@ -185,6 +189,9 @@ func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 			return false
 		})
 		attrs = rest
+		if c.subsystem != h.subsystem {
+			c.levels.note(c.subsystem)
+		}
 	}
 	if len(attrs) > 0 {
 		c.out = h.out.WithAttrs(attrs)

@@ -82,24 +82,7 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	if tag != "" {
 		b = append(b, ansiReset...)
 	}
-	if text, rest, ok := phraseOf(r); ok {
-		b = append(b, ' ')
-		b = h.appendText(b, text, false)
-		for _, a := range rest {
-			if !evident(r, a) {
-				b = h.appendAttr(b, h.group, a)
-			}
-		}
-		b = append(b, h.attrs...)
-	} else {
-		b = append(b, h.attrs...)
-		r.Attrs(func(a slog.Attr) bool {
-			if !evident(r, a) {
-				b = h.appendAttr(b, h.group, a)
-			}
-			return true
-		})
-	}
+	b = h.appendAttrs(b, r)
 	if line != "" {
 		b = append(b, ansiReset...)
 	}
@@ -109,6 +92,33 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := h.w.Write(b)
 	return err
+}
+
+// appendRecord appends a record without its time and level, and without colours.
+func (h *textHandler) appendRecord(b []byte, r slog.Record) []byte {
+	return h.appendAttrs(h.appendText(b, r.Message, false), r)
+}
+
+// appendAttrs appends what follows the message: a phrase if there is one, and the rest.
+func (h *textHandler) appendAttrs(b []byte, r slog.Record) []byte {
+	if text, rest, ok := phraseOf(r); ok {
+		b = append(b, ' ')
+		b = h.appendText(b, text, false)
+		for _, a := range rest {
+			if !evident(r, a) {
+				b = h.appendAttr(b, h.group, a)
+			}
+		}
+		return append(b, h.attrs...)
+	}
+	b = append(b, h.attrs...)
+	r.Attrs(func(a slog.Attr) bool {
+		if !evident(r, a) {
+			b = h.appendAttr(b, h.group, a)
+		}
+		return true
+	})
+	return b
 }
 
 // evident says that an attribute need not be written: our own lines at info say
@@ -150,12 +160,17 @@ func levelTag(l slog.Level) string {
 }
 
 func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := h.with(attrs)
+	return &c
+}
+
+func (h *textHandler) with(attrs []slog.Attr) textHandler {
 	c := *h
 	c.attrs = append([]byte(nil), h.attrs...)
 	for _, a := range attrs {
 		c.attrs = c.appendAttr(c.attrs, h.group, a)
 	}
-	return &c
+	return c
 }
 
 func (h *textHandler) WithGroup(name string) slog.Handler {

@@ -24,7 +24,6 @@ import (
 	"dunlin/discovery"
 	"dunlin/internal/api"
 	"dunlin/internal/host"
-	"dunlin/internal/logs"
 )
 
 // face shows the node to the API: the one place where chain, peers and sync
@@ -484,22 +483,6 @@ func (f face) mark(ctx context.Context, hash, what string, do func(context.Conte
 	}
 	after, _ := f.chain.Tip()
 	f.log.Warn("block "+what+"d", "by", "rpc", "hash", hash, "height", after.Height, "tip", after.Hash, "moved", before.Hash != after.Hash) //nolint:sloglint // one of two texts
-	return nil
-}
-
-// LogLevel implements api.Node.
-func (f face) LogLevel() string { return strings.ToLower(f.o.Levels.Get("").String()) }
-
-// SetLogLevel implements api.Node.
-func (f face) SetLogLevel(level string) error {
-	l, err := logs.ParseLevel(level)
-	if err != nil {
-		return api.Errorf(http.StatusBadRequest, "level %q: must be debug, info, warn or error", level)
-	}
-	if err := f.o.Levels.Set("", l); err != nil {
-		return err
-	}
-	f.log.Info("log level changed", "to", strings.ToLower(level))
 	return nil
 }
 

@@ -66,6 +66,7 @@ type Options struct {
 	Config  *config.Config
 	Logger  *slog.Logger
 	Levels  *logs.Levels
+	Ring    *logs.Ring // of the lines of Logger; nil: none are kept
 	Version string
 	// Live says that the log's progress line is drawn anew in place: it is renewed as
 	// often as an eye wants it, and not every 5 s.
