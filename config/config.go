@@ -79,10 +79,11 @@ type RPC struct {
 
 // Log is what is told, and how.
 type Log struct {
-	Format      string // text or json
-	Level       string // debug, info, warn or error
-	Color       string // auto, always or never
-	Libp2pLevel string // level of the libraries below
+	Format      string   // text or json
+	Level       string   // debug, info, warn or error
+	Levels      []string // subsystem=level, where it is another
+	Color       string   // auto, always or never
+	Libp2pLevel string   // level of the libraries below
 }
 
 // Storage is how the chain is kept on disk.

@@ -120,7 +120,7 @@ var other = map[string]string{
 	"p2p.mdns": "true", "p2p.peer_exchange": "true", "p2p.max_upload_kb_per_s": "500",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",
 	"rpc.allowed_origins": "https://example.org", "rpc.tls_cert": "/c.pem", "rpc.tls_key": "/k.pem", "rpc.max_connections": "9",
-	"log.format": "json", "log.level": "debug", "log.color": "never", "log.libp2p_level": "info",
+	"log.format": "json", "log.level": "debug", "log.levels": "libp2p/swarm2=error", "log.color": "never", "log.libp2p_level": "info",
 	"storage.cache_mb": "33", "storage.flush_mb": "31", "storage.flush_blocks": "7", "storage.flush_interval": "3s", "storage.min_free_mb": "0",
 	"storage.prune_mb": "550", "storage.file_mb": "16",
 	"sync.max_requests_per_peer": "8", "sync.max_blocks_per_peer": "100", "sync.max_mb_per_peer": "8", "sync.max_requests": "64",

@@ -89,6 +89,8 @@ func (c *Config) fields() []field {
 
 		oneOf("log.format", &c.Log.Format, "Form of the log lines on standard error.", "text", "json").flagged("log-format"),
 		oneOf("log.level", &c.Log.Level, "Least level that is logged.", "debug", "info", "warn", "error").flagged("log-level"),
+		list("log.levels", &c.Log.Levels, maxNames, "a subsystem and its level, such as sync=debug", checkLevelOf,
+			"Subsystems with a least level of their own; dunlin log level changes them at runtime."),
 		oneOf("log.color", &c.Log.Color, "Colour in text lines; auto: on a terminal unless NO_COLOR is set.", "auto", "always", "never").flagged("log-color"),
 		oneOf("log.libp2p_level", &c.Log.Libp2pLevel, "Least level of the network libraries' own lines.", "debug", "info", "warn", "error"),
 
@@ -182,6 +184,19 @@ func checkListen(s string) string {
 func needsWebSocket(s string) bool {
 	a, problem := parseAddr(s)
 	return problem == "" && has(a, ma.P_WS)
+}
+
+func checkLevelOf(s string) string {
+	name, level, ok := strings.Cut(s, "=")
+	switch {
+	case !ok:
+		return "has no ="
+	case name == "" || strings.ContainsAny(name, " ,") || len(name) > 64:
+		return "names no subsystem"
+	case level != "debug" && level != "info" && level != "warn" && level != "error":
+		return "has a level that is none of debug, info, warn, error"
+	}
+	return ""
 }
 
 func checkPrefix(s string) string {

@@ -565,7 +565,7 @@ func (b *daemonsBench) flood(ctx context.Context, f daemonsFlood) (daemonsRow, e
 	// The lines on complete blocks are for debugging; whoever fills mempools has no need of thousands of others.
 	before := make([]float64, len(b.all))
 	for i, d := range b.all {
-		if err := d.client.SetLogLevel(ctx, "debug"); err != nil {
+		if _, err := d.client.SetLogLevel(ctx, "", "debug"); err != nil {
 			return daemonsRow{}, fmt.Errorf("log level of %s: %w", d.name, err)
 		}
 		if _, err := d.lines(); err != nil {

@@ -627,29 +627,6 @@ func printTx(w io.Writer, tx api.Tx) {
 	t.Flush()
 }
 
-func newLog(g *global) *cobra.Command {
-	return group("log", "The log of the running node",
-		&cobra.Command{
-			Use: "level [LEVEL]", Short: "Print or change the least level that is logged", Args: args(cobra.MaximumNArgs(1)),
-			RunE: func(cmd *cobra.Command, a []string) error {
-				c, err := g.client(cmd)
-				if err != nil {
-					return err
-				}
-				if len(a) == 1 {
-					if err := c.SetLogLevel(cmd.Context(), a[0]); err != nil {
-						return unreachable(err)
-					}
-				}
-				level, err := c.LogLevel(cmd.Context())
-				if err != nil {
-					return unreachable(err)
-				}
-				return g.print(cmd, api.LogLevel{Level: level}, func(w io.Writer) { fmt.Fprintln(w, level) })
-			},
-		})
-}
-
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(interface{ Fd() uintptr })
 	return ok && isatty.IsTerminal(f.Fd())

@@ -58,7 +58,7 @@ func (g *global) completions(root *cobra.Command) {
 		"log-color": {"auto", "always", "never"}, "format": {"jsonl", "text"}, "engine": {"pow"},
 	}
 	argument := map[string]cobra.CompletionFunc{
-		"dunlin log level":        oneOf("debug", "info", "warn", "error"),
+		"dunlin log level":        oneOf("debug", "info", "warn", "error", "default"),
 		"dunlin peers ban":        g.fromNode(peerIDs),
 		"dunlin peers unban":      g.fromNode(bannedTargets),
 		"dunlin peers remove":     g.fromNode(addedPeers),

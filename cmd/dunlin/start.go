@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -49,14 +50,15 @@ func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
 		defer func() { _ = live.Close() }() // the screen is gone or it is not
 		stderr = live
 	}
-	log, levels, err := newLogger(stderr, c)
+	ring := logs.NewRing()
+	log, levels, err := newRingLogger(stderr, c, ring)
 	if err != nil {
 		return err
 	}
 	logs.CaptureLibp2p(log, levels)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Version: buildVersion(), Live: live != nil, Stop: stop})
+	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, Stop: stop})
 	if err != nil {
 		return err
 	}
@@ -81,6 +83,11 @@ func liveTerminal(w io.Writer, c *config.Config) *logs.Terminal {
 
 // newLogger makes the logger that the settings ask for.
 func newLogger(w io.Writer, c *config.Config) (*slog.Logger, *logs.Levels, error) {
+	return newRingLogger(w, c, nil)
+}
+
+// newRingLogger is newLogger with a ring that keeps the last lines.
+func newRingLogger(w io.Writer, c *config.Config, ring *logs.Ring) (*slog.Logger, *logs.Levels, error) {
 	format, err1 := logs.ParseFormat(c.Log.Format)
 	level, err2 := logs.ParseLevel(c.Log.Level)
 	library, err3 := logs.ParseLevel(c.Log.Libp2pLevel)
@@ -88,6 +95,11 @@ func newLogger(w io.Writer, c *config.Config) (*slog.Logger, *logs.Levels, error
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, nil, usage(fmt.Errorf("log settings: %w", err))
 	}
-	log, levels := logs.New(logs.Options{Writer: w, Format: format, Level: level, LibraryLevel: library, Color: color})
+	log, levels := logs.New(logs.Options{Writer: w, Format: format, Level: level, LibraryLevel: library, Color: color, Ring: ring})
+	if len(c.Log.Levels) > 0 {
+		if err := levels.Apply(strings.Join(c.Log.Levels, ",")); err != nil {
+			return nil, nil, usage(fmt.Errorf("log.levels: %w", err))
+		}
+	}
 	return log, levels, nil
 }

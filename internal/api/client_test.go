@@ -68,9 +68,10 @@ func TestClient(t *testing.T) {
 	check("submit", err, v.Outcome == "connected")
 	id, err := c.SubmitTx(ctx, "00")
 	check("tx", err, id == n.hash(9))
-	check("set level", c.SetLogLevel(ctx, "warn"), true)
-	level, err := c.LogLevel(ctx)
-	check("level", err, level == "warn")
+	levels, err := c.SetLogLevel(ctx, "", "warn")
+	check("set level", err, levels.Level == "warn")
+	levels, err = c.LogLevels(ctx)
+	check("levels", err, levels.Level == "warn")
 	check("stop", c.Stop(ctx), n.stopped)
 
 	_, err = c.Block(ctx, "77")

@@ -112,3 +112,79 @@ func (n *fakeNode) SyncHistory() api.SyncHistory {
 func (n *fakeNode) MinerHistory() api.MinerHistory {
 	return api.MinerHistory{IntervalS: 2, Samples: []api.MinerSample{{HashesPerS: 5}}}
 }
+
+func (n *fakeNode) Path(from, to string, most int) (api.Path, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, b := n.byHash[from], n.byHash[to]
+	out := api.Path{ReorgEvent: api.ReorgEvent{OldHash: from, OldHeight: a.Height, NewHash: to, NewHeight: b.Height, Disconnected: []string{}, Connected: []string{}}}
+	for a.Hash != b.Hash {
+		if a.Height >= b.Height {
+			out.Disconnected = append(out.Disconnected, a.Hash)
+			a = n.byHash[a.PreviousHash]
+		} else {
+			out.Connected = append([]string{b.Hash}, out.Connected...)
+			b = n.byHash[b.PreviousHash]
+		}
+	}
+	out.Depth, out.Blocks, out.ForkHeight, out.ForkHash = len(out.Disconnected), len(out.Connected), a.Height, a.Hash
+	out.Connected = out.Connected[max(0, len(out.Connected)-most):]
+	return out, nil
+}
+
+func (n *fakeNode) MempoolNews(after uint64) (api.MempoolEvent, uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	last := uint64(len(n.pool))
+	out := api.MempoolEvent{Count: len(n.pool), Added: []api.AddedTx{}}
+	for _, id := range n.pool[min(after, last):] {
+		out.Added = append(out.Added, api.AddedTx{TxID: id})
+	}
+	out.AddedTotal = len(out.Added)
+	return out, last
+}
+
+func (n *fakeNode) LogRecords(after uint64, most int) api.LogBatch {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	last := uint64(len(n.records))
+	out := api.LogBatch{Last: min(after, last), Changed: n.changed}
+	for _, r := range n.records[out.Last:min(last, out.Last+uint64(most))] {
+		out.Records = append(out.Records, r)
+		out.Last = r.Seq
+	}
+	return out
+}
+
+// logs adds a line to the log.
+func (n *fakeNode) logs(level, subsystem, text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.records = append(n.records, api.LogRecord{Seq: uint64(len(n.records) + 1), Level: level, Subsystem: subsystem, Message: text, Text: text, Attrs: []api.LogAttr{}})
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+func (n *fakeNode) LogLevels() api.LogLevels {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := api.LogLevels{Level: n.level, Levels: []api.SubsystemLevel{}, Subsystems: []string{"sync"}}
+	if n.own != "" {
+		out.Levels = append(out.Levels, api.SubsystemLevel{Subsystem: "sync", Level: n.own})
+	}
+	return out
+}
+
+func (n *fakeNode) SetLogLevel(subsystem, level string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch subsystem {
+	case "":
+		n.level = level
+	case "sync":
+		n.own = level
+	default:
+		return api.Errorf(422, "subsystem %q has logged nothing", subsystem)
+	}
+	return nil
+}

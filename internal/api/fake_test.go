@@ -37,6 +37,9 @@ type fakeNode struct {
 	mining  bool
 	level   string
 	stopped bool
+	own     string   // level of subsystem sync
+	pool    []string // ids
+	records []api.LogRecord
 	lost    []api.Tx
 	mineErr error
 	waits   bool          // MineBlock waits for its context
@@ -321,13 +324,6 @@ func (n *fakeNode) SubmitTx(_ context.Context, raw []byte) (string, error) {
 	return n.hash(9), nil
 }
 
-func (n *fakeNode) LogLevel() string { n.mu.Lock(); defer n.mu.Unlock(); return n.level }
-func (n *fakeNode) SetLogLevel(level string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.level = level
-	return nil
-}
 func (n *fakeNode) Stop() { n.mu.Lock(); defer n.mu.Unlock(); n.stopped = true }
 
 // running is a server that listens on loopback.

@@ -74,6 +74,7 @@ type Server struct {
 	node     atomic.Pointer[Node]
 	hub      *hub
 	events   *broker
+	begin    start       // of the events; set by SetNode, before anybody can follow them
 	urls     chan string // registered WebSocket URLs that wait to be asked
 	book     *registry
 	ready    atomic.Bool    // was ready at the last look; see readiness
@@ -151,6 +152,7 @@ func New(o Options) (*Server, error) {
 // SetNode says that the node is there; until then only status, probes and
 // metrics answer. Call it once.
 func (s *Server) SetNode(n Node) {
+	s.begin = beginning(n)
 	s.node.Store(&n)
 	close(s.hub.ready)
 }

@@ -185,8 +185,8 @@ func TestV1(t *testing.T) {
 	if got := decode[api.Block](t, r.do("POST", "/api/v1/miner/block", `{"data":"x"}`).body); got.Height != 3 || got.Data != "x" {
 		t.Errorf("mined %+v", got)
 	}
-	r.want(r.do("PUT", "/api/v1/log/level", `{"level":"debug"}`), 200, `{"level":"debug"}`)
-	r.want(r.do("GET", "/api/v1/log/level", ""), 200, `{"level":"debug"}`)
+	r.want(r.do("PUT", "/api/v1/log/level", `{"level":"debug"}`), 200, `{"level":"debug","levels":[],"subsystems":["sync"]}`)
+	r.want(r.do("GET", "/api/v1/log/level", ""), 200, `{"level":"debug","levels":[],"subsystems":["sync"]}`)
 	r.want(r.do("POST", "/api/v1/stop", ""), 202, `{"status":"accepted"}`)
 	if !n.stopped {
 		t.Error("not stopped")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/coder/websocket"
@@ -74,11 +75,7 @@ func tellsLog(r *http.Request) bool {
 		if err != nil {
 			return false // nothing is told
 		}
-		for _, t := range types {
-			if t == EventLog {
-				return true
-			}
-		}
+		return slices.Contains(types, EventLog)
 	}
 	return false
 }
@@ -121,6 +118,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	h.Set("Connection", "close")     // whoever is sent away shall notice
 	write := func(text string, events ...*Event) bool {
 		_ = c.SetWriteDeadline(time.Now().Add(streamWrite)) // as above
 		if _, err := w.Write([]byte(text)); err != nil {
@@ -248,6 +246,22 @@ func (s *Server) Publish(kind string, data any) {
 	}
 }
 
+// A start is what the events go on from.
+type start struct {
+	tip  string
+	pool uint64
+	log  uint64
+}
+
+// beginning is the start of a node's events: whoever follows hears of all that comes
+// after.
+func beginning(n Node) (b start) {
+	_, b.tip, _ = n.Tip()
+	_, b.pool = n.MempoolNews(^uint64(0))
+	b.log = n.LogRecords(^uint64(0), 0).Last
+	return b
+}
+
 // feed makes the events of what the node does, until ctx ends.
 func (s *Server) feed(ctx context.Context) {
 	n, ok := s.awaitNode(ctx)
@@ -274,16 +288,15 @@ const (
 
 // feedBlocks tells new blocks and changes of branch.
 func (s *Server) feedBlocks(ctx context.Context, n Node) {
-	_, told, changed := n.Tip()
+	told := s.begin.tip
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
-		var now string
-		_, now, changed = n.Tip()
+		_, now, changed := n.Tip()
 		if now == told {
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
 			continue
 		}
 		many, err := s.tellPath(ctx, n, told, now)
@@ -335,7 +348,7 @@ func (s *Server) feedState(ctx context.Context, n Node) {
 	var sync string
 	peers := map[string]Peer{}
 	var pool MempoolEvent
-	_, seen := n.MempoolNews(^uint64(0))
+	seen := s.begin.pool
 	for sleep(ctx, stateInterval) {
 		now := n.Sync()
 		if text := string(encode(now)); text != sync {
@@ -390,7 +403,7 @@ const logBatch = 100
 
 // feedLog tells the log.
 func (s *Server) feedLog(ctx context.Context, n Node) {
-	told := n.LogRecords(^uint64(0), 0).Last
+	told := s.begin.log
 	for {
 		batch := n.LogRecords(told, logBatch)
 		for i := range batch.Records {
