@@ -3,6 +3,7 @@ package spend
 import (
 	"errors"
 
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/txscript/v2"
 
 	"dunlin/internal/wallet/descriptor"
@@ -183,7 +184,8 @@ func (in *Input) missing(lock *lockScript) (refs []keys.Ref) {
 // guess estimates what signatures of common forms weigh.
 func (in *Input) guess(lock *lockScript, nested bool) added {
 	if lock.form == formTaproot {
-		return added{weight: 66 - 1, witness: true, ok: len(in.TapLeaves) == 0 || in.TapInternalKey != nil}
+		// Of several ways it is not known which one will be gone.
+		return added{weight: 1 + schnorr.SignatureSize, witness: true, ok: len(in.TapLeaves) == 0}
 	}
 	const sigBytes = 1 + ecdsaBytes
 	var items int64 // bytes with lengths

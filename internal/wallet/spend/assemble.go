@@ -84,7 +84,7 @@ func (b *builder) settle(coins []int) (bill, error) {
 	if err != nil {
 		return bill{}, err
 	}
-	need := b.Rate.Fee(weight)
+	need := b.fee(weight)
 	money.weight = weight
 	if b.rest >= 0 {
 		rest := in - b.paid - need
@@ -100,7 +100,7 @@ func (b *builder) settle(coins []int) (bill, error) {
 	over := in - b.paid // for fee and change
 	if !b.noChange {
 		if _, weight, err := b.weigh(coins, true); err == nil {
-			fee := b.Rate.Fee(weight)
+			fee := b.fee(weight)
 			change := over
 			if b.payers == 0 {
 				change -= fee

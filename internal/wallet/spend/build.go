@@ -144,6 +144,10 @@ type Request struct {
 	Maturity int32
 	// Final transactions do not signal that they may be replaced (BIP125).
 	Final bool
+	// Replaces makes it pay for taking the place of others, see [Replace]; Lifts for
+	// getting those mined that it builds on, see [Lift]. nil: it does not.
+	Replaces *Replaced
+	Lifts    *Package
 	// Rand is needed: it hides which coins, order and output are ours.
 	Rand *rand.Rand
 }
@@ -284,6 +288,12 @@ func (r *Request) validate() error {
 		if limit := DustLimit(p.Script); p.Value < limit {
 			fault("payment %d: %w", i, &DustError{Value: p.Value, Least: limit})
 		}
+	}
+	if x := r.Replaces; x != nil && (x.Fees < 0 || x.Fees > btcutil.MaxSatoshi || x.Increment < 0 || x.Increment > rateLimit) {
+		fault("fees of what is replaced out of range")
+	}
+	if l := r.Lifts; l != nil && (l.Fee < 0 || l.Fee > btcutil.MaxSatoshi || l.Weight < 0 || l.Weight > maxFamilyWeight) {
+		fault("fee or weight of what is lifted out of range")
 	}
 	if len(r.Change) == 0 && rests == 0 {
 		fault("no script for change")
@@ -442,7 +452,7 @@ func (b *builder) lotOf(coins []int, witness bool) lot {
 		l.value += b.Coins[i].Value
 		l.weight += w
 		forFee := feeWeight(w, b.Coins[i].SigOpCost)
-		l.fee += b.Rate.part(forFee)
+		l.fee += b.partRate().part(forFee)
 		l.longFee += b.LongTermRate.part(forFee)
 	}
 	if l.effective = l.value - l.fee; b.payers > 0 {
@@ -490,8 +500,13 @@ func (b *builder) choose() ([]int, error) {
 			return b.must, nil
 		}
 	}
-	for _, t := range b.tiers() {
+	var last []int
+	for i, t := range b.tiers() {
 		pool, families := b.eligible(t)
+		if i > 0 && slices.Equal(pool, last) {
+			continue // what did not do before
+		}
+		last = pool
 		if coins, ok := b.chooseFrom(pool, families); ok {
 			return coins, nil
 		}
@@ -558,7 +573,7 @@ func (b *builder) families(coins []int) (count int, weight int64, ok bool) {
 // unconfirmed ancestors and those of named ones. Any set of them is within the
 // mempool's limit on ancestors. The last tier's are what b.short is about.
 func (b *builder) eligible(t tier) (pool []int, families int64) {
-	b.short = ShortError{}
+	b.short = ShortError{Usable: b.short.Usable, Needed: b.short.Needed}
 	count, families, _ := b.families(b.must)
 	seen := make(map[chainhash.Hash]struct{})
 	for _, i := range b.must {
@@ -586,9 +601,9 @@ func (b *builder) eligible(t tier) (pool []int, families int64) {
 			if c.OpenAt > 0 && (b.short.OpenAt == 0 || c.OpenAt < b.short.OpenAt) {
 				b.short.OpenAt = c.OpenAt
 			}
-		case c.Value <= b.Rate.part(feeWeight(b.inputWeight(i, true), c.SigOpCost)):
+		case c.Value <= b.partRate().part(feeWeight(b.inputWeight(i, true), c.SigOpCost)):
 			b.short.Dust += c.Value
-		case depth < want, depth == 0 && (c.TRUC || c.Ancestors > t.ancestors || c.Descendants >= maxDescendants):
+		case depth < want, depth == 0 && (b.Replaces != nil || c.TRUC || c.Ancestors > t.ancestors || c.Descendants >= maxDescendants):
 			b.short.Unconfirmed += c.Value
 		case depth == 0:
 			young = append(young, i)
@@ -661,8 +676,8 @@ func (b *builder) chooseFrom(pool []int, families int64) ([]int, bool) {
 	change := &b.Change[b.change]
 	c := &chooser{
 		lots: b.lots(pool, witness), rand: b.Rand,
-		target:    b.paid + b.Rate.Fee(feeWeight(base, baseOps)) - fixed.effective,
-		changeFee: b.Rate.part(max(withChange-base, sigOpWeight*int64(changeOps-baseOps))),
+		target:    b.paid + b.fee(feeWeight(base, baseOps)) - fixed.effective,
+		changeFee: b.partRate().part(max(withChange-base, sigOpWeight*int64(changeOps-baseOps))),
 		spendFee:  b.discardRate().part(change.InputWeight),
 		payment:   b.paid / int64(len(b.Payments)),
 		maxWeight: min(MaxWeight, maxFamilyWeight-families) - withChange - fixed.weight,

@@ -263,100 +263,256 @@ func TestFlow(t *testing.T) {
 	}
 }
 
-// TestMempool: the mempool takes a transaction that spends every form.
-func TestMempool(t *testing.T) {
+// A lab is a chain on regtest with a mempool, and a transaction that made an output of
+// every form.
+type lab struct {
+	*testing.T
+	*purse
+	chain  *chain.Chain
+	pool   *mempool.Pool
+	blocks *enginetest.Builder
+	key    *enginetest.Key
+	tip    *consensus.Block
+	height int32
+	coins  []spend.Coin // of every form
+	rand   *rand.Rand
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
 	net := consensus.Regtest()
-	purse := newPurse(t, net)
-	b := enginetest.NewBuilder(net)
-	b.Engine = pow.New(net)
-	c, err := chain.Open(chain.Options{Dir: "home", FS: vfs.NewMem(), Params: net, Engine: b.Engine, Now: func() time.Time { return time.Unix(2_200_000_000, 0) }})
+	l := &lab{T: t, purse: newPurse(t, net), blocks: enginetest.NewBuilder(net), key: enginetest.NewKey(1), rand: rand.New(rand.NewPCG(1, 5))}
+	l.blocks.Engine = pow.New(net)
+	var err error
+	l.chain, err = chain.Open(chain.Options{
+		Dir: "home", FS: vfs.NewMem(), Params: net, Engine: l.blocks.Engine, Now: func() time.Time { return time.Unix(2_200_000_000, 0) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := mempool.New(mempool.Options{Chain: c})
-	if err != nil {
+	if l.pool, err = mempool.New(mempool.Options{Chain: l.chain}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+
 	ended := make(chan error, 2)
-	go func() { ended <- c.Run(ctx) }()
-	go func() { ended <- pool.Run(ctx) }()
-	defer func() {
+	go func() { ended <- l.chain.Run(ctx) }()
+	go func() { ended <- l.pool.Run(ctx) }()
+	t.Cleanup(func() {
 		cancel()
 		for range 2 {
 			if err := <-ended; !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 		}
-		if err := c.Close(); err != nil {
+		if err := l.chain.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
-
-	key := enginetest.NewKey(1)
-	tip, height := b.Genesis(), int32(0)
-	mine := func(txs ...*wire.MsgTx) *consensus.Block {
-		t.Helper()
-		tip = b.MineTemplate(tip, enginetest.Template{Script: key.Script(), Txs: txs})
-		height++
-		ticket, err := c.Submit(ctx, tip.Raw, chain.Source{Kind: chain.FromRPC})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if v := ticket.Wait(ctx); v.Outcome != chain.Connected {
-			t.Fatalf("block %d: %+v", height, v)
-		}
-		return tip
-	}
-	first := mine().Txs[0].MsgTx()
+	})
+	l.tip = l.blocks.Genesis()
+	l.mine()
+	first := l.tip.Txs[0].MsgTx()
 	for range net.CoinbaseMaturity {
-		mine()
+		l.mine()
 	}
 	source := wire.NewMsgTx(2)
 	source.AddTxIn(wire.NewTxIn(&wire.OutPoint{Hash: first.TxHash()}, nil, nil))
 	const each = 1_000_000
 	for form := range forms {
-		source.AddTxOut(wire.NewTxOut(each, purse.output(t, form, 3).PkScript))
+		source.AddTxOut(wire.NewTxOut(each, l.output(t, form, 3).PkScript))
 	}
-	source.AddTxOut(wire.NewTxOut(first.TxOut[0].Value-each*int64(len(forms)), key.Script()))
-	key.Sign(source, []consensus.Coin{{Value: first.TxOut[0].Value, Script: key.Script()}})
-	mine(source)
-	at := height
+	source.AddTxOut(wire.NewTxOut(first.TxOut[0].Value-each*int64(len(forms)), l.key.Script()))
+	l.key.Sign(source, []consensus.Coin{{Value: first.TxOut[0].Value, Script: l.key.Script()}})
+	l.mine(source)
+	at := l.height
 	for range 12 {
-		mine()
+		l.mine()
+	}
+	for i := range forms {
+		l.coins = append(l.coins, l.coin(source, i, at))
+	}
+	return l
+}
+
+// coin is output i of a transaction in a block of the height; 0 is in none.
+func (l *lab) coin(tx *wire.MsgTx, i int, height int32) spend.Coin {
+	c := spend.Coin{OutPoint: wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)}, Value: tx.TxOut[i].Value, Height: height, Own: true}
+	c.Describe(l.describe(tx.TxOut[i].PkScript), l.means(l.height), tx)
+	return c
+}
+
+func (l *lab) mine(txs ...*wire.MsgTx) {
+	l.Helper()
+	l.tip = l.blocks.MineTemplate(l.tip, enginetest.Template{Script: l.key.Script(), Txs: txs})
+	l.height++
+	ticket, err := l.chain.Submit(l.Context(), l.tip.Raw, chain.Source{Kind: chain.FromRPC})
+	if err != nil {
+		l.Fatal(err)
+	}
+	if v := ticket.Wait(l.Context()); v.Outcome != chain.Connected {
+		l.Fatalf("block %d: %+v", l.height, v)
+	}
+}
+
+// request pays value to an output of ours, from coins.
+func (l *lab) request(rate spend.Rate, value int64, coins ...spend.Coin) spend.Request {
+	l.Helper()
+	to := l.output(l.T, 2, uint32(l.rand.IntN(1000)))
+	return spend.Request{
+		Coins: coins, Rate: rate, Height: l.height, Maturity: 100, Rand: l.rand,
+		Payments: []spend.Payment{{Script: to.PkScript, Value: value}}, Change: []spend.Change{spend.ChangeTo(l.output(l.T, 13, uint32(l.rand.IntN(1000))))},
+	}
+}
+
+// submit builds and signs what the mempool must take.
+func (l *lab) submit(name string, r spend.Request) (*spend.Plan, *wire.MsgTx) {
+	l.Helper()
+	plan, err := spend.Build(r)
+	if err != nil {
+		l.Fatalf("%s: %v", name, err)
+	}
+	tx, err := l.sign(plan, l.describe)
+	if err != nil {
+		l.Fatalf("%s: %v", name, err)
+	}
+	if err := checkSigned(&r, plan, tx); err != nil {
+		l.Errorf("%s: %v", name, err)
+	}
+	if _, err := l.pool.Submit(l.Context(), tx, ""); err != nil {
+		l.Fatalf("%s: %v", name, err)
+	}
+	return plan, tx
+}
+
+// TestMempool: the mempool takes transactions that spend and make every form, at the
+// least rate that it takes.
+func TestMempool(t *testing.T) {
+	l := newLab(t)
+	for i, form := range forms {
+		r := l.request(1000, 0, l.coins...)
+		r.Spend = []wire.OutPoint{l.coins[i].OutPoint}
+		r.Payments = []spend.Payment{{Script: l.output(t, i, 9).PkScript, Value: 5000}}
+		r.Change = []spend.Change{spend.ChangeTo(l.output(t, (i+1)%len(forms), 10))}
+		l.submit(form, r)
+	}
+}
+
+// original is what a plan became.
+func original(plan *spend.Plan, tx *wire.MsgTx) *spend.Original {
+	return &spend.Original{Tx: tx, Coins: plan.Coins, Fee: plan.Fee, Weight: plan.Weight, Change: plan.Change}
+}
+
+// TestReplace: the mempool takes replacements for what they replace, at the least fee
+// that it wants and above.
+func TestReplace(t *testing.T) {
+	l := newLab(t)
+	coins := l.coins
+	take := func() spend.Coin { c := coins[0]; coins = coins[1:]; return c }
+	bump := func(name string, r spend.Request, o *spend.Original) (*spend.Plan, *wire.MsgTx) {
+		t.Helper()
+		r.Payments = nil
+		r, err := spend.Replace(r, o)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		plan, tx := l.submit(name, r)
+		if l.pool.Have(o.Tx.TxHash()) {
+			t.Errorf("%s: the original is still there", name)
+		}
+		return plan, tx
 	}
 
-	var coins []spend.Coin
-	for i := range forms {
-		coin := spend.Coin{OutPoint: wire.OutPoint{Hash: source.TxHash(), Index: uint32(i)}, Value: each, Height: at}
-		coin.Describe(purse.describe(source.TxOut[i].PkScript), purse.means(height), source)
-		coins = append(coins, coin)
+	r := l.request(1000, 500_000, take())
+	plan, tx := l.submit("with change", r)
+	for i, rate := range []spend.Rate{0, 0, 5000, 0, 90_000} {
+		r.Rate = rate
+		again, replaced := bump(fmt.Sprintf("with change, %d", i), r, original(plan, tx))
+		if again.Fee < plan.Fee+again.Weight/4 || again.Rate() <= plan.Rate() || rate > 0 && again.Rate() < rate {
+			t.Errorf("replacement %d pays %d (%s) after %d (%s)", i, again.Fee, again.Rate(), plan.Fee, plan.Rate())
+		}
+		if rate == 0 && again.Fee > plan.Fee+again.Weight/4+2 {
+			t.Errorf("replacement %d pays %d after %d: more than needed", i, again.Fee, plan.Fee)
+		}
+		if string(again.Tx.TxOut[again.Change].PkScript) != string(plan.Tx.TxOut[plan.Change].PkScript) {
+			t.Errorf("replacement %d has change elsewhere", i)
+		}
+		plan, tx = again, replaced
 	}
-	submit := func(name string, r *spend.Request) *wire.MsgTx {
-		t.Helper()
-		plan, err := spend.Build(*r)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		tx, err := purse.sign(plan, purse.describe)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if err := checkSigned(r, plan, tx); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if _, err := pool.Submit(ctx, tx, ""); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		return tx
+	r.Rate = 80_000
+	r.Payments = nil
+	if _, err := spend.Replace(r, original(plan, tx)); !errors.Is(err, spend.ErrRateTooLow) {
+		t.Errorf("a lower rate: %v", err)
 	}
-	rng := rand.New(rand.NewPCG(1, 5))
-	for i, form := range forms {
-		to := purse.output(t, i, 9)
-		submit(form, &spend.Request{
-			Coins: coins, Spend: []wire.OutPoint{coins[i].OutPoint}, Rate: 1000, Height: height, Maturity: net.CoinbaseMaturity, Rand: rng,
-			Payments: []spend.Payment{{Script: to.PkScript, Value: 5000}}, Change: []spend.Change{spend.ChangeTo(purse.output(t, (i+1)%len(forms), 10))},
-		})
+
+	// What is left is too little for a higher rate: a coin is added.
+	first := take()
+	r = l.request(1000, 999_500, first)
+	plan, tx = l.submit("exact", r)
+	if plan.Change >= 0 {
+		t.Fatal("change was left")
+	}
+	r.Rate, r.Coins = 20_000, []spend.Coin{first}
+	r.Payments = nil
+	if again, err := spend.Replace(r, original(plan, tx)); err != nil {
+		t.Error(err)
+	} else if _, err := spend.Build(again); err == nil {
+		t.Error("a higher fee out of nothing")
+	}
+	young := l.coin(tx, 0, 0) // which cannot pay for it
+	young.Ancestors, young.AncestorWeight = 1, plan.Weight
+	r.Coins = []spend.Coin{young, take()}
+	if again, _ := bump("exact, with a coin", r, original(plan, tx)); len(again.Coins) != 2 || again.Change < 0 {
+		t.Errorf("%+v", again)
+	}
+
+	// The payment that took all pays more.
+	r = l.request(2000, 0, take(), take())
+	r.Payments[0].Rest = true
+	plan, tx = l.submit("rest", r)
+	o := original(plan, tx)
+	o.Rest = true
+	r.Rate = 30_000
+	r.Coins = append(r.Coins, take())
+	if again, _ := bump("rest, again", r, o); len(again.Coins) != 2 || again.Tx.TxOut[0].Value >= plan.Tx.TxOut[0].Value {
+		t.Errorf("%+v", again)
+	}
+
+	// A child goes with its parent, and its fee is paid as well.
+	plan, tx = l.submit("parent", l.request(1000, 400_000, take()))
+	child := l.coin(tx, plan.Change, 0)
+	child.Ancestors, child.AncestorWeight = 1, plan.Weight
+	r = l.request(50_000, 300_000, child)
+	r.Spend = []wire.OutPoint{child.OutPoint}
+	childPlan, childTx := l.submit("child", r)
+	o = original(plan, tx)
+	o.EvictedFees = childPlan.Fee
+	r = l.request(0, 0, child)
+	if again, _ := bump("parent, again", r, o); again.Fee < plan.Fee+childPlan.Fee {
+		t.Errorf("pays %d after %d and %d", again.Fee, plan.Fee, childPlan.Fee)
+	}
+	if l.pool.Have(childTx.TxHash()) {
+		t.Error("the child is still there")
+	}
+}
+
+// TestLift: a child makes its parent worth mining.
+func TestLift(t *testing.T) {
+	l := newLab(t)
+	plan, tx := l.submit("parent", l.request(1000, 400_000, l.coins[0]))
+	coin := l.coin(tx, plan.Change, 0)
+	coin.Ancestors, coin.AncestorWeight = 1, plan.Weight
+	r := l.request(25_000, 0, coin)
+	r.Payments, r.Spend = nil, []wire.OutPoint{coin.OutPoint}
+	if _, err := spend.Lift(r, spend.Package{Fee: 1 << 30, Weight: plan.Weight}); !errors.Is(err, spend.ErrRateTooLow) {
+		t.Errorf("what pays enough is lifted: %v", err)
+	}
+	r, err := spend.Lift(r, spend.Package{Fee: plan.Fee, Weight: plan.Weight})
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, _ := l.submit("child", r)
+	together, want := plan.Fee+child.Fee, r.Rate.Fee(plan.Weight+child.Weight)
+	if together != want {
+		t.Errorf("both pay %d, want %d", together, want)
 	}
 }
