@@ -111,7 +111,7 @@ func TestNotRunning(t *testing.T) {
 	open("stale", "killed or crashed")
 
 	// A process that lives but does not listen.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.71.3.9:0") // where nobody else listens
 	if err != nil {
 		t.Fatal(err)
 	}

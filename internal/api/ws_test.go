@@ -15,6 +15,10 @@ import (
 	"dunlin/internal/api"
 )
 
+// patience is how long a test waits for what must come: much longer than it takes, since
+// the machine may have other work.
+const patience = 2 * time.Minute
+
 func dialSocket(t *testing.T, r *running, query string, headers ...string) (*websocket.Conn, *http.Response) {
 	t.Helper()
 	h := http.Header{}
@@ -22,7 +26,7 @@ func dialSocket(t *testing.T, r *running, query string, headers ...string) (*web
 		name, value, _ := strings.Cut(line, ": ")
 		h.Set(name, value)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, w, err := websocket.Dial(ctx, "ws://"+r.addr+"/ws"+query, &websocket.DialOptions{HTTPHeader: h})
 	if err != nil {
@@ -35,7 +39,7 @@ func dialSocket(t *testing.T, r *running, query string, headers ...string) (*web
 
 func read(t *testing.T, conn *websocket.Conn) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, raw, err := conn.Read(ctx)
 	if err != nil {
@@ -256,7 +260,7 @@ func TestSlowReaderIsDropped(t *testing.T) {
 			t.Fatalf("block %d: %d", i+1, e.Data.Height)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		if _, _, err := slow.Read(ctx); err != nil {
@@ -287,7 +291,7 @@ func TestSocketLimits(t *testing.T) {
 			t.Fatal("no connection")
 		}
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) { // the first may not have been removed yet
 		if c, w := dialSocket(t, r, ""); c == nil && w != nil && w.StatusCode == http.StatusServiceUnavailable {
 			return
@@ -325,7 +329,7 @@ func TestRegisteredURLIsAsked(t *testing.T) {
 	in := func(o *api.Options) { o.Home = home; o.Open = true }
 	added := func(n *fakeNode) {
 		t.Helper()
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(patience)
 		for {
 			n.mu.Lock()
 			got := slices.Clone(n.added)

@@ -58,27 +58,38 @@ func TestTCPFirst(t *testing.T) {
 	}
 	defer l.Close()
 	silent := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)
+	serial := uint64(10)
 	for name, tc := range map[string]struct {
 		addrs []ma.Multiaddr
 		want  int
+		tries int
 	}{
-		"both":             {server.Addrs(), ma.P_TCP},
-		"QUIC only":        {[]ma.Multiaddr{quic}, ma.P_UDP},
-		"TCP does nothing": {append(addrs(t, silent), quic), ma.P_UDP},
+		// QUIC gets its chance 30 ms later, which on a busy machine may be enough: TCP must
+		// be the first once.
+		"both":             {server.Addrs(), ma.P_TCP, 20},
+		"QUIC only":        {[]ma.Multiaddr{quic}, ma.P_UDP, 1},
+		"TCP does nothing": {append(addrs(t, silent), quic), ma.P_UDP, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := start(t, uint64(10+len(name)), nil)
-			began := time.Now()
-			if err := client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: tc.addrs}); err != nil {
-				t.Fatal(err)
-			}
-			took := time.Since(began)
-			for _, c := range client.Network().ConnsToPeer(server.ID()) {
-				if _, err := c.RemoteMultiaddr().ValueForProtocol(tc.want); err != nil || c.Stat().Direction != network.DirOutbound {
-					t.Errorf("connected over %v in %v", c.RemoteMultiaddr(), took)
+			over := ""
+			for tries := 0; tries < tc.tries && (tries == 0 || over != ""); tries++ {
+				serial++
+				client := start(t, serial, nil)
+				began := time.Now()
+				if err := client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: tc.addrs}); err != nil {
+					t.Fatal(err)
+				}
+				t.Log(time.Since(began).Round(time.Millisecond))
+				over = ""
+				for _, c := range client.Network().ConnsToPeer(server.ID()) {
+					if _, err := c.RemoteMultiaddr().ValueForProtocol(tc.want); err != nil || c.Stat().Direction != network.DirOutbound {
+						over = c.RemoteMultiaddr().String()
+					}
 				}
 			}
-			t.Log(took.Round(time.Millisecond))
+			if over != "" {
+				t.Errorf("connected over %s", over)
+			}
 		})
 	}
 }

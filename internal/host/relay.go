@@ -24,7 +24,7 @@ const (
 	relayBufferBytes       = 2048
 
 	// identifyPatience is how long a relay waits to learn what a peer speaks.
-	identifyPatience = 5 * time.Second
+	identifyPatience = 10 * time.Second
 )
 
 // newRelay starts the relay service on h.

@@ -21,7 +21,7 @@ import (
 )
 
 // commandTimeout bounds one configuration command; they take milliseconds.
-const commandTimeout = 30 * time.Second
+const commandTimeout = 2 * time.Minute
 
 // A Lab is a network that nothing connects with the machine's own: one switch, the
 // "Internet", on which hosts and routers have their addresses. Its methods and those of its
@@ -224,7 +224,7 @@ func (h *Host) DialContext(ctx context.Context, network, addr string) (c net.Con
 }
 
 // Run runs a command on the host to its end and returns what it wrote to both outputs; the error has it, too. It
-// is for short commands: within 30 s.
+// is for short commands: within 2 min.
 func (h *Host) Run(name string, args ...string) (string, error) {
 	return run(h.space, "", name, args...)
 }

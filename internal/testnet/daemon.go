@@ -16,7 +16,7 @@ import (
 
 // startTimeout is how long a daemon may take to listen; it needs a fraction of a
 // second, a machine that compiles at the same time some more.
-const startTimeout = 30 * time.Second
+const startTimeout = time.Minute
 
 // A daemon is one process.
 type daemon struct {

@@ -65,7 +65,7 @@ func (o *Options) complete() error {
 }
 
 // stopTimeout is how long a daemon may take to end in order before it is killed.
-const stopTimeout = 10 * time.Second
+const stopTimeout = 30 * time.Second
 
 // Run starts the network and shows it until ctx ends or, with Options.For, until
 // the time is over. Either way it stops every daemon and waits for it. An error
