@@ -1,14 +1,18 @@
 package descriptor_test
 
 import (
+	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
 	"dunlin/internal/wallet/descriptor"
 	"dunlin/internal/wallet/keys"
 )
@@ -232,5 +236,201 @@ func TestAccounts(t *testing.T) {
 		if external.Private() || !external.IsRange() || !strings.HasSuffix(strings.Split(external.String(), "#")[0], "/0/*"+strings.Repeat(")", strings.Count(external.String(), "("))) {
 			t.Errorf("external descriptor %s", external)
 		}
+	}
+}
+
+// keyX is a point whose private key nobody knows (BIP341).
+const keyX = "50929b74c1a04954b78b4b6035e97a5e078a5a0f28ec96d547bfee9ace803ac0"
+
+// TestKeyExpressions: BIP380's valid key expressions are accepted; hardened steps behind a public key are kept, and cannot be
+// derived.
+func TestKeyExpressions(t *testing.T) {
+	const (
+		pub  = "xpub6ERApfZwUNrhLCkDtcHTcxd75RbzS1ed54G1LkBUHQVHQKqhMkhgbmJbZRkrgZw4koxb5JaHWkY4ALHY2grBGRjaDMzQLcgJvLJuZZvRcEL"
+		priv = "xprvA1RpRA33e1JQ7ifknakTFpgNXPmW2YvmhqLQYMmrj4xJXXWYpDPS3xz7iAxn8L39njGVyuoseXzU6rcxFLJ8HFsTjSyQbLYnMpCqE2VbFWc"
+	)
+	for key, want := range map[string]struct {
+		err error  // of deriving
+		ref string // of index 4
+	}{
+		"0260b2003c386519fc9eadf2b5cf124dd8eea4c4e68d5e154050a9346ea98ce600":                                                                 {nil, ""},
+		"04a34b99f22c790c4e36b2b3c2c35a36db06226e41c692fc82b8b56ac1c540c5bd5b8dec5235a0fa8722476c7709c02559e3aa73aa03918ba2d492eea75abea235": {nil, ""},
+		"[deadbeef/0h/0h/0h]0260b2003c386519fc9eadf2b5cf124dd8eea4c4e68d5e154050a9346ea98ce600":                                              {nil, "deadbeef/0h/0h/0h"},
+		"[deadbeef/0'/0h/0']0260b2003c386519fc9eadf2b5cf124dd8eea4c4e68d5e154050a9346ea98ce600":                                              {nil, "deadbeef/0h/0h/0h"},
+		"5KYZdUEo39z3FPrtuX2QbbwGnNP5zTd7yyr2SC1j299sBCnWjss":                                                                                {nil, ""},
+		"L4rK1yDtCWekvXuE6oXD9jCYfFNV2cWRpVuPLBcCU2z8TrisoyY1":                                                                               {nil, ""},
+		pub:                                         {nil, "31a507b8"},
+		"[deadbeef/0h/1h/2h]" + pub:                 {nil, "deadbeef/0h/1h/2h"},
+		"[deadbeef/0h/1h/2h]" + pub + "/3/4/5":      {nil, "deadbeef/0h/1h/2h/3/4/5"},
+		"[deadbeef/0h/1h/2h]" + pub + "/3/4/5/*":    {nil, "deadbeef/0h/1h/2h/3/4/5/4"},
+		pub + "/3h/4h/5h/*":                         {descriptor.ErrNeedsPrivate, ""},
+		pub + "/3h/4h/5h/*h":                        {descriptor.ErrNeedsPrivate, ""},
+		"[deadbeef/0h/1h/2]" + pub + "/3h/4h/5h/*h": {descriptor.ErrNeedsPrivate, ""},
+		priv:                                    {nil, "31a507b8"},
+		"[deadbeef/0h/1h/2h]" + priv:            {nil, "deadbeef/0h/1h/2h"},
+		"[deadbeef/0h/1h/2h]" + priv + "/3/4/5": {nil, "deadbeef/0h/1h/2h/3/4/5"},
+		"[deadbeef/0h/1h/2h]" + priv + "/3/4/5/*":    {nil, "deadbeef/0h/1h/2h/3/4/5/4"},
+		priv + "/3h/4h/5h/*":                         {nil, "31a507b8/3h/4h/5h/4"},
+		priv + "/3h/4h/5h/*h":                        {nil, "31a507b8/3h/4h/5h/4h"},
+		"[deadbeef/0h/1h/2]" + priv + "/3h/4h/5h/*h": {nil, "deadbeef/0h/1h/2/3h/4h/5h/4h"},
+	} {
+		d := mustParse(t, "pk("+key+")", consensus.Bitcoin())
+		o, err := d.Derive(4)
+		if !errors.Is(err, want.err) {
+			t.Errorf("%s: %v", key, err)
+		}
+		if err == nil && want.ref != "" && o.Keys[0].String() != want.ref {
+			t.Errorf("%s: origin %s, want %s", key, o.Keys[0], want.ref)
+		}
+		if again := mustParse(t, d.String(), consensus.Bitcoin()); again.String() != d.String() || again.Private() {
+			t.Errorf("%s becomes %s, which becomes %s", key, d, again)
+		}
+		if d.Private() != (strings.Contains(key, "prv") || key[0] == '5' || key[0] == 'L') {
+			t.Errorf("%s: private %v", key, d.Private())
+		}
+	}
+	if _, err := mustParse(t, "pk("+pub+"/*)", consensus.Bitcoin()).Derive(keys.Hardened); err == nil {
+		t.Error("a hardened index is derived")
+	}
+}
+
+// TestBIP341Trees: the outputs, leaf hashes and control blocks of BIP341's wallet vectors.
+func TestBIP341Trees(t *testing.T) {
+	type leaf struct {
+		ID          int
+		Script      string
+		LeafVersion int
+	}
+	var v struct {
+		ScriptPubKey []struct {
+			Given struct {
+				InternalPubkey string
+				ScriptTree     json.RawMessage
+			}
+			Intermediary struct {
+				LeafHashes []string
+				MerkleRoot string
+			}
+			Expected struct {
+				ScriptPubKey            string
+				Bip350Address           string
+				ScriptPathControlBlocks []string
+			}
+		}
+	}
+	if err := json.Unmarshal(enginetest.Data(t, "core/bip341_wallet_vectors.json"), &v); err != nil {
+		t.Fatal(err)
+	}
+	var text func(raw json.RawMessage) string
+	text = func(raw json.RawMessage) string {
+		var pair []json.RawMessage
+		if json.Unmarshal(raw, &pair) == nil {
+			a, b := text(pair[0]), text(pair[1])
+			if a == "" || b == "" {
+				return ""
+			}
+			return "{" + a + "," + b + "}"
+		}
+		var l leaf
+		if err := json.Unmarshal(raw, &l); err != nil {
+			t.Fatal(err)
+		}
+		// The vectors have leaves of a key and CHECKSIG, which descriptors can say, and others.
+		if l.LeafVersion != 0xc0 || len(l.Script) != 68 || !strings.HasPrefix(l.Script, "20") || !strings.HasSuffix(l.Script, "ac") {
+			return ""
+		}
+		return "pk(" + l.Script[2:66] + ")"
+	}
+	n := 0
+	for _, c := range v.ScriptPubKey {
+		form := "tr(" + c.Given.InternalPubkey + ")"
+		if len(c.Given.ScriptTree) > 0 && string(c.Given.ScriptTree) != "null" {
+			tree := text(c.Given.ScriptTree)
+			if tree == "" {
+				continue
+			}
+			form = "tr(" + c.Given.InternalPubkey + "," + tree + ")"
+		}
+		o := mustDerive(t, mustParse(t, form, consensus.Bitcoin()), 0)
+		if got := hex.EncodeToString(o.PkScript); got != c.Expected.ScriptPubKey {
+			t.Errorf("%s: script %s", form, got)
+		}
+		if got, ok := o.Address(consensus.Bitcoin()); !ok || got != c.Expected.Bip350Address {
+			t.Errorf("%s: address %s", form, got)
+		}
+		if hex.EncodeToString(o.Taproot.Root) != c.Intermediary.MerkleRoot {
+			t.Errorf("%s: root %x", form, o.Taproot.Root)
+		}
+		for i, l := range o.Taproot.Leaves {
+			if hex.EncodeToString(l.Hash[:]) != c.Intermediary.LeafHashes[i] || hex.EncodeToString(l.ControlBlock) != c.Expected.ScriptPathControlBlocks[i] {
+				t.Errorf("%s: leaf %d: %x, %x", form, i, l.Hash, l.ControlBlock)
+			}
+		}
+		n++
+	}
+	if n < 4 {
+		t.Errorf("only %d outputs", n)
+	}
+}
+
+// TestDeriveConcurrently: one descriptor derives and prints for many at once.
+func TestDeriveConcurrently(t *testing.T) {
+	for _, text := range []string{
+		"tr(" + hot + "/86h/*h,pk(" + xpub + "/0/*))", "wsh(sortedmulti(2," + hot + "/1h/*," + xpub + "/*))", "wpkh(" + hot + "/*)",
+	} {
+		d := mustParse(t, text, consensus.Bitcoin())
+		want := mustDerive(t, d, 3)
+		ring := privateOf(t, d)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				o, err := d.Derive(3)
+				if err != nil || !bytes.Equal(o.PkScript, want.PkScript) || d.String() == "" {
+					t.Errorf("%s: %v", d, err)
+				}
+				if !ring.Has(want.Keys[0]) && !ring.Has(want.Keys[1]) {
+					t.Errorf("%s: no key", d)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// TestAccountErrors: what an account cannot be.
+func TestAccountErrors(t *testing.T) {
+	x, err := keys.ParseXPub(xpub, consensus.Bitcoin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := descriptor.AccountOf(x, keys.Origin{}, 45, consensus.Bitcoin()); err == nil {
+		t.Error("purpose 45")
+	}
+	if _, _, err := descriptor.AccountOf(x, keys.Origin{}, keys.BIP84, consensus.Regtest()); err == nil {
+		t.Error("an xpub on regtest")
+	}
+	external, internal, err := descriptor.AccountOf(x, keys.Origin{}, keys.BIP86, consensus.Bitcoin())
+	if err != nil || !strings.HasPrefix(external.String(), "tr("+xpub+"/0/*)#") || !strings.HasPrefix(internal.String(), "tr("+xpub+"/1/*)#") {
+		t.Errorf("%s, %s, %v", external, internal, err)
+	}
+	master, err := keys.ParseXPrv(hot, consensus.Bitcoin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := descriptor.Account(master, keys.BIP84, keys.Hardened, consensus.Bitcoin()); err == nil {
+		t.Error("a hardened account number")
+	}
+}
+
+func BenchmarkDerive(b *testing.B) {
+	for name, text := range map[string]string{"wpkh": "wpkh(" + xpub + "/0/*)", "tr": "tr(" + xpub + "/0/*)", "wsh2of3": "wsh(sortedmulti(2," + xpub + "/0/*," + xpub + "/1/*," + xpub + "/2/*))"} {
+		d := mustParse(b, text, consensus.Bitcoin())
+		b.Run(name, func(b *testing.B) {
+			i := uint32(0)
+			for b.Loop() {
+				mustDerive(b, d, i)
+				i++
+			}
+		})
 	}
 }

@@ -523,7 +523,7 @@ func (n *node) size(z sizer) bounds {
 		}
 		return bounds{sig.plus(key), zero.plus(key)}
 	case fSha256, fHash256, fRipemd160, fHash160:
-		return bounds{item(32), item(32)}
+		return bounds{sat: item(32)} // a dissatisfaction is malleable, so it is never used
 	case fMulti:
 		b := bounds{zero, zero}
 		for range n.k {
