@@ -544,7 +544,7 @@ func newMiner(g *global) *cobra.Command {
 		},
 		&cobra.Command{Use: "start", Short: "Start mining", Args: args(cobra.NoArgs), RunE: turn(true)},
 		&cobra.Command{Use: "stop", Short: "Stop mining", Args: args(cobra.NoArgs), RunE: turn(false)},
-		block,
+		block, newMinerGBT(g),
 	)
 }
 

@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"gossip":                     {},
 	"internal/address":           {"chain/consensus"},
 	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/mempool", "chain/mining", "internal/address", "internal/api"},
+	"internal/gbt":               {"chain/consensus", "chain/consensus/pow"},
 	"internal/logs":              {},
 	"internal/host":              {},
 	"internal/api":               {"chain/consensus", "internal/web"},
@@ -84,7 +85,7 @@ var mayContainSimulation = []string{simulation, "cmd/dunlin-bench"}
 var mayStartGoroutines = []string{
 	"chain", "chain/store", "chain/consensus/pow", "chain/consensus/enginetest", "chain/exchange", "chain/mempool", "chain/mining",
 	"discovery", "discovery/internal/mdns", "discovery/seeder", "gossip",
-	"internal/api", "internal/flood", "internal/host", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
+	"internal/api", "internal/flood", "internal/gbt", "internal/host", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
 }
 
 // pure lists the packages that may not read the clock, sleep or draw random
