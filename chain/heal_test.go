@@ -34,8 +34,8 @@ func damagedHome(t *testing.T, blocks []*consensus.Block, damaged ...*consensus.
 
 func (h *home) wantDamaged(want ...*consensus.Block) {
 	h.t.Helper()
-	patience := time.NewTimer(30 * time.Second)
-	defer patience.Stop()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	for {
 		// A block is listed when the conductor has read it, which is after the tip before it was told.
 		hashes, more := h.Damaged()
@@ -48,7 +48,7 @@ func (h *home) wantDamaged(want ...*consensus.Block) {
 		}
 		select {
 		case <-more:
-		case <-patience.C:
+		case <-timer.C:
 			h.t.Errorf("damaged: %v, want %d", hashes, len(want))
 			return
 		}

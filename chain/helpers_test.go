@@ -203,7 +203,7 @@ func checkRule(t testing.TB, err error, rule string) {
 // submitAll submits blocks without waiting in between and returns the verdicts.
 func (h *home) submitAll(blocks []*consensus.Block) []chain.Verdict {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tickets := make([]*chain.Ticket, len(blocks))
 	for i, b := range blocks {

@@ -180,7 +180,7 @@ func TestFlushInterval(t *testing.T) {
 	_, blocks := grown(2)
 	h := open(t, func(o *chain.Options) { o.FS = vfs.NewCrashableMem(); o.FlushInterval = time.Millisecond })
 	h.connectAll(blocks[1:])
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		o := h.o
 		o.FS = h.o.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
 		c, err := chain.Open(o)

@@ -34,7 +34,7 @@ func TestTreeMemory(t *testing.T) {
 	}
 	// What the database still lets go of in the background, a memtable say, is not the tree's.
 	heap, limit := liveHeap()-before, 160*uint64(n)+fixed
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
