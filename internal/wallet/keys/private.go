@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/btcsuite/btcd/btcec/v2"
-	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
@@ -78,9 +77,9 @@ func (k *PrivateKey) Origin() Origin { return OriginOf(k.PublicBytes()) }
 // Wipe forgets the key. It must not be used afterwards.
 func (k *PrivateKey) Wipe() { k.k().Zero() }
 
-// SignECDSA returns a DER signature of low S, by RFC6979, without the hash type's byte; at most 71 bytes.
+// SignECDSA returns a DER signature of low R and S, by RFC6979, without the hash type's byte; at most 70 bytes.
 func (k *PrivateKey) SignECDSA(hash [32]byte) []byte {
-	return ecdsa.Sign(k.k(), hash[:]).Serialize()
+	return signLowR(k.k(), hash).Serialize()
 }
 
 // A TapTweak says what an output key of taproot commits to beside the internal key.

@@ -136,15 +136,11 @@ func (p *Packet) analyse(i int, ia *InputAnalysis, describe func([]byte) *descri
 		o = describe(out.PkScript)
 	}
 	ia.Missing = in.missing(&lock)
-	if o != nil {
-		_, _, err = o.Satisfy(&satisfier{in: in, tx: p.Tx, index: i, out: out})
-	} else {
-		_, _, err = in.satisfy(out)
-	}
+	_, _, err = p.satisfy(i, describe)
 	switch {
 	case err == nil:
 		ia.Next, ia.Missing = RoleFinaliser, nil
-	case errors.Is(err, ErrIncomplete), errors.Is(err, descriptor.ErrUnsatisfied):
+	case errors.Is(err, ErrIncomplete):
 		ia.Next, ia.Why = RoleSigner, err
 	default:
 		ia.Next, ia.Why = RoleUpdater, err

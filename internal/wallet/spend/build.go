@@ -165,7 +165,8 @@ type Plan struct {
 	// Outputs are what a PSBT says of the outputs, in their order; nil: nothing.
 	Outputs []*Info
 	// Method says how the coins were found: exact, knapsack, random, largest,
-	// densest, all or named; Waste is Bitcoin Core's measure, the less the better.
+	// densest, all or named; Waste is Bitcoin Core's measure, the less the better,
+	// 0 where there was no choice.
 	Method string
 	Waste  int64
 	// Left counts coins that a payment of the rest could not take, as the

@@ -410,6 +410,9 @@ func decodeWitness(b []byte) (wire.TxWitness, error) {
 // no scripts.
 func decodeBareTx(b []byte) (*wire.MsgTx, error) {
 	const inputBytes, outputBytes = 41, 9 // at least
+	if len(b) > maxBareBytes {
+		return nil, fmt.Errorf("a transaction of %d bytes without witnesses, at most %d", len(b), maxBareBytes)
+	}
 	d := decoder{rest: b}
 	version, err := d.take(4)
 	if err != nil {

@@ -36,16 +36,43 @@ func (p *Packet) Complete() bool {
 // missing; it wraps ErrIncomplete where something is.
 func (p *Packet) Finalise(describe func(pkScript []byte) *descriptor.Output) error {
 	tx := p.soFar()
-	var errs []error
+	faults := make([]error, len(p.Inputs))
+	var tried []int
 	for i := range p.Inputs {
 		if p.Inputs[i].Final() {
 			continue
 		}
-		if err := p.finalise(i, tx, describe); err != nil {
-			errs = append(errs, fmt.Errorf("input %d: %w", i, err))
+		in := tx.TxIn[i]
+		if in.Witness, in.SignatureScript, faults[i] = p.satisfy(i, describe); faults[i] == nil {
+			tried = append(tried, i)
 		}
 	}
-	return errors.Join(errs...)
+	if len(tried) > 0 {
+		// What other inputs spend need not be known, unless it is signed for.
+		coins := make([]consensus.Coin, len(p.Inputs))
+		for i := range coins {
+			if out, err := p.spent(i); err == nil {
+				coins[i] = consensus.Coin{Value: out.Value, Script: out.PkScript}
+			}
+		}
+		scripts, err := consensus.NewTxScripts(tx, coins, standardFlags)
+		if err != nil {
+			return err
+		}
+		for _, i := range tried {
+			if faults[i] = scripts.Check(i, i+1); faults[i] == nil {
+				in := &p.Inputs[i]
+				in.FinalScript, in.FinalWitness = tx.TxIn[i].SignatureScript, tx.TxIn[i].Witness
+				in.dropSigning()
+			}
+		}
+	}
+	for i := range faults {
+		if faults[i] != nil {
+			faults[i] = fmt.Errorf("input %d: %w", i, faults[i])
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // soFar is the transaction with what is final.
@@ -57,62 +84,28 @@ func (p *Packet) soFar() *wire.MsgTx {
 	return tx
 }
 
-func (p *Packet) finalise(i int, tx *wire.MsgTx, describe func([]byte) *descriptor.Output) error {
+// satisfy makes the final fields of input i.
+func (p *Packet) satisfy(i int, describe func([]byte) *descriptor.Output) (wire.TxWitness, []byte, error) {
 	in := &p.Inputs[i]
 	out, err := p.spent(i)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if err := in.checkTypes(); err != nil {
-		return err
+		return nil, nil, err
 	}
-	var (
-		witness wire.TxWitness
-		script  []byte
-		o       *descriptor.Output
-	)
-	if describe != nil {
-		o = describe(out.PkScript)
+	if describe == nil {
+		return in.satisfy(out)
 	}
-	if o != nil {
-		witness, script, err = o.Satisfy(&satisfier{in: in, tx: p.Tx, index: i, out: out})
-		if errors.Is(err, descriptor.ErrUnsatisfied) {
-			err = fmt.Errorf("%w: %w", ErrIncomplete, err)
-		}
-	} else {
-		witness, script, err = in.satisfy(out)
+	o := describe(out.PkScript)
+	if o == nil {
+		return in.satisfy(out)
 	}
-	if err != nil {
-		return err
+	witness, script, err := o.Satisfy(&satisfier{in: in, tx: p.Tx, index: i, out: out})
+	if errors.Is(err, descriptor.ErrUnsatisfied) {
+		err = fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
-	tx.TxIn[i].SignatureScript, tx.TxIn[i].Witness = script, witness
-	if err := p.run(tx, i); err != nil {
-		tx.TxIn[i].SignatureScript, tx.TxIn[i].Witness = nil, nil
-		return err
-	}
-	in.FinalScript, in.FinalWitness = script, witness
-	in.dropSigning()
-	return nil
-}
-
-// run runs the scripts of input i of a transaction. What other inputs spend need not
-// be known, unless it is signed for.
-func (p *Packet) run(tx *wire.MsgTx, i int) error {
-	coins := make([]consensus.Coin, len(p.Inputs))
-	for j := range coins {
-		switch o, err := p.spent(j); {
-		case errors.Is(err, ErrNoUTXO):
-		case err != nil:
-			return err
-		default:
-			coins[j] = consensus.Coin{Value: o.Value, Script: o.PkScript}
-		}
-	}
-	s, err := consensus.NewTxScripts(tx, coins, standardFlags)
-	if err != nil {
-		return err
-	}
-	return s.Check(i, i+1)
+	return witness, script, err
 }
 
 // checkTypes wants all signatures to be of the type that the input names.

@@ -55,6 +55,20 @@ func TestLimits(t *testing.T) {
 	if _, err := spend.Parse(strings.Repeat("A", 6_000_000)); !errors.Is(err, spend.ErrPacket) {
 		t.Error(err)
 	}
+	// A transaction as large as there can be, and one byte more.
+	large := func(size int) []byte {
+		script := make([]byte, size-4-1-41-1-8-5-4)
+		tx := wire.NewMsgTx(2)
+		tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{}, nil, nil))
+		tx.AddTxOut(wire.NewTxOut(1, script))
+		return bytes.Join([][]byte{magic, pair([]byte{0}, consensus.AppendTx(nil, tx)), {0, 0, 0}}, nil)
+	}
+	if _, err := spend.Decode(large(1_000_000)); err != nil {
+		t.Error(err)
+	}
+	if _, err := spend.Decode(large(1_000_001)); !errors.Is(err, spend.ErrPacket) {
+		t.Error(err)
+	}
 	fields := func(n int) []byte {
 		out := bytes.Join([][]byte{magic, bare, {0}}, nil)
 		for i := range n {

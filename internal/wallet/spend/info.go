@@ -229,8 +229,8 @@ func (p *Plan) Packet() (*Packet, error) {
 }
 
 // Update adds what the caller knows: describe returns the output of a descriptor
-// with a script, utxo what an outpoint is and, if it is known, its whole transaction;
-// both may return nil. What the packet says already stays.
+// with a script, utxo what an outpoint is and, if it is known, its whole transaction.
+// Both may return nil, and utxo may be nil. What the packet says already stays.
 func (p *Packet) Update(describe func(pkScript []byte) *descriptor.Output, utxo func(wire.OutPoint) (*wire.TxOut, *wire.MsgTx)) error {
 	for i := range p.Inputs {
 		in := &p.Inputs[i]

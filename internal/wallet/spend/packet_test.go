@@ -7,6 +7,10 @@ import (
 	"os"
 	"testing"
 
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
+	"github.com/btcsuite/btcd/btcutil/v2"
+
 	"dunlin/chain/consensus"
 	"dunlin/internal/wallet/keys"
 	"dunlin/internal/wallet/spend"
@@ -67,6 +71,28 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// groundSig is the one signature of BIP174's example whose R is not low, as signers
+// make it that grind R.
+const groundSig = "30440220631a989fe738a92ad01986023312c19214fe2802b39e5cbc1ac3678806c692c3" +
+	"022039db6c387bd267716dfdb3d4d8da50b8e85d213326ba7c7daaa4c0ce41eb922301"
+
+// A plainSigner signs with ECDSA as RFC6979 says, and does not grind R: so do the
+// examples.
+type plainSigner map[string]*btcec.PrivateKey
+
+// Has is spend.Signer.
+func (s plainSigner) Has(k keys.Ref) bool { return s[string(k.PubKey)] != nil }
+
+// SignECDSA is spend.Signer.
+func (s plainSigner) SignECDSA(k keys.Ref, hash [32]byte) ([]byte, error) {
+	return ecdsa.Sign(s[string(k.PubKey)], hash[:]).Serialize(), nil
+}
+
+// SignSchnorr is spend.Signer.
+func (plainSigner) SignSchnorr(keys.Ref, [32]byte, *keys.TapTweak) ([64]byte, error) {
+	return [64]byte{}, keys.ErrNoKey
+}
+
 // TestRoles goes the way of BIP174's example: two signers, a combiner, a finaliser
 // and an extractor.
 func TestRoles(t *testing.T) {
@@ -74,7 +100,7 @@ func TestRoles(t *testing.T) {
 	net := consensus.Regtest()
 	var signed []*spend.Packet
 	for i, s := range v.Signer {
-		ring := keys.NewRing()
+		plain, ring := make(plainSigner), keys.NewRing()
 		for _, wif := range s.Keys {
 			k, err := keys.ParseWIF(wif, net)
 			if err != nil {
@@ -83,9 +109,21 @@ func TestRoles(t *testing.T) {
 			if err := ring.AddKey(k); err != nil {
 				t.Fatal(err)
 			}
+			w, err := btcutil.DecodeWIF(wif)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain[string(k.PublicBytes())] = w.PrivKey
+		}
+		ground := parse(t, s.PSBT)
+		if n, err := ground.Sign(ring, spend.SignOptions{}); n != 2 || err != nil {
+			t.Errorf("signer %d: %d signatures of low R, %v", i, n, err)
+		}
+		if i == 1 && hex.EncodeToString(ground.Inputs[0].Sigs[0].Sig) != groundSig {
+			t.Errorf("signature of low R: %x, want %s", ground.Inputs[0].Sigs[0].Sig, groundSig)
 		}
 		p := parse(t, s.PSBT)
-		n, err := p.Sign(ring, spend.SignOptions{})
+		n, err := p.Sign(plain, spend.SignOptions{})
 		if err != nil || n != 2 {
 			t.Fatalf("signer %d: %d signatures, %v", i, n, err)
 		}
@@ -95,7 +133,7 @@ func TestRoles(t *testing.T) {
 		if err := p.Finalise(nil); !errors.Is(err, spend.ErrIncomplete) {
 			t.Errorf("signer %d is enough: %v", i, err)
 		}
-		if again, err := p.Sign(ring, spend.SignOptions{}); again != 0 || err != nil {
+		if again, err := p.Sign(plain, spend.SignOptions{}); again != 0 || err != nil {
 			t.Errorf("signer %d signs again: %d, %v", i, again, err)
 		}
 		signed = append(signed, p)
