@@ -38,6 +38,7 @@ const value = 123_456_789
 
 // newSpend: sequence and lock time decide which timelocks hold.
 func newSpend(t testing.TB, o *descriptor.Output, ring *keys.Ring, sequence, lockTime uint32) *spend {
+	t.Helper()
 	tx := wire.NewMsgTx(2)
 	in := wire.NewTxIn(wire.NewOutPoint(&chainhash.Hash{1}, 3), nil, nil)
 	in.Sequence = sequence

@@ -406,7 +406,7 @@ func TestBIP341(t *testing.T) {
 		hash := sha256.Sum256([]byte{byte(n)})
 		n++
 		sig := k.SignECDSA(hash)
-		if s, err := ecdsa.ParseDERSignature(sig); err != nil || !s.Verify(hash[:], k.PublicKey()) || ecdsa.VerifyLowS(sig) != nil || len(sig) > 71 {
+		if s, err := ecdsa.ParseDERSignature(sig); err != nil || !s.Verify(hash[:], k.PublicKey()) || ecdsa.VerifyLowS(sig) != nil || len(sig) > 70 {
 			t.Errorf("signature %x: %v", sig, err)
 		}
 	}

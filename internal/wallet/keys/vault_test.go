@@ -624,6 +624,33 @@ func TestVaultConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+// TestFormat: a file of version 1 that was written once opens for ever.
+func TestFormat(t *testing.T) {
+	b, err := os.ReadFile("testdata/vault-v1.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := unhex(t, strings.Join(strings.Fields(string(b)), ""))
+	path := filepath.Join(t.TempDir(), "k")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v, err := keys.Open(path, keys.VaultOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Unlock([]byte("Zürich"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if spend, stake := can(t, v); spend != nil || stake != nil {
+		t.Errorf("%v, %v", spend, stake)
+	}
+	k, err := v.Spender().RevealKey(keys.Ref{PubKey: unhex(t, "02989c0b76cb563971fdc9bef31ec06c3560f3249d6ee9e5d83c57625596e05f6f")[1:]})
+	if err != nil || k.Compressed() {
+		t.Errorf("the single key: %v", err)
+	}
+}
+
 // FuzzVault: no file makes Open or Unlock panic, take much memory, or give secrets that were not put in.
 func FuzzVault(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "k")
