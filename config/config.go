@@ -75,6 +75,10 @@ type RPC struct {
 	TLSCert        string   // path of a PEM file
 	TLSKey         string   // path of a PEM file
 	MaxConnections int
+	Auth           []string // users with passwords: user:salt$hash, as dunlin config rpcauth prints it
+	Whitelist      []string // user:call,call
+	ReadOnly       []string // names of users
+	Pprof          bool     // profiles under /debug/pprof/
 }
 
 // Log is what is told, and how.

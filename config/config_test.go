@@ -110,6 +110,9 @@ func TestTemplateRoundTrip(t *testing.T) {
 	}
 }
 
+// coreAuth is the user of Bitcoin Core's own test of rpcauth.
+const coreAuth = "rt:93648e835a54c573682c2eb19f882535$7681e9c5b74bdd85e78166031d2058e1069b3ed7ed967c93fc63abba06f31144"
+
 // other is for each key a right value that is not the default.
 var other = map[string]string{
 	"network": "regtest", "network_file": "",
@@ -120,6 +123,7 @@ var other = map[string]string{
 	"p2p.mdns": "true", "p2p.peer_exchange": "true", "p2p.max_upload_kb_per_s": "500",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",
 	"rpc.allowed_origins": "https://example.org", "rpc.tls_cert": "/c.pem", "rpc.tls_key": "/k.pem", "rpc.max_connections": "9",
+	"rpc.auth": coreAuth, "rpc.whitelist": "rt:getblockcount", "rpc.read_only": "rt", "rpc.pprof": "true",
 	"log.format": "json", "log.level": "debug", "log.levels": "libp2p/swarm2=error", "log.color": "never", "log.libp2p_level": "info",
 	"storage.cache_mb": "33", "storage.flush_mb": "31", "storage.flush_blocks": "7", "storage.flush_interval": "3s", "storage.min_free_mb": "0",
 	"storage.prune_mb": "550", "storage.file_mb": "16",
@@ -159,6 +163,8 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 				companion = "rpc.tls_key = \"/k.pem\"\n"
 			case "rpc.tls_key":
 				companion = "rpc.tls_cert = \"/c.pem\"\n"
+			case "rpc.whitelist", "rpc.read_only":
+				companion = "rpc.auth = [\"" + coreAuth + "\"]\n"
 			}
 			dir := home(t, companion)
 			for source, c := range map[string]*config.Config{
@@ -168,6 +174,12 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 			} {
 				i := slices.IndexFunc(c.Entries(), func(x config.Entry) bool { return x.Key == e.Key })
 				got := c.Entries()[i]
+				if e.Key == "rpc.auth" { // its values are not shown
+					if got.Value != `["rt:…"]` || !slices.Equal(c.RPC.Auth, []string{text}) || !strings.Contains(got.Origin, source) {
+						t.Errorf("%s: %s = %s, %v", source, e.Key, got.Value, c.RPC.Auth)
+					}
+					continue
+				}
 				if got.Value != value || !strings.Contains(got.Origin, source) {
 					t.Errorf("%s: %s = %s from %s, want %s", source, e.Key, got.Value, got.Origin, value)
 				}
@@ -300,6 +312,12 @@ func TestFaults(t *testing.T) {
 		{name: "origin", file: "rpc.allowed_origins = ['example.org']", want: []string{"is no origin", "https://example.org"}},
 		{name: "off loopback", args: []string{"--rpc-listen", "0.0.0.0:9332"}, want: []string{"flag --rpc-listen", "0.0.0.0:9332", "rpc.allow_remote = true", "rpc.tls_cert"}},
 		{name: "every interface", args: []string{"--rpc-listen", ":9332"}, want: []string{"off loopback"}},
+		{name: "user twice", args: []string{"--rpc-auth", coreAuth + "," + coreAuth}, want: []string{"flag --rpc-auth", "rt:…", "is there twice"}},
+		{name: "user of another form", args: []string{"--rpc-auth", "rt:" + coreAuth[36:]}, want: []string{"item 1", "dunlin config rpcauth"}},
+		{name: "the cookie's user", args: []string{"--rpc-auth", "__cookie__" + coreAuth[2:]}, want: []string{"choose another"}},
+		{name: "nobody's whitelist", args: []string{"--rpc-whitelist", "rt:stop"}, want: []string{"rpc.whitelist", "rpc.auth does not have"}},
+		{name: "nobody reads", args: []string{"--rpc-read-only", "rt"}, want: []string{"rpc.read_only", "rpc.auth does not have"}},
+		{name: "whitelist of another form", args: []string{"--rpc-auth", coreAuth, "--rpc-whitelist", "rt"}, want: []string{"is no user with calls"}},
 		{name: "open off loopback", args: []string{"--rpc-listen", "10.0.0.1:1", "--rpc-allow-remote", "--rpc-open"}, want: []string{"flag --rpc-open", "loopback only"}},
 		{name: "open on bitcoin", args: []string{"--network", "bitcoin", "--rpc-open"}, want: []string{"flag --rpc-open", "test networks"}},
 		{name: "mining on bitcoin", args: []string{"--network", "bitcoin", "--mine"}, want: []string{"flag --mine", "mining.enabled", "test networks"}},

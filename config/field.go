@@ -17,6 +17,7 @@ type field struct {
 	key    string // "p2p.listen"
 	flag   string // name of the flag if it is not made from the key
 	common bool   // the flag shows in --help
+	secret bool   // its values are not shown
 	isPath bool   // relative to the folder of the file that names it
 	doc    string
 	unit   string
@@ -112,6 +113,33 @@ func list(key string, p *[]string, most int, want string, check func(string) str
 	}
 }
 
+// secretList is a list whose values are shown up to their first colon only.
+func secretList(key string, p *[]string, most int, want string, check func(string) string, doc string) field {
+	f := list(key, p, most, want, check, doc)
+	f.secret = true
+	f.check = func() string {
+		if len(*p) > most {
+			return fmt.Sprintf("has %d items", len(*p))
+		}
+		for i, s := range *p {
+			if problem := check(s); problem != "" {
+				return fmt.Sprintf("item %d %s", i+1, problem)
+			}
+		}
+		return ""
+	}
+	return f
+}
+
+// veil is what is shown of a secret: what it is of.
+func veil(s string) string {
+	name, _, ok := strings.Cut(s, ":")
+	if !ok || !userForm.MatchString(name) {
+		return "…"
+	}
+	return name + ":…"
+}
+
 func (f field) env() string {
 	return "DUNLIN_" + strings.ToUpper(strings.ReplaceAll(f.key, ".", "_"))
 }
@@ -158,6 +186,9 @@ func (f field) format() string {
 	case *[]string:
 		items := make([]string, len(*p))
 		for i, s := range *p {
+			if f.secret {
+				s = veil(s)
+			}
 			items[i] = quote(s)
 		}
 		return "[" + strings.Join(items, ", ") + "]"
@@ -350,6 +381,9 @@ func (f *KeyError) Error() string {
 }
 
 func (f field) fault(from, value, problem string) *KeyError {
+	if f.secret {
+		value = ""
+	}
 	return &KeyError{Key: f.key, Value: clip(value), From: from, Problem: problem + "; want " + f.want}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -85,7 +86,15 @@ func (c *Config) fields() []field {
 		path("rpc.tls_cert", &c.RPC.TLSCert, "Certificate for HTTPS, a PEM file; with rpc.tls_key."),
 		path("rpc.tls_key", &c.RPC.TLSKey, "Private key for HTTPS, a PEM file; with rpc.tls_cert."),
 		num("rpc.max_connections", &c.RPC.MaxConnections, 4, 4096, "connections",
-			"Connections to the interface at once; more wait to be accepted."),
+			"Connections to the interface at once; a new one takes the place of the one that has waited longest."),
+		secretList("rpc.auth", &c.RPC.Auth, maxUsers, "user:salt$hash", checkAuth,
+			"Users of the interface beside the cookie, as `dunlin config rpcauth USER` prints them (Bitcoin Core's rpcauth)."),
+		list("rpc.whitelist", &c.RPC.Whitelist, maxUsers, "user:call, with more calls after commas or spaces, or user:*", checkWhitelist,
+			"JSON-RPC calls that a user may make, and nothing else; with any entry, a user without one may call nothing (Bitcoin Core's rpcwhitelist)."),
+		list("rpc.read_only", &c.RPC.ReadOnly, maxUsers, "the name of a user of rpc.auth", checkUser,
+			"Users who may ask for anything that is not private and change nothing."),
+		boolean("rpc.pprof", &c.RPC.Pprof,
+			"Serve profiles of the running node under /debug/pprof/, to whoever has the token of api.cookie."),
 
 		oneOf("log.format", &c.Log.Format, "Form of the log lines on standard error.", "text", "json").flagged("log-format"),
 		oneOf("log.level", &c.Log.Level, "Least level that is logged.", "debug", "info", "warn", "error").flagged("log-level"),
@@ -296,6 +305,36 @@ func checkHostPort(s string) string {
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		return "has a port that is no number from 0 to 65535"
+	}
+	return ""
+}
+
+// maxUsers bounds the lists of users of the interface.
+const maxUsers = 64
+
+var (
+	authForm = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}:[0-9A-Za-z]{1,128}\$[0-9a-fA-F]{64}$`)
+	userForm = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
+	callForm = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}:[a-z0-9*]+([ ,]+[a-z0-9*]+)*$`)
+)
+
+func checkAuth(s string) string {
+	if !authForm.MatchString(s) {
+		return "is not what `dunlin config rpcauth` prints"
+	}
+	return ""
+}
+
+func checkUser(s string) string {
+	if !userForm.MatchString(s) {
+		return "is no user name"
+	}
+	return ""
+}
+
+func checkWhitelist(s string) string {
+	if !callForm.MatchString(s) {
+		return "is no user with calls"
 	}
 	return ""
 }

@@ -350,6 +350,27 @@ func (c *Config) crossChecks() (faults []error) {
 		}
 		fault(key, quote(value), "rpc.tls_cert and rpc.tls_key go together; set both or none")
 	}
+	users := map[string]bool{}
+	for _, entry := range c.RPC.Auth {
+		name, _, _ := strings.Cut(entry, ":")
+		if users[name] {
+			fault("rpc.auth", quote(veil(entry)), "is there twice; give every user one entry")
+		}
+		if name == "__cookie__" {
+			fault("rpc.auth", quote(veil(entry)), "is the name of the cookie's user; choose another")
+		}
+		users[name] = true
+	}
+	for _, l := range []struct {
+		key   string
+		items []string
+	}{{"rpc.whitelist", c.RPC.Whitelist}, {"rpc.read_only", c.RPC.ReadOnly}} {
+		for _, item := range l.items {
+			if name, _, _ := strings.Cut(item, ":"); !users[name] {
+				fault(l.key, quote(item), "names a user that rpc.auth does not have")
+			}
+		}
+	}
 	loopback := IsLoopback(c.RPC.Listen)
 	if !loopback && c.RPC.TLSCert == "" && !c.RPC.AllowRemote && checkHostPort(c.RPC.Listen) == "" {
 		fault("rpc.listen", quote(c.RPC.Listen), "is off loopback, where the token would travel in the clear; "+

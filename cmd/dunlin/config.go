@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"dunlin/config"
+	"dunlin/internal/api"
 	"dunlin/internal/node"
 )
 
@@ -80,5 +84,49 @@ func newConfig(g *global) *cobra.Command {
 	for _, cmd := range []*cobra.Command{show, check} {
 		config.Flags(cmd.Flags())
 	}
-	return group("config", "Settings: file < environment < flags", show, check, template)
+	return group("config", "Settings: file < environment < flags", show, check, template, newRPCAuth(g))
+}
+
+func newRPCAuth(g *global) *cobra.Command {
+	var stdin bool
+	cmd := &cobra.Command{
+		Use: "rpcauth USER", Short: "Make a user of the HTTP interface, with a password that is shown once",
+		Long: `rpcauth makes an entry of rpc.auth in Bitcoin Core's form, user:salt$hash, and a random password. It changes
+nothing: put the entry into the config file and restart the node. What the user may do is in rpc.whitelist and
+rpc.read_only; without them, all that the interface has but profiles.`,
+		Example: "  dunlin config rpcauth alice\n  pass show node | dunlin config rpcauth alice --password-stdin",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			password := ""
+			if stdin {
+				line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 4096)).ReadString('\n')
+				if err != nil && !errors.Is(err, io.EOF) {
+					return fmt.Errorf("password: %w", err)
+				}
+				if password = strings.TrimRight(line, "\r\n"); password == "" {
+					return usage(errors.New("password: standard input is empty"))
+				}
+			}
+			entry, given, err := api.NewUser(a[0], password)
+			if err != nil {
+				return usage(err)
+			}
+			if stdin {
+				given = "" // whoever gave it knows it
+			}
+			v := struct {
+				Auth     string `json:"auth"`
+				User     string `json:"user"`
+				Password string `json:"password,omitempty"`
+			}{entry, a[0], given}
+			return g.print(cmd, v, func(w io.Writer) {
+				fmt.Fprintf(w, "[rpc]\nauth = [%q]\n", v.Auth)
+				if given != "" {
+					fmt.Fprintf(w, "\npassword of %s, which is kept nowhere: %s\n", v.User, given)
+				}
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	return cmd
 }

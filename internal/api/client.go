@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,8 +31,9 @@ const NodeFileName = "node.json"
 type NodeFile struct {
 	PID         int      `json:"pid"`
 	PeerID      string   `json:"peer_id"`
-	ListenAddrs []string `json:"listen_addrs"` // full multiaddrs with /p2p/…
-	RPCAddr     string   `json:"rpc_addr"`     // host:port
+	ListenAddrs []string `json:"listen_addrs"`       // full multiaddrs with /p2p/…
+	RPCAddr     string   `json:"rpc_addr"`           // host:port
+	RPCCert     string   `json:"rpc_cert,omitempty"` // PEM file of the certificate, if the interface speaks TLS
 	Network     string   `json:"network"`
 	ChainID     string   `json:"chain_id"`
 	Version     string   `json:"version"`
@@ -144,7 +146,11 @@ func NewClient(addr, token string) (*Client, error) {
 // Via makes the client connect with dial from now on, for a node that cannot be reached from here: behind a
 // tunnel, in a container. Call it before the first request.
 func (c *Client) Via(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
-	c.http.Transport = &http.Transport{DialContext: dial}
+	t := &http.Transport{DialContext: dial}
+	if before, ok := c.http.Transport.(*http.Transport); ok {
+		t.TLSClientConfig = before.TLSClientConfig
+	}
+	c.http.Transport = t
 }
 
 // Open returns a client for the node that runs in home, and its description.
@@ -157,9 +163,20 @@ func Open(home string) (*Client, NodeFile, error) {
 	if err != nil {
 		return nil, n, err
 	}
-	c, err := NewClient(n.RPCAddr, token)
+	addr := n.RPCAddr
+	if n.RPCCert != "" {
+		addr = "https://" + addr
+	}
+	c, err := NewClient(addr, token)
 	if err != nil {
 		return nil, n, fmt.Errorf("%s: %w", NodeFileName, err)
+	}
+	if n.RPCCert != "" {
+		trust, err := pinned(n.RPCCert)
+		if err != nil {
+			return nil, n, err
+		}
+		c.http.Transport = &http.Transport{TLSClientConfig: trust}
 	}
 	if token != "" {
 		c.instance = instanceOf(token)
@@ -167,14 +184,19 @@ func Open(home string) (*Client, NodeFile, error) {
 	return c, n, nil
 }
 
-// ReadToken reads <home>/api.cookie; "" if there is none.
+// ReadToken reads <home>/api.cookie; "" if there is none. A file that others may read or write is an error.
 func ReadToken(home string) (string, error) {
-	raw, err := readSmall(filepath.Join(home, CookieFile))
+	name := filepath.Join(home, CookieFile)
+	raw, err := readSmall(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", CookieFile, err)
+	}
+	// Whoever else can read it can do what the operator can; whoever can write it can have the token sent elsewhere.
+	if fi, err := os.Stat(name); err == nil && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		return "", fmt.Errorf("%s: mode %04o lets others read or change the token; chmod 600 it and restart the node, which makes a new one", name, fi.Mode().Perm())
 	}
 	return strings.TrimSpace(string(raw)), nil
 }

@@ -56,7 +56,7 @@ func (s *Server) accessFor(r *http.Request) AccessAnswer {
 }
 
 // routesDashboard registers the pages and what only they ask for.
-func (s *Server) routesDashboard(mux *http.ServeMux, api huma.API, read func(id, path, summary string) huma.Operation,
+func (s *Server) routesDashboard(mux *router, api huma.API, read func(id, path, summary string) huma.Operation,
 	write func(id, method, path, summary string, status int) huma.Operation,
 ) {
 	pages := web.Handler()

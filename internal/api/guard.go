@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +33,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		tutorial := r.URL.Path == "/ws"
 		socket := tutorial || r.URL.Path == eventSocketPath
-		if origin := r.Header.Get("Origin"); origin != "" {
+		// A page has one origin: with several, none is believed.
+		if origin := strings.Join(r.Header.Values("Origin"), ", "); origin != "" {
 			// An open server lets any page's WebSocket in, as the tutorials'
 			// clients come from browser extensions and local files.
 			if !s.originAllowed(origin, r) && (!s.o.Open || !tutorial) {
@@ -48,18 +51,24 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				return
 			}
 		}
-		if !s.authorised(r, socket) {
-			h.Set("WWW-Authenticate", `Bearer realm="dunlin"`)
-			how := "send Authorization: Bearer with the content of " + CookieFile + " in the node's home"
-			if socket {
-				how = "add ?token= with the content of " + CookieFile + " in the node's home"
-			}
-			fail(w, r, http.StatusUnauthorized, "token missing or wrong; %s", how)
+		v := s.judge(r, socket)
+		if v.wrong {
+			s.deter(r)
+		}
+		switch v.status {
+		case 0:
+		case http.StatusUnauthorized:
+			h.Set("WWW-Authenticate", challenge(r))
+		case http.StatusTooManyRequests:
+			h.Set("Retry-After", strconv.Itoa(int(triesRefill.Seconds())))
+		}
+		if v.status != 0 {
+			fail(w, r, v.status, "%s", v.reason)
 			return
 		}
 		if !isRead(r) && r.ContentLength != 0 {
-			if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-				fail(w, r, http.StatusUnsupportedMediaType, "the body must be JSON and say so (curl -H 'Content-Type: application/json')")
+			if reason := refusedBody(r, v.caller); reason != "" {
+				fail(w, r, http.StatusUnsupportedMediaType, "%s", reason)
 				return
 			}
 		}
@@ -74,8 +83,36 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			fail(w, r, http.StatusServiceUnavailable, "the node is starting")
 			return
 		}
-		next.ServeHTTP(w, r)
+		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+			if g := gateOf(c); g != nil {
+				at := anonymous
+				if v.caller.name != "" {
+					at = known
+				}
+				g.enters(at)
+				defer g.enters(waiting)
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, v.caller)))
 	})
+}
+
+// refusedBody says what is wrong with the form of a body, by its headers; "" nothing. Core's and btcd's clients send
+// JSON and say so; scripts after Core's old documentation say text/plain, and some say nothing. Those forms a page of
+// a foreign site can send too, so they are taken of callers with credentials only.
+func refusedBody(r *http.Request, c Caller) string {
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return "content encoding " + clip(e) + " is not taken: send the body as it is"
+	}
+	text := r.Header.Get("Content-Type")
+	kind, _, err := mime.ParseMediaType(text)
+	if err == nil && kind == "application/json" {
+		return ""
+	}
+	if accessOf(r) == toCall && c.name != "" && (text == "" || err == nil && kind == "text/plain") {
+		return ""
+	}
+	return "the body must be JSON and say so (curl -H 'Content-Type: application/json')"
 }
 
 // An arrivedBody lifts the read deadline once the body is there. net/http goes on
@@ -138,43 +175,17 @@ func (s *Server) originAllowed(origin string, r *http.Request) bool {
 	return u.Scheme == scheme && strings.EqualFold(u.Host, r.Host)
 }
 
-// authorised says whether the request may go on: reads from this machine are
-// open, everything else wants the token unless the server is open. Probes tell
-// nothing worth guarding.
-func (s *Server) authorised(r *http.Request, socket bool) bool {
-	if p := r.URL.Path; p == "/livez" || p == "/readyz" || isRead(r) && (p == accessPath || isDashboard(p)) {
-		return isRead(r)
-	}
-	local := false
-	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		local = ap.Addr().Unmap().IsLoopback()
-	}
-	if local && (s.o.Open || isRead(r) && !tellsLog(r) && (!socket || !givesToken(r))) {
-		return true // over a socket so opened nothing can be written, see mayWrite
-	}
-	if socket {
-		if token := r.URL.Query().Get("token"); token != "" {
-			return sameToken(s.token, token)
-		}
-	}
-	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		return sameToken(s.token, strings.TrimSpace(given))
-	}
-	if user, password, ok := r.BasicAuth(); ok {
-		return sameToken(s.token, user+":"+password)
-	}
-	return false
-}
-
-// givesToken says whether a request for a socket comes with any credentials.
-func givesToken(r *http.Request) bool {
-	return r.URL.Query().Get("token") != "" || r.Header.Get("Authorization") != ""
+// givesToken says whether a request comes with any credentials. Of a browser's WebSocket they can only be in the query.
+func givesToken(r *http.Request, socket bool) bool {
+	return r.Header.Get("Authorization") != "" || socket && r.URL.Query().Get("token") != ""
 }
 
 // mayWrite says whether a socket that the guard let through may do more than
 // read. Credentials that it came with have been checked.
-func (s *Server) mayWrite(r *http.Request) bool { return s.o.Open || givesToken(r) }
+func (s *Server) mayWrite(r *http.Request) bool {
+	c, _ := CallerOf(r.Context())
+	return s.o.Open || c.name != "" && c.may(toWrite)
+}
 
 // bodyLimit is in bytes: blocks and transactions travel as hex.
 func (s *Server) bodyLimit(r *http.Request) int64 {
@@ -201,6 +212,9 @@ type simpleFault struct {
 // the tutorials' form elsewhere.
 func fail(w http.ResponseWriter, r *http.Request, status int, format string, args ...any) {
 	e := Errorf(status, format, args...)
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // nobody waits for the rest of a body that is refused
+	}
 	if strings.HasPrefix(r.URL.Path, "/api/") {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(status)

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -47,13 +46,16 @@ type Options struct {
 
 	AllowedHosts   []string // names accepted as Host besides localhost and the listen address
 	AllowedOrigins []string // besides the server's own
-	MaxConnections int      // default 256; WebSockets of /ws may take half of them, event streams a quarter
+	MaxConnections int      // default 256; WebSockets of /ws may take half of them, event streams and one remote address a quarter
 	MaxBlockBytes  int      // the network's largest block; default 4,000,000
 
 	Starting    func() Status // status before there is a node; default: just the state
 	Metrics     http.Handler  // served at /metrics; default: none, 404
 	RPC         http.Handler  // JSON-RPC, served at POST /, always behind the token unless Open; default: none, 404
 	MaxRPCBytes int64         // of a JSON-RPC request; default 32 MiB
+	Users       []User        // who may call with a password, beside the cookie; see ParseUsers
+	Pprof       bool          // profiles under /debug/pprof/, behind the token
+	AuthDelay   time.Duration // before wrong credentials are refused; default 250 ms
 	MineTimeout time.Duration // for POST /mineBlock; default 60 s
 	ReadTimeout time.Duration // for a whole request to arrive; default 30 s
 	Version     string        // in the OpenAPI document; default "dev"
@@ -80,6 +82,11 @@ type Server struct {
 	ready    atomic.Bool    // was ready at the last look; see readiness
 	sockets  sync.WaitGroup // WebSocket handlers, which http.Server does not track
 
+	tries     tries
+	profiling sync.Mutex // held while a profile over time is taken
+	routed    []Route    // set by New
+	gate      *gate      // set by Listen
+
 	listener net.Listener // set by Listen
 	released sync.Once
 }
@@ -105,7 +112,7 @@ func New(o Options) (*Server, error) {
 	if o.Home == "" {
 		faults = append(faults, errors.New("api: no home for "+CookieFile))
 	}
-	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 || o.ReadTimeout < 0 || o.MaxRPCBytes < 0 {
+	if o.MaxConnections < 0 || o.MaxBlockBytes < 0 || o.MineTimeout < 0 || o.ReadTimeout < 0 || o.MaxRPCBytes < 0 || o.AuthDelay < 0 {
 		faults = append(faults, errors.New("api: limits must not be negative"))
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -125,6 +132,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.ReadTimeout == 0 {
 		o.ReadTimeout = readTimeout
+	}
+	if o.AuthDelay == 0 {
+		o.AuthDelay = authDelay
 	}
 	if o.Version == "" {
 		o.Version = "dev"
@@ -167,11 +177,11 @@ func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 	if s.listener != nil {
 		return s.listener.Addr(), nil
 	}
-	var cert tls.Certificate
+	var cert *certificate
 	if s.o.TLSCert != "" {
 		var err error
-		if cert, err = tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey); err != nil {
-			return nil, fmt.Errorf("api: TLS certificate %s: %w", s.o.TLSCert, err)
+		if cert, err = loadCertificate(s.o.TLSCert, s.o.TLSKey, s.log, s.o.Now); err != nil {
+			return nil, err
 		}
 	}
 	if err := s.book.load(); err != nil {
@@ -188,10 +198,11 @@ func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 	if err := writeFile(s.o.Home, CookieFile, []byte(s.token)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	s.listener = netutil.LimitListener(l, s.o.MaxConnections)
-	if s.o.TLSCert != "" {
-		s.listener = tls.NewListener(s.listener, &tls.Config{
-			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+	s.gate = newGate(l, s.o.MaxConnections)
+	s.listener = s.gate
+	if cert != nil {
+		s.listener = tls.NewListener(s.gate, &tls.Config{
+			GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		})
 	}
 	return s.listener.Addr(), nil

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -511,46 +512,6 @@ func TestHeaderLimit(t *testing.T) {
 	}
 }
 
-// Connections past the cap wait until one goes.
-func TestConnectionCap(t *testing.T) {
-	r := serve(t, newFakeNode(1), func(o *api.Options) { o.MaxConnections = 2 })
-	get := func(c net.Conn) error {
-		if _, err := fmt.Fprint(c, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-			return err
-		}
-		w, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
-			return err
-		}
-		return w.Body.Close()
-	}
-	a, b, third := dialRaw(t, r.addr), dialRaw(t, r.addr), net.Conn(nil)
-	for _, c := range []net.Conn{a, b} {
-		if err := get(c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	third = dialRaw(t, r.addr)
-	answered := make(chan error, 1)
-	go func() { answered <- get(third) }()
-	if err := third.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-answered; err == nil {
-		t.Fatal("a third connection was served")
-	}
-	a.Close()
-	if err := third.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	// Its first request was read by nobody until now.
-	w, err := http.ReadResponse(bufio.NewReader(third), nil)
-	if err != nil {
-		t.Fatalf("after one went: %v", err)
-	}
-	w.Body.Close()
-}
-
 func TestCookieFile(t *testing.T) {
 	r := serve(t, newFakeNode(1), nil)
 	fi, err := os.Stat(filepath.Join(r.home, api.CookieFile))
@@ -675,14 +636,15 @@ func stopWhileMining(t *testing.T) time.Duration {
 	return took
 }
 
-func TestTLS(t *testing.T) {
-	dir := t.TempDir()
+// writeCert makes a self-signed certificate for 127.0.0.1 in dir and returns the names of its files.
+func writeCert(t *testing.T, dir string, serial int64) (certFile, keyFile string, pool *x509.CertPool) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -692,28 +654,86 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile := filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
+	certFile, keyFile = filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
 	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		// However fast the file before was replaced, its time differs.
+		at := time.Unix(1_700_000_000+serial, 0)
+		if err := os.Chtimes(name, at, at); err != nil {
+			t.Fatal(err)
+		}
 	}
-	r := serve(t, newFakeNode(1), func(o *api.Options) { o.TLSCert, o.TLSKey = certFile, keyFile })
-	pool := x509.NewCertPool()
+	pool = x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
-	defer client.CloseIdleConnections()
-	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.addr+"/blocks", nil)
-	if err != nil {
+	return certFile, keyFile, pool
+}
+
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile, first := writeCert(t, dir, 1)
+	var passed atomic.Int64 // seconds
+	r := serve(t, newFakeNode(1), func(o *api.Options) {
+		o.TLSCert, o.TLSKey = certFile, keyFile
+		o.Now = func() time.Time { return time.Unix(1_700_000_000+passed.Load(), 0) }
+	})
+	get := func(pool *x509.CertPool) error {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+		defer client.CloseIdleConnections()
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.addr+"/blocks", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := client.Do(q)
+		if err != nil {
+			return err
+		}
+		w.Body.Close()
+		if w.StatusCode != http.StatusOK {
+			t.Errorf("%d", w.StatusCode)
+		}
+		return nil
+	}
+	if err := get(first); err != nil {
 		t.Fatal(err)
 	}
-	w, err := client.Do(q)
-	if err != nil {
+	// The command line trusts the certificate of its own node, and no other.
+	if err := api.WriteNodeFile(r.home, api.NodeFile{PID: os.Getpid(), RPCAddr: r.addr, RPCCert: certFile}); err != nil {
 		t.Fatal(err)
 	}
-	w.Body.Close()
-	if w.StatusCode != http.StatusOK {
-		t.Errorf("%d", w.StatusCode)
+	status := func() error {
+		c, _, err := api.Open(r.home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Status(t.Context())
+		return err
+	}
+	if err := status(); err != nil {
+		t.Errorf("command line: %v", err)
+	}
+
+	_, _, second := writeCert(t, dir, 2)
+	if err := status(); err == nil || !strings.Contains(err.Error(), "the certificate is not that of "+certFile) {
+		t.Errorf("another certificate than that of the file: %v", err)
+	}
+	passed.Store(60) // and now the node looks at the files again
+	if err := get(second); err != nil {
+		t.Errorf("renewed: %v", err)
+	}
+	if err := get(first); err == nil {
+		t.Error("the old certificate is still served")
+	}
+	if err := status(); err != nil {
+		t.Errorf("command line, renewed: %v", err)
+	}
+	if err := os.WriteFile(certFile, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	passed.Store(120)
+	if err := get(second); err != nil {
+		t.Errorf("with a damaged file: %v", err)
 	}
 	s, err := api.New(api.Options{Listen: "127.0.0.1:0", Home: dir, TLSCert: keyFile, TLSKey: keyFile})
 	if err != nil {

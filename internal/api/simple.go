@@ -15,9 +15,46 @@ import (
 	"time"
 )
 
+// A Route is something that the server answers.
+type Route struct {
+	Method  string // empty: any
+	Pattern string // path, as http.ServeMux writes it
+}
+
+// Routes lists what the server answers, in the order of registration, without the catch-all for errors. Tests walk it, so
+// that no route is forgotten.
+func (s *Server) Routes() []Route { return slices.Clone(s.routed) }
+
+// A router is a mux that remembers its routes.
+type router struct {
+	*http.ServeMux
+
+	routes []Route
+}
+
+func (m *router) note(pattern string) {
+	method, path, ok := strings.Cut(pattern, " ")
+	if !ok {
+		method, path = "", pattern
+	}
+	m.routes = append(m.routes, Route{Method: method, Pattern: path})
+}
+
+// HandleFunc registers a handler, as http.ServeMux does.
+func (m *router) HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request)) {
+	m.note(pattern)
+	m.ServeMux.HandleFunc(pattern, handler)
+}
+
+// Handle registers a handler, as http.ServeMux does.
+func (m *router) Handle(pattern string, handler http.Handler) {
+	m.note(pattern)
+	m.ServeMux.Handle(pattern, handler)
+}
+
 // routes builds the mux. The guard stands before it.
 func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
+	mux := &router{ServeMux: http.NewServeMux()}
 	mux.HandleFunc("GET /livez", s.getLive)
 	mux.HandleFunc("GET /readyz", s.getReady)
 	mux.HandleFunc("GET /blocks", s.getBlocks)
@@ -31,9 +68,13 @@ func (s *Server) routes() http.Handler {
 	if s.o.Metrics != nil {
 		mux.Handle("GET /metrics", s.o.Metrics)
 	}
+	if s.o.Pprof {
+		s.routesPprof(mux)
+	}
 	s.routesV1(mux)
+	s.routed = mux.routes
 	// Whatever is left: another method of a route that there is, or no route.
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.ServeMux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		var allow []string
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 			other := r.Clone(r.Context())

@@ -32,7 +32,7 @@ const (
 )
 
 // streamRoutes registers the event streams, which huma does not serve but describes.
-func (s *Server) streamRoutes(mux *http.ServeMux, api huma.API) {
+func (s *Server) streamRoutes(mux *router, api huma.API) {
 	mux.HandleFunc("GET "+eventsPath, s.getEvents)
 	mux.HandleFunc("GET "+eventSocketPath, s.getEventSocket)
 	query := func(name, description string, example any) *huma.Param {

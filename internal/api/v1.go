@@ -97,7 +97,7 @@ type (
 type nothing struct{}
 
 // routesV1 registers the versioned routes and their OpenAPI document.
-func (s *Server) routesV1(mux *http.ServeMux) {
+func (s *Server) routesV1(mux *router) {
 	c := huma.DefaultConfig("dunlin", s.o.Version)
 	c.OpenAPIPath = "/api/v1/openapi"
 	c.DocsPath, c.SchemasPath = "", "" // the page would load scripts from elsewhere

@@ -28,6 +28,7 @@ import (
 
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"golang.org/x/sync/semaphore"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
@@ -49,6 +50,10 @@ const (
 	// workers is how many requests are worked on at once (Core: -rpcthreads=16);
 	// others wait for their turn. A long poll does not count.
 	workers = 16
+	// freeBodyBytes is what a body may have without waiting for memory; longer ones
+	// share maxBodiesBytes while they are read and worked on.
+	freeBodyBytes  = 1 << 20
+	maxBodiesBytes = 4 * MaxBodyBytes
 )
 
 // Node is what the handler wants of the node beside its ledger.
@@ -94,8 +99,9 @@ type Handler struct {
 	methods map[string]*method
 	names   []string // sorted
 	started time.Time
-	turns   chan struct{} // a token a request that is worked on
-	scan    chan struct{} // a token for the one walk over all coins
+	turns   chan struct{}       // a token a request that is worked on
+	scan    chan struct{}       // a token for the one walk over all coins
+	bodies  *semaphore.Weighted // bytes
 	peerIDs peerNumbers
 
 	mu     sync.Mutex // guards active
@@ -119,6 +125,7 @@ func New(o Options) (*Handler, error) {
 	h := &Handler{
 		o: o, params: o.Chain.Params(), addr: address.Params(o.Chain.Params()), started: o.Now(),
 		turns: make(chan struct{}, workers), scan: make(chan struct{}, 1),
+		bodies:  semaphore.NewWeighted(maxBodiesBytes),
 		methods: make(map[string]*method), active: make(map[*call]time.Time),
 	}
 	for _, group := range []struct {
@@ -178,23 +185,16 @@ func (m *method) required() int {
 	return n
 }
 
-// A request is one call as it came.
-type request struct {
-	Version *string         `json:"jsonrpc"`
-	ID      json.RawMessage `json:"id"`
-	Method  *string         `json:"method"`
-	Params  json.RawMessage `json:"params"`
-}
-
-// modern says that it is of JSON-RPC 2.0, not of Core's older mixture of 1.0 and 1.1.
-func (r *request) modern() bool { return r.Version != nil && *r.Version == "2.0" }
-
-// notification says that no answer is wanted.
-func (r *request) notification() bool { return r.modern() && r.ID == nil }
-
 // ServeHTTP implements http.Handler. The answer's HTTP status is Core's: 200, for
-// older clients 500, 404 or 400 with an error, 204 without an answer.
+// older clients 500, 404 or 400 with an error, 204 without an answer, 403 without a
+// word for a call that the caller may not make.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if size := bodySize(r); size > freeBodyBytes {
+		if err := h.bodies.Acquire(r.Context(), size); err != nil {
+			return // the caller is gone
+		}
+		defer h.bodies.Release(size)
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -203,68 +203,104 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return // the caller is gone
 	}
-	body = bytes.TrimLeft(body, " \t\r\n")
-	if len(body) > 0 && body[0] == '[' {
+	body = bytes.TrimSpace(body)
+	batch, e := read(body)
+	switch {
+	case e != nil:
+		h.fail(w, nil, e)
+	case batch:
 		h.serveBatch(w, r, body)
+	default:
+		h.serveOne(w, r, body)
+	}
+}
+
+// bodySize is the most that a request's body can have.
+func bodySize(r *http.Request) int64 {
+	if r.ContentLength >= 0 {
+		return min(r.ContentLength, MaxBodyBytes)
+	}
+	return MaxBodyBytes
+}
+
+// fail answers with an error as an HTTP status.
+func (h *Handler) fail(w http.ResponseWriter, req *request, e *Error) {
+	status := http.StatusInternalServerError
+	switch e.Code {
+	case codeMethodNotFound:
+		status = http.StatusNotFound
+	case codeInvalidRequest:
+		status = http.StatusBadRequest
+	}
+	h.write(w, status, oneAnswer(req, nil, e))
+}
+
+// serveOne answers a single call.
+func (h *Handler) serveOne(w http.ResponseWriter, r *http.Request, body []byte) {
+	req, e := parse(body)
+	if e != nil {
+		h.fail(w, req, e)
 		return
 	}
-	var req request
-	if err := json.Unmarshal(body, &req); err != nil {
-		h.write(w, http.StatusInternalServerError, oneAnswer(nil, nil, parseFault(err)))
+	if !mayCall(r.Context(), req.method) {
+		h.forbid(w, r, req.method)
 		return
 	}
-	result, e := h.answer(r.Context(), &req)
+	result, e := h.answer(r.Context(), req)
 	switch {
 	case req.notification():
 		w.WriteHeader(http.StatusNoContent)
-	case e == nil || req.modern():
-		h.write(w, http.StatusOK, oneAnswer(&req, result, e))
+	case e == nil || req.modern:
+		h.write(w, http.StatusOK, oneAnswer(req, result, e))
 	default:
-		status := http.StatusInternalServerError
-		switch e.Code {
-		case codeMethodNotFound:
-			status = http.StatusNotFound
-		case codeInvalidRequest:
-			status = http.StatusBadRequest
-		}
-		h.write(w, status, oneAnswer(&req, nil, e))
+		h.fail(w, req, e)
 	}
+}
+
+// forbid refuses a call, or a batch with it, as Core does: without a body.
+func (h *Handler) forbid(w http.ResponseWriter, r *http.Request, method string) {
+	caller, _ := api.CallerOf(r.Context())
+	h.o.Logger.Debug("json-rpc call not allowed", "user", caller.Name(), "method", clip(method))
+	w.WriteHeader(http.StatusForbidden)
 }
 
 // serveBatch answers an array of calls, one after the other.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
 	var raw []json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil {
-		h.write(w, http.StatusInternalServerError, oneAnswer(nil, nil, parseFault(err)))
+		h.fail(w, nil, errParse)
 		return
 	}
-	if len(raw) > maxBatch {
-		h.write(w, http.StatusBadRequest, oneAnswer(nil, nil, fault(codeInvalidRequest, "%d calls in a batch, at most %d", len(raw), maxBatch)))
-		return
+	reqs, faults := make([]*request, len(raw)), make([]*Error, len(raw))
+	for i, one := range raw {
+		reqs[i], faults[i] = parse(one)
+		if faults[i] == nil && !mayCall(r.Context(), reqs[i].method) {
+			h.forbid(w, r, reqs[i].method)
+			return
+		}
 	}
 	answers, size := []json.RawMessage{}, 0
-	for _, one := range raw {
+	for i, req := range reqs {
 		if r.Context().Err() != nil {
 			return
 		}
-		var req request
 		var result json.RawMessage
-		var e *Error
-		switch err := json.Unmarshal(one, &req); {
-		case err != nil:
-			e = fault(codeInvalidRequest, "Invalid Request object")
+		e := faults[i]
+		switch {
+		case e != nil:
 		case size > maxAnswerBytes:
 			e = fault(codeMisc, "the answers to this batch are longer than %d bytes", maxAnswerBytes)
 		default:
-			result, e = h.answer(r.Context(), &req)
+			result, e = h.answer(r.Context(), req)
 		}
 		if req.notification() {
 			continue
 		}
-		a := oneAnswer(&req, result, e)
+		a := oneAnswer(req, result, e)
 		size += len(a)
 		answers = append(answers, a)
 	}
+	// Of an empty batch Core says so, for clients older than 2.0.
 	if len(answers) == 0 && len(raw) > 0 {
 		w.WriteHeader(http.StatusNoContent)
 		return
@@ -278,14 +314,11 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 
 // answer works on one call. result is nil with an error only.
 func (h *Handler) answer(ctx context.Context, req *request) (result json.RawMessage, e *Error) {
-	if req.Method == nil {
-		return nil, fault(codeInvalidRequest, "Missing method")
-	}
-	m := h.methods[*req.Method]
+	m := h.methods[req.method]
 	if m == nil {
 		return nil, fault(codeMethodNotFound, "Method not found")
 	}
-	args, e := m.arguments(req.Params)
+	args, e := m.arguments(req.params)
 	if e != nil {
 		return nil, e
 	}
@@ -314,39 +347,35 @@ func marshal(v any) (json.RawMessage, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
 }
 
-// oneAnswer is the object that answers req; nil if it could not be read.
+// oneAnswer is the object that answers req; nil if it could not be read. As in Core the id is left out where the request
+// has none, and 2.0 has either a result or an error.
 func oneAnswer(req *request, result json.RawMessage, e *Error) json.RawMessage {
-	id := json.RawMessage("null")
-	modern := false
-	if req != nil {
-		modern = req.modern()
-		if req.ID != nil {
-			id = req.ID
-		}
+	if req == nil {
+		req = &request{id: null}
 	}
 	if result == nil {
-		result = json.RawMessage("null")
+		result = null
 	}
 	var v any
 	switch {
-	case modern && e != nil:
+	case req.modern && e != nil:
 		v = struct {
 			Version string          `json:"jsonrpc"`
 			Error   *Error          `json:"error"`
-			ID      json.RawMessage `json:"id"`
-		}{"2.0", e, id}
-	case modern:
+			ID      json.RawMessage `json:"id,omitempty"`
+		}{"2.0", e, req.id}
+	case req.modern:
 		v = struct {
 			Version string          `json:"jsonrpc"`
 			Result  json.RawMessage `json:"result"`
-			ID      json.RawMessage `json:"id"`
-		}{"2.0", result, id}
+			ID      json.RawMessage `json:"id,omitempty"`
+		}{"2.0", result, req.id}
 	default:
 		v = struct {
 			Result json.RawMessage `json:"result"`
 			Error  *Error          `json:"error"`
-			ID     json.RawMessage `json:"id"`
-		}{result, e, id}
+			ID     json.RawMessage `json:"id,omitempty"`
+		}{result, e, req.id}
 	}
 	out, err := marshal(v)
 	if err != nil { // the id was parsed as JSON, the result made by us

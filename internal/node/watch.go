@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -21,7 +22,12 @@ func (n *Node) openAPI(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	users, err := api.ParseUsers(n.c.RPC.Auth, n.c.RPC.Whitelist, n.c.RPC.ReadOnly)
+	if err != nil {
+		return err
+	}
 	n.api, err = api.New(api.Options{
+		Users: users, Pprof: n.c.RPC.Pprof,
 		Listen: n.c.RPC.Listen, Home: n.c.Home, Open: n.c.RPC.Open, Test: n.params.Test, Remote: n.c.RPC.AllowRemote,
 		TLSCert: n.c.RPC.TLSCert, TLSKey: n.c.RPC.TLSKey,
 		AllowedHosts: n.c.RPC.AllowedHosts, AllowedOrigins: n.c.RPC.AllowedOrigins,
@@ -76,7 +82,10 @@ func (n *Node) watch(ctx context.Context) error {
 func (n *Node) nodeFile() api.NodeFile {
 	info := api.NodeFile{
 		PID: os.Getpid(), PeerID: n.host.ID().String(), ListenAddrs: []string{},
-		RPCAddr: n.rpcAddr, Network: n.params.Name, ChainID: n.params.ChainID(), Version: n.o.Version,
+		RPCAddr: n.rpcAddr, RPCCert: n.c.RPC.TLSCert, Network: n.params.Name, ChainID: n.params.ChainID(), Version: n.o.Version,
+	}
+	if abs, err := filepath.Abs(info.RPCCert); err == nil && info.RPCCert != "" {
+		info.RPCCert = abs
 	}
 	for _, a := range n.host.LocalAddrs() {
 		info.ListenAddrs = append(info.ListenAddrs, a.String())
