@@ -152,6 +152,14 @@ func (c Caller) MayCall(method string, reads bool) bool {
 
 type callerKey struct{}
 
+// Caller is what a user is once its password was right.
+func (u User) Caller() Caller { return Caller{name: u.name, readOnly: u.readOnly, methods: u.methods} }
+
+// WithCaller returns a context of a request of c.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
 // CallerOf returns who sent the request that ctx is of; false: no guard has looked at it.
 func CallerOf(ctx context.Context) (Caller, bool) {
 	c, ok := ctx.Value(callerKey{}).(Caller)
@@ -284,7 +292,7 @@ func (s *Server) whoIs(r *http.Request, socket bool, from netip.Prefix) (c Calle
 		s.tries.failed(from, s.o.Now())
 		return c, http.StatusUnauthorized
 	}
-	return Caller{name: user.name, readOnly: user.readOnly, methods: user.methods}, 0
+	return user.Caller(), 0
 }
 
 // challenge is what WWW-Authenticate asks for: Core's clients know Basic; elsewhere it would make browsers ask

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -93,7 +92,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				defer g.enters(waiting)
 			}
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, v.caller)))
+		next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), v.caller)))
 	})
 }
 

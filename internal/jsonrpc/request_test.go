@@ -144,16 +144,9 @@ func TestForbiddenCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := api.New(api.Options{Listen: "127.0.0.1:0", Home: t.TempDir(), Users: users, RPC: jsonrpc.Bare()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.SetNode(nil)
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1/", strings.NewReader(row.body))
-		r.RemoteAddr = "127.0.0.1:1"
-		r.SetBasicAuth("u", "p")
+		ctx := api.WithCaller(t.Context(), users[0].Caller())
 		w := httptest.NewRecorder()
-		s.Handler().ServeHTTP(w, r)
+		jsonrpc.Bare().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(row.body)))
 		if got := strings.TrimSuffix(w.Body.String(), "\n"); w.Code != row.status || got != row.answer {
 			t.Errorf("%v %v %s: %d %s, want %d %s", row.whitelist, row.readOnly, row.body, w.Code, got, row.status, row.answer)
 		}
