@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 
@@ -156,7 +155,7 @@ func TestE2EExplorer(t *testing.T) {
 	if s := asks[api.GossipStats](t, d, "/gossip", http.StatusOK); len(s.Topics) != 2 || len(s.Delays.Header.Buckets) == 0 {
 		t.Errorf("gossip: %+v", s)
 	}
-	eventually(t, 30*time.Second, "samples of the miner's work", func() error {
+	eventually(t, patience, "samples of the miner's work", func() error {
 		d.mine(1) // before the first sample nothing counts
 		m := asks[api.MinerHistory](t, d, "/miner/history", http.StatusOK)
 		s := asks[api.SyncHistory](t, d, "/sync/history", http.StatusOK)

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -128,11 +128,23 @@ func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: freeport NAME")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	ts.Check(cmp.Or(err, l.Close()))
-	ts.Setenv(args[0], port)
+	// One of those that the system gives to nobody, so that it is free for a while.
+	for range 100 {
+		port := strconv.Itoa(10_000 + rand.IntN(20_000))
+		l, err := net.Listen("tcp", ":"+port)
+		if err != nil {
+			continue
+		}
+		p, err := net.ListenPacket("udp", ":"+port)
+		ts.Check(l.Close())
+		if err != nil {
+			continue
+		}
+		ts.Check(p.Close())
+		ts.Setenv(args[0], port)
+		return
+	}
+	ts.Fatalf("no free port")
 }
 
 // TestHelp: every command says what it is and takes --help, and every flag of

@@ -78,7 +78,7 @@ func (r *running) reads(query string, headers ...string) *stream {
 // next returns the next event of one of the types; all others are passed over.
 func (s *stream) next(types ...string) api.Event {
 	s.t.Helper()
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	for {
 		select {
@@ -98,7 +98,7 @@ func (s *stream) next(types ...string) api.Event {
 // ends waits until the stream does.
 func (s *stream) ends() {
 	s.t.Helper()
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	for {
 		select {
@@ -296,7 +296,7 @@ func TestEventsAccess(t *testing.T) {
 	s.end()
 	s.ends()
 	// Its place is free once the server has noticed.
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for get("/api/v1/status").status == 200 {
 		ctx, cancel := context.WithCancel(t.Context())
 		c, _, err := websocket.Dial(ctx, "ws://"+r.addr+"/api/v1/ws?types=block&token="+r.token, nil) //nolint:bodyclose // the library does
@@ -380,7 +380,7 @@ func TestEventsSlowReader(t *testing.T) {
 		t.Errorf("%.40s", e.Data)
 	}
 	// The server has given it up: what it reads ends.
-	if err := idle.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+	if err := idle.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.Copy(io.Discard, idle); err != nil && isTimeout(err) {
