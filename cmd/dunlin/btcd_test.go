@@ -441,17 +441,24 @@ type btcd struct {
 	addr string // of its RPC
 }
 
-// startBTCD builds btcd at the pinned version and starts it, on loopback and
-// without peers.
-func startBTCD(t *testing.T) *btcd {
+// buildBTCD builds btcd, or a command of its module, at the pinned version.
+func buildBTCD(t *testing.T, command string) (program string) {
 	t.Helper()
-	d := &btcd{t: t, bin: filepath.Join(t.TempDir(), "btcd"), home: t.TempDir()}
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=.ci/btcd.mod", "-o", d.bin, "github.com/btcsuite/btcd")
+	program = filepath.Join(t.TempDir(), "program")
+	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=.ci/btcd.mod", "-o", program, "github.com/btcsuite/btcd"+command)
 	build.Dir = filepath.Join("..", "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building btcd (Go's module proxy must be in reach, or `go mod download -modfile=.ci/btcd.mod` have been run): %v\n%s", err, out)
 	}
+	return program
+}
+
+// startBTCD builds btcd at the pinned version and starts it, on loopback and
+// without peers.
+func startBTCD(t *testing.T) *btcd {
+	t.Helper()
+	d := &btcd{t: t, bin: buildBTCD(t, ""), home: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(d.home, "btcd.conf"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -51,16 +51,16 @@ type jsLine struct {
 	Text      string
 }
 
-// startJS runs a js-libp2p node of regtest.
-func startJS(t *testing.T, genesis, security string, speaksHello bool) *jsPeer {
+// jsPrograms finds node and the folder of the programs for it. Without them the test is skipped, in CI it fails.
+func jsPrograms(t *testing.T) (node, dir string) {
 	t.Helper()
-	dir := filepath.Join("testdata", "js")
+	dir = filepath.Join("testdata", "js")
 	missing := ""
 	node, err := exec.LookPath("node")
 	if err != nil {
 		missing = "node is missing (Debian: apt-get install nodejs npm)"
 	} else if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		missing = "js-libp2p is not installed: npm ci --prefix cmd/dunlin/testdata/js"
+		missing = "the packages are not installed: npm ci --prefix cmd/dunlin/testdata/js"
 	}
 	if missing != "" {
 		if os.Getenv("CI") == "true" {
@@ -68,11 +68,19 @@ func startJS(t *testing.T, genesis, security string, speaksHello bool) *jsPeer {
 		}
 		t.Skip(missing)
 	}
+	return node, dir
+}
+
+// startJS runs a js-libp2p node of regtest.
+func startJS(t *testing.T, genesis, security string, speaksHello bool) *jsPeer {
+	t.Helper()
+	node, dir := jsPrograms(t)
 	cmd := exec.Command(node, "peer.mjs")
 	cmd.Dir = dir
 	log := newOutput(t)
 	cmd.Stderr = log.file
 	p := &jsPeer{t: t, answers: map[int]jsLine{}}
+	var err error
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
