@@ -29,6 +29,7 @@ const (
 	maxDescendants    = 24
 	maxFamilyWeight   = 404_000
 	maxCoinsOfScript  = 100 // that are spent together (Core's OUTPUT_GROUP_MAX_ENTRIES)
+	dearFactor        = 3   // times the long-term rate is dear (Bitcoin Core)
 	foreignDepth      = 6   // confirmations of others' payments that are enough at once
 	snipingOneIn      = 10  // lock times further back, for privacy
 	snipingMostBlocks = 100
@@ -164,8 +165,8 @@ type Plan struct {
 	Change, ChangeOf int
 	// Outputs are what a PSBT says of the outputs, in their order; nil: nothing.
 	Outputs []*Info
-	// Method says how the coins were found: exact, knapsack, random, largest,
-	// densest, all or named; Waste is Bitcoin Core's measure, the less the better,
+	// Method says how the coins were found: exact, knapsack, random, lightest,
+	// largest, densest, all or named; Waste is Bitcoin Core's measure, the less the better,
 	// 0 where there was no choice.
 	Method string
 	Waste  int64
@@ -683,6 +684,7 @@ func (b *builder) chooseFrom(pool []int, families int64) ([]int, bool) {
 		payment:   b.paid / int64(len(b.Payments)),
 		maxWeight: min(MaxWeight, maxFamilyWeight-families) - withChange - fixed.weight,
 		exact:     b.payers == 0,
+		dear:      b.Rate > dearFactor*b.LongTermRate,
 	}
 	if b.payers > 0 {
 		c.target, c.changeFee = b.paid-fixed.effective, 0

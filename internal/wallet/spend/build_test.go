@@ -163,6 +163,9 @@ func checkPlan(r *spend.Request, p *spend.Plan) error {
 			return fmt.Errorf("%s is not spent", op)
 		}
 	}
+	if err := checkTogether(r, seen); err != nil {
+		return err
+	}
 	total := 0
 	for _, n := range ancestors {
 		total += n
@@ -228,6 +231,28 @@ func checkPlan(r *spend.Request, p *spend.Plan) error {
 	return nil
 }
 
+// checkTogether wants all coins of a script to be spent if one is, where that was
+// asked for.
+func checkTogether(r *spend.Request, spent map[wire.OutPoint]bool) error {
+	if !r.ByScript || len(r.Spend) > 0 {
+		return nil
+	}
+	used := make(map[string]bool)
+	for _, c := range r.Coins {
+		if spent[c.OutPoint] && c.Height <= tip-6 {
+			used[string(c.Script)] = true
+		}
+	}
+	for _, c := range r.Coins {
+		usable := c.Height > 0 && c.Height <= tip-6 && !c.Locked && !c.Closed && c.Unspendable == nil && (!c.Coinbase || r.Height+1-c.Height >= r.Maturity)
+		worth := c.Value > int64(r.Rate)*(max(c.InputWeight, 20*int64(c.SigOpCost))+1)/4000+1
+		if used[string(c.Script)] && usable && worth && !spent[c.OutPoint] {
+			return fmt.Errorf("%s stays behind, others of its script are spent", c.OutPoint)
+		}
+	}
+	return nil
+}
+
 // TestRandomWallets builds transactions of thousands of random wallets.
 func TestRandomWallets(t *testing.T) {
 	rounds := 6000
@@ -251,7 +276,7 @@ func TestRandomWallets(t *testing.T) {
 	if built < rounds/4 {
 		t.Errorf("only %d of %d were built", built, rounds)
 	}
-	for _, method := range []string{"exact", "knapsack", "random", "all", "named"} {
+	for _, method := range []string{"exact", "knapsack", "random", "lightest", "all", "named"} {
 		if methods[method] == 0 {
 			t.Errorf("no transaction was built by %s: %v", method, methods)
 		}
@@ -291,6 +316,7 @@ func TestSuffices(t *testing.T) {
 		}
 		best, possible := int64(0), false
 		leastWaste, changeless := int64(0), false
+		lightWaste, light := int64(0), false
 		change := changeFor(&r)
 		changeFee := int64(9+len(change.Script)) * int64(r.Rate) / 1000
 		spendFee := change.InputWeight * int64(max(3000, min(r.LongTermRate, 10_000))) / 4000
@@ -317,6 +343,12 @@ func TestSuffices(t *testing.T) {
 			if !possible || over > best {
 				best, possible = over, true
 			}
+			if over >= changeFee+51_000 && r.Rate > 3*r.LongTermRate {
+				waste := n*one.input*(int64(r.Rate)-int64(r.LongTermRate))/4000 + changeFee + spendFee
+				if !light || waste < lightWaste {
+					lightWaste, light = waste, true
+				}
+			}
 			// Rounding takes up to a satoshi an input, and some for the whole. One that
 			// could be left out is looked for only by the others.
 			slack := n + 3
@@ -337,7 +369,13 @@ func TestSuffices(t *testing.T) {
 			t.Fatalf("seed %d: built although no coins suffice", seed)
 		case err != nil && possible && best > 2*int64(len(r.Coins))+4:
 			t.Fatalf("seed %d: %v, although %d are left", seed, err, best)
-		case err != nil || !changeless:
+		case err != nil:
+			continue
+		}
+		if slack := int64(len(r.Coins)) + 8 + int64(r.Rate)/200; light && p.Waste > lightWaste+slack {
+			t.Errorf("seed %d: %s wastes %d, the lightest %d", seed, p.Method, p.Waste, lightWaste)
+		}
+		if !changeless {
 			continue
 		}
 		exact++

@@ -56,8 +56,9 @@ type chooser struct {
 	payment                          int64 // the average that is paid
 	maxWeight                        int64 // of inputs
 	rand                             *rand.Rand
-	// exact: look for a set that needs no change.
-	exact bool
+	// exact: look for a set that needs no change. dear: fees are so high that as
+	// little as possible should be spent now.
+	exact, dear bool
 }
 
 // sort puts the lots into the order that chooser wants. It is deterministic.
@@ -67,7 +68,7 @@ func (c *chooser) sort() {
 	})
 }
 
-// choose returns the set with the least waste of those that four ways find, as
+// choose returns the set with the least waste of those that several ways find, as
 // Bitcoin Core's wallet does (wallet/spend.cpp, ChooseSelectionResult). false says
 // that none found any.
 func (c *chooser) choose() (choice, bool) {
@@ -94,6 +95,10 @@ func (c *chooser) choose() (choice, bool) {
 	consider("knapsack", lots, ok)
 	lots, ok = c.randomDraw()
 	consider("random", lots, ok)
+	if c.dear {
+		lots, ok = c.lightest()
+		consider("lightest", lots, ok)
+	}
 	if !found { // whatever it wastes
 		lots, ok = c.fewest(func(a, b *lot) int { return cmp.Compare(b.effective, a.effective) })
 		consider("largest", lots, ok)
@@ -183,6 +188,56 @@ func (c *chooser) branchAndBound() (best []int, ok bool) {
 		sum.fee -= l.fee
 		sum.longFee -= l.longFee
 		sum.weight -= l.weight
+		next = last + 1
+	}
+	return best, ok
+}
+
+// lightest looks for the set of the least weight that pays for the target and change
+// of a useful size, depth first, as Bitcoin Core does when fees are high
+// (CoinGrinder).
+func (c *chooser) lightest() (best []int, ok bool) {
+	want := c.target + c.changeFee + max(changeLower, c.leastChange)
+	n := len(c.lots)
+	rest := make([]int64, n+1)     // what the lots from i on are worth
+	lightest := make([]int64, n+1) // and what the lightest of them weighs
+	lightest[n] = math.MaxInt64
+	for i, l := range slices.Backward(c.lots) {
+		rest[i] = rest[i+1] + l.effective
+		lightest[i] = min(lightest[i+1], l.weight)
+	}
+	var (
+		taken             []int
+		effective, weight int64
+		bestWeight        = c.maxWeight + 1
+		next              = 0
+	)
+	for range maxBranches {
+		switch {
+		case effective >= want:
+			if weight < bestWeight {
+				best, bestWeight, ok = append(best[:0], taken...), weight, true
+			}
+		case effective+rest[next] < want: // not even with all that follow
+		case weight+(want-effective+c.lots[next].effective-1)/c.lots[next].effective*lightest[next] >= bestWeight: // none of these
+		default:
+			l := &c.lots[next]
+			if left := next > 0 && (len(taken) == 0 || taken[len(taken)-1] != next-1); !left ||
+				l.effective != c.lots[next-1].effective || l.weight < c.lots[next-1].weight {
+				taken = append(taken, next)
+				effective += l.effective
+				weight += l.weight
+			}
+			next++
+			continue
+		}
+		if len(taken) == 0 {
+			break // seen all
+		}
+		last := taken[len(taken)-1]
+		taken = taken[:len(taken)-1]
+		effective -= c.lots[last].effective
+		weight -= c.lots[last].weight
 		next = last + 1
 	}
 	return best, ok
