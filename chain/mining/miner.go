@@ -1,6 +1,7 @@
 package mining
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ type Options struct {
 	Sealer consensus.Sealer
 	Pool   *mempool.Pool // nil: empty blocks
 
-	PayTo        []byte        // output script of the coinbase
+	PayTo        []byte        // output script of the coinbase; see Miner.Pay
 	CoinbaseText string        // at most MaxCoinbaseTextBytes
 	Interval     time.Duration // no block sooner than this after the tip was first seen; default: the network's spacing
 	Mine         bool          // started from the beginning
@@ -59,7 +60,8 @@ type Miner struct {
 
 	mu     sync.Mutex // guards what follows, held for assignments only
 	on     bool
-	toggle chan struct{} // closed and replaced when on changes
+	toggle chan struct{} // closed and replaced when on or payTo changes
+	payTo  []byte        // output script of the coinbase
 	reason string
 	blocks int
 }
@@ -100,7 +102,7 @@ func New(o Options) (*Miner, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Miner{o: o, log: o.Logger, on: o.Mine, toggle: make(chan struct{})}, nil
+	return &Miner{o: o, log: o.Logger, on: o.Mine, toggle: make(chan struct{}), payTo: o.PayTo}, nil
 }
 
 // Start makes Run mine. It reports whether that changed anything.
@@ -122,6 +124,30 @@ func (m *Miner) set(on bool) bool {
 	return true
 }
 
+// Pay makes the coinbases of templates from now on pay another script; one in work
+// is dropped.
+func (m *Miner) Pay(script []byte) error {
+	if !payable(script) {
+		return fmt.Errorf("mining: %w", ErrPayTo)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if bytes.Equal(m.payTo, script) {
+		return nil
+	}
+	m.payTo = script
+	close(m.toggle)
+	m.toggle = make(chan struct{})
+	return nil
+}
+
+// paid is the output script of the coinbase.
+func (m *Miner) paid() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.payTo
+}
+
 // Status returns a snapshot.
 func (m *Miner) Status() Status {
 	m.mu.Lock()
@@ -139,7 +165,7 @@ func (m *Miner) Run(ctx context.Context) error {
 	seen, seenAt := tip.Hash, tip.Time
 	for ctx.Err() == nil {
 		m.mu.Lock()
-		on, toggled := m.on, m.toggle
+		on, toggled, payTo := m.on, m.toggle, m.payTo
 		m.mu.Unlock()
 		if !on {
 			wait(ctx, -1, toggled, nil)
@@ -162,7 +188,7 @@ func (m *Miner) Run(ctx context.Context) error {
 		if pause > 0 && !wait(ctx, pause, toggled, moved) {
 			continue // something changed: look again
 		}
-		b, v, err := m.attempt(ctx, m.o.PayTo, "", templateAge, toggled)
+		b, v, err := m.attempt(ctx, payTo, "", templateAge, toggled)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -182,7 +208,7 @@ func (m *Miner) Run(ctx context.Context) error {
 // and on the active chain. It retries when another block comes first, until ctx
 // ends. It needs no Run.
 func (m *Miner) MineOne(ctx context.Context, data string) (*consensus.Block, int32, error) {
-	return m.MineTo(ctx, m.o.PayTo, data)
+	return m.MineTo(ctx, m.paid(), data)
 }
 
 // MineTo is MineOne with another output script for the coinbase to pay.
