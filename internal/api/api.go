@@ -95,6 +95,9 @@ type Node interface {
 	// is the number of the last; the channel is closed when there is another.
 	LostTxs(after uint64) (txs []Tx, last uint64, changed <-chan struct{})
 
+	// Wallet shows and drives the node's wallet, whether there is one or not.
+	Wallet() Wallet
+
 	// Stop asks the node to stop; it does not wait.
 	Stop()
 }

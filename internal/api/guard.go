@@ -188,6 +188,10 @@ func (s *Server) mayWrite(r *http.Request) bool {
 
 // bodyLimit is in bytes: blocks and transactions travel as hex.
 func (s *Server) bodyLimit(r *http.Request) int64 {
+	switch {
+	case bigWalletBody(r.URL.Path):
+		return maxWalletBytes
+	}
 	switch r.URL.Path {
 	case "/api/v1/chain/blocks", "/api/v1/tx":
 		return s.submitLimit()

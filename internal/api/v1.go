@@ -342,6 +342,8 @@ func (s *Server) routesV1(mux *router) {
 	s.routesExplorer(api, read)
 	s.streamRoutes(mux, api)
 
+	s.routesWallet(api, read, write)
+
 	show(s, api, read("log-level", "/log/level", "Least levels that are logged"),
 		func(_ context.Context, n Node, _ *nothing) (LogLevels, error) { return n.LogLevels(), nil })
 	show(s, api, write("log-level-set", http.MethodPut, "/log/level", "Change the least level that is logged", http.StatusOK),

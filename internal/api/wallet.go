@@ -45,8 +45,6 @@ type Wallet interface {
 	Restore(r WalletRestore) error
 	LockCoins(lock bool, coins []string) ([]string, error)
 	Label(address, txid, label string) error
-	SignMessage(address, message, passphrase string) (string, error)
-	VerifyMessage(address, message, signature string) (bool, error)
 }
 
 // Bodies of the wallet's routes. Amounts are in satoshi, rates in satoshi per 1000
@@ -85,22 +83,22 @@ type (
 	}
 	// WalletCreate is the body of POST /api/v1/wallet.
 	WalletCreate struct {
-		Words          string `json:"words" maxLength:"400" doc:"12 to 24 words of BIP39, made by the caller: they are never in an answer"`
-		Passphrase     string `json:"passphrase" maxLength:"1000" doc:"That seals the keys on disk"`
-		WordPassphrase string `json:"word_passphrase,omitempty" maxLength:"1000" doc:"BIP39's, kept nowhere"`
+		Words          string `json:"words" doc:"12 to 24 words of BIP39, made by the caller: they are never in an answer"`
+		Passphrase     string `json:"passphrase" doc:"That seals the keys on disk"`
+		WordPassphrase string `json:"word_passphrase,omitempty" doc:"BIP39's, kept nowhere"`
 		Restore        bool   `json:"restore,omitempty" doc:"The words are older: look through the chain"`
 		FromHeight     int32  `json:"from_height,omitempty" minimum:"0" doc:"Where to begin; with restore"`
 		Gap            int    `json:"gap,omitempty" minimum:"0" maximum:"10000" doc:"20 if it is missing"`
 	}
 	// WalletUnlock is the body of POST /api/v1/wallet/unlock.
 	WalletUnlock struct {
-		Passphrase string  `json:"passphrase" maxLength:"1000"`
+		Passphrase string  `json:"passphrase"`
 		ForS       float64 `json:"for_s,omitempty" minimum:"1" maximum:"100000000" default:"300" doc:"Seconds"`
 	}
 	// WalletPassphrase is the body of POST /api/v1/wallet/passphrase.
 	WalletPassphrase struct {
-		Old string `json:"old" maxLength:"1000"`
-		New string `json:"new" maxLength:"1000"`
+		Old string `json:"old"`
+		New string `json:"new"`
 	}
 	// WalletBalance is the worth of coins.
 	WalletBalance struct {
@@ -246,7 +244,7 @@ type (
 		MaxFee      int64       `json:"max_fee,omitempty" minimum:"0" doc:"Refuse to pay more"`
 		Unconfirmed bool        `json:"unconfirmed,omitempty" doc:"Spend unconfirmed coins of others too"`
 		Final       bool        `json:"final,omitempty" doc:"Do not signal that it may be replaced"`
-		Passphrase  string      `json:"passphrase,omitempty" maxLength:"1000" doc:"Unlocks the wallet for this payment only"`
+		Passphrase  string      `json:"passphrase,omitempty" doc:"Unlocks the wallet for this payment only"`
 	}
 	// WalletBump is the body of POST /api/v1/wallet/bump.
 	WalletBump struct {
@@ -255,7 +253,7 @@ type (
 		Target     int    `json:"target,omitempty" minimum:"0" maximum:"1008"`
 		DryRun     bool   `json:"dry_run,omitempty"`
 		MaxFee     int64  `json:"max_fee,omitempty" minimum:"0"`
-		Passphrase string `json:"passphrase,omitempty" maxLength:"1000"`
+		Passphrase string `json:"passphrase,omitempty"`
 	}
 	// WalletSent is a payment that was made, or would be.
 	WalletSent struct {
@@ -276,7 +274,7 @@ type (
 	// WalletPSBTRequest is the body of the psbt routes.
 	WalletPSBTRequest struct {
 		PSBT       string `json:"psbt" doc:"Base64"`
-		Passphrase string `json:"passphrase,omitempty" maxLength:"1000"`
+		Passphrase string `json:"passphrase,omitempty"`
 		Label      string `json:"label,omitempty" maxLength:"200"`
 	}
 	// WalletPSBTs is the body of POST /api/v1/wallet/psbt/combine.
@@ -306,14 +304,14 @@ type (
 	}
 	// WalletImport is the body of POST /api/v1/wallet/import.
 	WalletImport struct {
-		Descriptor string `json:"descriptor,omitempty" maxLength:"65536" doc:"With checksum; with private keys it is sealed in the vault"`
+		Descriptor string `json:"descriptor,omitempty" doc:"With checksum; with private keys it is sealed in the vault"`
 		XPub       string `json:"xpub,omitempty" maxLength:"200" doc:"Watch an account: BIP44, 49, 84 and 86"`
-		WIF        string `json:"wif,omitempty" maxLength:"100" doc:"One private key"`
+		WIF        string `json:"wif,omitempty" doc:"One private key"`
 		Label      string `json:"label,omitempty" maxLength:"200"`
 		FromHeight int32  `json:"from_height,omitempty" minimum:"-1" doc:"Look through the chain from there; -1: do not"`
 		Active     bool   `json:"active,omitempty" doc:"New addresses come from it"`
 		Change     bool   `json:"change,omitempty" doc:"It is for change"`
-		Passphrase string `json:"passphrase,omitempty" maxLength:"1000" doc:"To seal private keys in a locked wallet"`
+		Passphrase string `json:"passphrase,omitempty" doc:"To seal private keys in a locked wallet"`
 	}
 	// WalletDescriptor is where addresses come from.
 	WalletDescriptor struct {
@@ -344,12 +342,12 @@ type (
 	}
 	// WalletBackupRequest is the body of POST /api/v1/wallet/backup.
 	WalletBackupRequest struct {
-		Passphrase string `json:"passphrase" maxLength:"1000" doc:"Of the wallet; it opens the backup too"`
+		Passphrase string `json:"passphrase" doc:"Of the wallet; it opens the backup too"`
 	}
 	// WalletRestore is the body of POST /api/v1/wallet/restore.
 	WalletRestore struct {
 		Data       string `json:"data" doc:"Base64"`
-		Passphrase string `json:"passphrase" maxLength:"1000"`
+		Passphrase string `json:"passphrase"`
 		FromHeight int32  `json:"from_height,omitempty" minimum:"-1" doc:"Look through the chain from there; -1: from what the backup knows"`
 	}
 	// WalletCoinsRequest names coins.
@@ -369,18 +367,6 @@ type (
 	// WalletTxRequest names a payment.
 	WalletTxRequest struct {
 		TxID string `json:"txid" minLength:"64" maxLength:"64"`
-	}
-	// WalletMessage is the body of POST /api/v1/wallet/message/sign and verify.
-	WalletMessage struct {
-		Address    string `json:"address" maxLength:"100"`
-		Message    string `json:"message" maxLength:"65536"`
-		Signature  string `json:"signature,omitempty" maxLength:"10000" doc:"Base64; of verify"`
-		Passphrase string `json:"passphrase,omitempty" maxLength:"1000" doc:"Of sign"`
-	}
-	// WalletSignature is what signing and verifying give.
-	WalletSignature struct {
-		Signature string `json:"signature,omitempty"`
-		Valid     bool   `json:"valid"`
 	}
 )
 
@@ -485,7 +471,11 @@ func (s *Server) routesWallet(api huma.API, read func(id, path, summary string) 
 		})
 	stop := write("wallet-rescan-stop", http.MethodDelete, "/wallet/rescan", "Give a search of the chain up", http.StatusOK)
 	huma.Register(api, stop, func(context.Context, *nothing) (*body[WalletInfo], error) {
-		return r.give("wallet-rescan-stop", func() (any, error) { return nil, s.wallet().StopRescan() })
+		info, err := s.infoAfter(s.wallet().StopRescan())
+		if err != nil {
+			return nil, s.problem("wallet-rescan-stop", err)
+		}
+		return answer(info), nil
 	})
 	postRoute(&r, "backup", "/backup", "An encrypted copy of keys, labels and payments", http.StatusOK,
 		func(_ context.Context, in WalletBackupRequest) (WalletBackup, error) {
@@ -509,16 +499,6 @@ func (s *Server) routesWallet(api huma.API, read func(id, path, summary string) 
 		}
 		return nil, nil //nolint:nilnil // 204
 	})
-	postRoute(&r, "message-sign", "/message/sign", "Sign a message with an address's key (BIP322 simple; BIP137 for p2pkh)", http.StatusOK,
-		func(_ context.Context, in WalletMessage) (WalletSignature, error) {
-			sig, err := s.wallet().SignMessage(in.Address, in.Message, in.Passphrase)
-			return WalletSignature{Signature: sig, Valid: err == nil}, err
-		})
-	postRoute(&r, "message-verify", "/message/verify", "Check the signature of a message", http.StatusOK,
-		func(_ context.Context, in WalletMessage) (WalletSignature, error) {
-			ok, err := s.wallet().VerifyMessage(in.Address, in.Message, in.Signature)
-			return WalletSignature{Valid: ok}, err
-		})
 }
 
 // routesPSBT registers the routes for transactions on their way between signers.
@@ -558,14 +538,6 @@ func (r *walletRoutes) id(name string) string {
 		return "wallet"
 	}
 	return "wallet-" + name
-}
-
-// give answers with the wallet's state after do.
-func (r *walletRoutes) give(id string, do func() (any, error)) (*body[WalletInfo], error) {
-	if _, err := do(); err != nil {
-		return nil, r.s.problem(id, err)
-	}
-	return answer(r.s.wallet().Info()), nil
 }
 
 func getRoute[In, Out any](r *walletRoutes, name, path, summary string, do func(context.Context, *In) (Out, error)) {

@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"internal/host":              {},
 	"internal/api":               {"chain/consensus", "internal/web"},
 	"internal/web":               {},
+	"internal/wallet":            {"chain/consensus", "internal/address", "internal/wallet/descriptor", "internal/wallet/keys", "internal/wallet/spend"},
 	"internal/simnet":            {},
 	"internal/testnet":           {"config", "internal/api", "chain/consensus"},
 	"internal/netlab":            {}, // for tests only
@@ -69,7 +70,7 @@ var libraries = []string{"discovery", "gossip", "chain"}
 // mayUseLibp2p lists the packages that may depend, directly or not, on libp2p.
 var mayUseLibp2p = []string{
 	"discovery", "discovery/seeder", "gossip", "chain/exchange",
-	"internal/flood", "internal/host", "internal/logs", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
+	"internal/flood", "internal/host", "internal/logs", "internal/node", "internal/simnet", "internal/testnet", "internal/wallet", "cmd/dunlin", "cmd/dunlin-bench",
 }
 
 // simulation is for tests and measurements: no product may contain it, not even where
@@ -85,7 +86,7 @@ var mayContainSimulation = []string{simulation, "cmd/dunlin-bench"}
 var mayStartGoroutines = []string{
 	"chain", "chain/store", "chain/consensus/pow", "chain/consensus/enginetest", "chain/exchange", "chain/mempool", "chain/mining",
 	"discovery", "discovery/internal/mdns", "discovery/seeder", "gossip",
-	"internal/api", "internal/flood", "internal/gbt", "internal/host", "internal/node", "internal/simnet", "internal/testnet", "cmd/dunlin", "cmd/dunlin-bench",
+	"internal/api", "internal/flood", "internal/gbt", "internal/host", "internal/node", "internal/simnet", "internal/testnet", "internal/wallet", "cmd/dunlin", "cmd/dunlin-bench",
 }
 
 // pure lists the packages that may not read the clock, sleep or draw random

@@ -315,7 +315,7 @@ func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {
 // Miner implements api.Node.
 func (f face) Miner() api.MinerStatus {
 	s := f.miner.Status()
-	return api.MinerStatus{Running: s.Mining, Address: f.payTo, Blocks: s.Blocks, Reason: s.Reason}
+	return api.MinerStatus{Running: s.Mining, Address: *f.payTo.Load(), Blocks: s.Blocks, Reason: s.Reason}
 }
 
 // StartMiner implements api.Node.
@@ -324,7 +324,7 @@ func (f face) StartMiner() error {
 		return api.Errorf(http.StatusConflict, "network %s needs more work than this node has: mining is for test networks", f.params.Name)
 	}
 	if f.miner.Start() {
-		f.log.Info("miner started", "by", "rpc", "address", f.payTo)
+		f.log.Info("miner started", "by", "rpc", "address", *f.payTo.Load())
 	}
 	return nil
 }

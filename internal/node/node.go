@@ -39,6 +39,7 @@ import (
 	"dunlin/internal/flood"
 	"dunlin/internal/host"
 	"dunlin/internal/logs"
+	"dunlin/internal/wallet"
 )
 
 const (
@@ -96,7 +97,8 @@ type Node struct {
 	api      *api.Server
 	blocks   *flood.Flood
 	metrics  *prometheus.Registry
-	payTo    string           // address that the miner pays
+	wallet   *wallet.Wallet
+	payTo    atomic.Pointer[string] // address that the miner pays
 	private  bool             // nodes live on private or shared addresses
 	kept     map[peer.ID]bool // persistent peers; fixed
 	trusted  map[peer.ID]bool // they, and bootstrap nodes; fixed
@@ -183,10 +185,11 @@ func (n *Node) openLedger() error {
 	if err != nil {
 		return err
 	}
-	var payTo []byte
-	if payTo, n.payTo, err = minerScript(n.params, n.c); err != nil {
+	payTo, payAddr, err := minerScript(n.params, n.c)
+	if err != nil {
 		return err
 	}
+	n.payTo.Store(&payAddr)
 	n.miner, err = mining.New(mining.Options{
 		Chain: n.chain, Engine: engine, Sealer: sealer, Pool: n.pool,
 		PayTo: payTo, CoinbaseText: n.c.Mining.CoinbaseText,
@@ -196,7 +199,10 @@ func (n *Node) openLedger() error {
 		OnBlock:  func(_ context.Context, b *consensus.Block) { n.blocks.Publish(b.Raw, b.Hash) },
 		Logger:   n.log.With("subsystem", "miner"),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return n.openWallet()
 }
 
 // openNetwork makes the host and what speaks through it.
@@ -362,6 +368,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"api", n.api.Run},
 		{"chain", n.chain.Run},
 		{"mempool", n.pool.Run},
+		{"wallet", n.wallet.Run},
 		{"reach", n.host.Run},
 		{"exchange", n.exchange.Run},
 		{"gossip", n.gossip.Run},

@@ -38,6 +38,12 @@ func (c walletChain) Fork(a, b chainhash.Hash) (int32, bool) {
 	return height, ok
 }
 
+// MedianTime implements wallet.Chain.
+func (c walletChain) MedianTime() int64 {
+	tip, _ := c.Chain.Tip()
+	return tip.MedianTime.Unix()
+}
+
 // Block implements wallet.Chain.
 func (c walletChain) Block(hash chainhash.Hash) (*consensus.Block, error) {
 	raw, err := c.Chain.Block(hash)

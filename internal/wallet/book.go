@@ -150,7 +150,8 @@ type txInfo struct {
 	VSize    int      `json:"vsize"`
 	Weight   int      `json:"weight"`
 	Fee      int64    `json:"fee"` // -1: unknown
-	Signals  bool     `json:"signals,omitempty"`
+	Signals  bool     `json:"signals,omitempty"` // it may be replaced (BIP125)
+	TRUC     bool     `json:"truc,omitempty"`    // of version 3 (BIP431)
 	// Foreign are addresses of outputs that are not ours, the first few.
 	Foreign []string `json:"foreign,omitempty"`
 	Label   string   `json:"label,omitempty"`
@@ -429,7 +430,7 @@ func (b *book) share(m *wire.MsgTx) (debits []debit, credits []credit) {
 func (b *book) newTx(m *wire.MsgTx, id chainhash.Hash) *tx {
 	weight := 3*m.SerializeSizeStripped() + m.SerializeSize()
 	t := &tx{id: id, info: txInfo{
-		Seen: b.now().Unix(), Outs: len(m.TxOut), VSize: (weight + 3) / 4, Weight: weight, Fee: -1, Coinbase: isCoinbase(m),
+		Seen: b.now().Unix(), Outs: len(m.TxOut), VSize: (weight + 3) / 4, Weight: weight, Fee: -1, Coinbase: isCoinbase(m), TRUC: m.Version == 3,
 	}}
 	for _, in := range m.TxIn {
 		if t.info.Coinbase {

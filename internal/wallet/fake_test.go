@@ -195,6 +195,8 @@ func (c *fakeChain) Block(hash chainhash.Hash) (*consensus.Block, error) {
 	return b.block, nil
 }
 
+func (c *fakeChain) MedianTime() int64 { return 1_900_000_000 }
+
 func (c *fakeChain) Lowest() int32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

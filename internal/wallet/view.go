@@ -317,6 +317,7 @@ type Payment struct {
 	BlockHash     chainhash.Hash
 	BlockTime     time.Time
 	Conflicting   chainhash.Hash // who spends the same coins
+	Replaced      bool           // Conflicting is not mined yet
 	Replaces      chainhash.Hash
 	InMempool     bool
 	MatureIn      int32
@@ -366,7 +367,7 @@ func (w *Wallet) payment(t *tx) Payment {
 	i := &t.info
 	p := Payment{
 		TxID: t.id, Confirmations: w.depth(t), Fee: i.Fee, Weight: i.Weight, VSize: i.VSize, Label: i.Label, Seen: time.Unix(i.Seen, 0).UTC(),
-		Height: -1, Conflicting: i.By, Replaces: i.Replaces, InMempool: t.pooled, MatureIn: w.immature(t), Own: i.Own,
+		Height: -1, Conflicting: i.By, Replaced: i.Dead == replaced, Replaces: i.Replaces, InMempool: t.pooled, MatureIn: w.immature(t), Own: i.Own,
 	}
 	p.Time = p.Seen
 	if i.Block != nil {

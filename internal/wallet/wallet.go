@@ -18,7 +18,6 @@ package wallet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,6 +69,8 @@ type Chain interface {
 	Locator(hash chainhash.Hash) []chainhash.Hash
 	// Block reads a block. [ErrNoBlock]: its bytes are not on disk.
 	Block(hash chainhash.Hash) (*consensus.Block, error)
+	// MedianTime is the tip's median time past, Unix seconds.
+	MedianTime() int64
 	// Lowest is the height from which on all blocks are on disk.
 	Lowest() int32
 }
@@ -174,7 +175,7 @@ func New(o Options) (*Wallet, error) {
 		kick: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	if err := w.open(); err != nil {
-		w.broken = err
+		w.broken = fmt.Errorf("%w: %w", ErrBroken, err)
 		w.log.Error("wallet cannot be opened; the node runs without", "err", err)
 	}
 	return w, nil
@@ -236,7 +237,7 @@ func (w *Wallet) Close() error {
 		return nil
 	}
 	err := errors.Join(w.store(true), w.journal.close())
-	w.journal, w.broken = nil, errors.New("the wallet is closed")
+	w.journal, w.broken = nil, fmt.Errorf("%w: the node is stopping", ErrBroken)
 	return err
 }
 
@@ -248,7 +249,7 @@ func (w *Wallet) store(durable bool) error {
 	}
 	if err != nil {
 		// The book is ahead of the disk: from here on neither can be trusted.
-		w.broken = fmt.Errorf("the wallet stopped, for its journal could not be written: %w; start the node again", err)
+		w.broken = fmt.Errorf("%w: its journal could not be written: %w; start the node again", ErrBroken, err)
 		w.log.Error("wallet stopped", "err", err)
 		return w.broken
 	}
@@ -307,6 +308,7 @@ var (
 	ErrExists   = errors.New("there is a wallet already; it is never overwritten")
 	ErrLocked   = errors.New("the wallet is locked: unlock it first (dunlin wallet unlock)")
 	ErrPassword = errors.New("the passphrase is wrong")
+	ErrBroken   = errors.New("the wallet cannot be used")
 	ErrUnknown  = errors.New("not known to this wallet")
 )
 
@@ -338,13 +340,4 @@ func (w *Wallet) raw(id chainhash.Hash) (*wire.MsgTx, []byte, error) {
 		return nil, nil, fmt.Errorf("wallet journal: transaction %s: %w", id, err)
 	}
 	return m, raw, nil
-}
-
-// encode is for values that always can be.
-func encode(v any) []byte {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // a programmer's mistake
-	}
-	return raw
 }
