@@ -1,0 +1,8 @@
+//go:build unix && !linux && !aix && !solaris
+
+package main
+
+import "golang.org/x/sys/unix"
+
+// Requests that read and write the settings of a terminal.
+const readTermios, writeTermios = unix.TIOCGETA, unix.TIOCSETA
