@@ -28,6 +28,7 @@ import (
 //	                        standard output matches
 //	shape FILE WANT         compare the keys and types of a JSON file with a list
 //	freeport NAME           set NAME to a port that nobody listens on
+//	readenv NAME FILE [KEY] set NAME to the first line of a file, or to a key of the JSON that it is
 func TestScript(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -44,7 +45,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": scriptExits, "until": scriptUntil, "shape": scriptShape, "freeport": scriptFreePort,
+			"exits": scriptExits, "until": scriptUntil, "shape": scriptShape, "freeport": scriptFreePort, "readenv": scriptReadEnv,
 		},
 	})
 }
@@ -174,4 +175,17 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	walk(newRoot())
+}
+
+func scriptReadEnv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: readenv NAME FILE [KEY]")
+	}
+	line, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
+	if len(args) == 3 {
+		var v map[string]any
+		ts.Check(json.Unmarshal([]byte(line), &v))
+		line = fmt.Sprint(v[args[2]])
+	}
+	ts.Setenv(args[0], line)
 }

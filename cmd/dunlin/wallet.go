@@ -887,4 +887,3 @@ func printDescriptors(out io.Writer, list []api.WalletDescriptor) {
 	}
 	t.Flush()
 }
-

@@ -445,3 +445,11 @@ func dialRaw(t *testing.T, addr string) net.Conn {
 	t.Cleanup(func() { c.Close() })
 	return c
 }
+
+// Wallet implements api.Node: there is none.
+func (n *fakeNode) Wallet() api.Wallet { return noWallet{} }
+
+// noWallet is asked for nothing but its state.
+type noWallet struct{ api.Wallet }
+
+func (noWallet) Info() api.WalletInfo { return api.WalletInfo{Height: -1, Warnings: []string{}} }

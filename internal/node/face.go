@@ -323,6 +323,7 @@ func (f face) StartMiner() error {
 	if !f.params.Test { // as the setting mining.enabled
 		return api.Errorf(http.StatusConflict, "network %s needs more work than this node has: mining is for test networks", f.params.Name)
 	}
+	f.payWallet()
 	if f.miner.Start() {
 		f.log.Info("miner started", "by", "rpc", "address", *f.payTo.Load())
 	}

@@ -99,10 +99,10 @@ type Node struct {
 	metrics  *prometheus.Registry
 	wallet   *wallet.Wallet
 	payTo    atomic.Pointer[string] // address that the miner pays
-	private  bool             // nodes live on private or shared addresses
-	kept     map[peer.ID]bool // persistent peers; fixed
-	trusted  map[peer.ID]bool // they, and bootstrap nodes; fixed
-	rpcAddr  string           // host:port of the HTTP interface
+	private  bool                   // nodes live on private or shared addresses
+	kept     map[peer.ID]bool       // persistent peers; fixed
+	trusted  map[peer.ID]bool       // they, and bootstrap nodes; fixed
+	rpcAddr  string                 // host:port of the HTTP interface
 
 	refusals *logs.Limiter
 	txPeer   chan struct{}                       // somebody hears of transactions now; capacity 1

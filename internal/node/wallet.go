@@ -37,9 +37,10 @@ func (n *Node) openWallet() (err error) {
 	return nil
 }
 
-// payWallet makes the miner pay the wallet, if there is one and the operator has named no address.
+// payWallet makes the miner pay the wallet, if there is one and the operator has named no address. While the wallet
+// looks for its coins it does not know which addresses are used already.
 func (n *Node) payWallet() {
-	if n.c.Mining.Address != "" || !n.wallet.Exists() {
+	if n.c.Mining.Address != "" || !n.wallet.Exists() || n.wallet.Searching() {
 		return
 	}
 	a, err := n.wallet.MiningAddress()
@@ -137,7 +138,9 @@ func (f walletFace) Create(_ context.Context, r api.WalletCreate) error {
 	if err != nil {
 		return walletFault(err)
 	}
-	f.payWallet()
+	if !r.Restore {
+		f.payWallet()
+	}
 	return nil
 }
 

@@ -149,7 +149,7 @@ type txInfo struct {
 	OutSum   int64    `json:"out_sum"` // of all outputs
 	VSize    int      `json:"vsize"`
 	Weight   int      `json:"weight"`
-	Fee      int64    `json:"fee"` // -1: unknown
+	Fee      int64    `json:"fee"`               // -1: unknown
 	Signals  bool     `json:"signals,omitempty"` // it may be replaced (BIP125)
 	TRUC     bool     `json:"truc,omitempty"`    // of version 3 (BIP431)
 	// Foreign are addresses of outputs that are not ours, the first few.
@@ -571,7 +571,9 @@ func (b *book) disconnect(above int32) {
 		}
 		b.touchTx(t)
 	}
-	b.reviveIf(func(t *tx) bool { return t.info.Dead == conflicted && t.info.ByBlock != nil && t.info.ByBlock.Height > above })
+	b.reviveIf(func(t *tx) bool {
+		return t.info.Dead == conflicted && t.info.ByBlock != nil && t.info.ByBlock.Height > above
+	})
 }
 
 // minedSpender is the mined transaction that spends an output.
@@ -695,7 +697,9 @@ func (b *book) load(j *journal, bind func(*chainOf) error) error {
 		}
 		descs = append(descs, c)
 	}
-	slices.SortFunc(descs, func(x, y *chainOf) int { return cmp.Or(cmp.Compare(x.info.Order, y.info.Order), cmp.Compare(x.id, y.id)) })
+	slices.SortFunc(descs, func(x, y *chainOf) int {
+		return cmp.Or(cmp.Compare(x.info.Order, y.info.Order), cmp.Compare(x.id, y.id))
+	})
 	for _, c := range descs {
 		err := b.add(c, func(i uint32) []byte {
 			script, _ := j.get(prefOut + addrKey(c.id, i)) // else it is derived

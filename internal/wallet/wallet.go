@@ -287,6 +287,13 @@ func (w *Wallet) Exists() bool {
 	return w.journal != nil && w.broken == nil
 }
 
+// Searching says whether old blocks are being looked through for payments.
+func (w *Wallet) Searching() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.journal != nil && w.broken == nil && w.book.rescan != nil
+}
+
 // use locks the wallet for an operation; release it with w.mu.Unlock. ErrNone if there is none.
 func (w *Wallet) use() error {
 	w.mu.Lock()
