@@ -165,10 +165,11 @@ func (in *Input) missing(lock *lockScript) (refs []keys.Ref) {
 		}
 		return refs
 	}
+	made := in.tapSigs()
 	for _, k := range in.TapKeys {
 		signed := in.TapKeySig != nil && len(k.Leaves) == 0
 		for _, leaf := range k.Leaves {
-			signed = signed || in.tapSigOf(k.Key, leaf) != nil
+			signed = signed || made[[2][32]byte{k.Key, leaf}] != nil
 		}
 		if !signed {
 			refs = append(refs, keys.Ref{Origin: k.Origin, PubKey: k.Key[:]})

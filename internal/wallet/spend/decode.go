@@ -54,8 +54,8 @@ func Decode(raw []byte) (*Packet, error) {
 
 // A decoder reads from the start of what is left.
 type decoder struct {
-	rest   []byte
-	fields int
+	rest           []byte
+	fields, leaves int // so far
 }
 
 var errShort = errors.New("ends early")
@@ -170,6 +170,9 @@ func (d *decoder) packet() (*Packet, error) {
 		}
 		if _, err := p.spent(i); err != nil && !errors.Is(err, ErrNoUTXO) {
 			return nil, fmt.Errorf("input %d: %w", i, err)
+		}
+		if d.leaves += len(p.Inputs[i].TapLeaves); d.leaves > maxTapLeaves {
+			return nil, fmt.Errorf("more than %d scripts of taproot", maxTapLeaves)
 		}
 	}
 	p.Outputs = make([]Output, len(p.Tx.TxOut))

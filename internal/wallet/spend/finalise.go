@@ -277,8 +277,9 @@ func (in *Input) satisfyTaproot(out *wire.TxOut) (wire.TxWitness, error) {
 	if err != nil {
 		return nil, err
 	}
+	signed := in.tapSigs()
 	for _, leaf := range leaves {
-		stack, ok := in.leafStack(&leaf)
+		stack, ok := leafStack(&leaf, signed)
 		if !ok {
 			continue
 		}
@@ -292,7 +293,7 @@ func (in *Input) satisfyTaproot(out *wire.TxOut) (wire.TxWitness, error) {
 }
 
 // leafStack is what a leaf of signatures wants on the stack.
-func (in *Input) leafStack(leaf *txscript.TapLeaf) (stack wire.TxWitness, ok bool) {
+func leafStack(leaf *txscript.TapLeaf, signed map[[2][32]byte][]byte) (stack wire.TxWitness, ok bool) {
 	var (
 		hash = [32]byte(leaf.TapHash())
 		sigs wire.TxWitness // in the order of the script
@@ -308,7 +309,7 @@ func (in *Input) leafStack(leaf *txscript.TapLeaf) (stack wire.TxWitness, ok boo
 			key = t.Data()
 		case (op == txscript.OP_CHECKSIG || op == txscript.OP_CHECKSIGVERIFY || op == txscript.OP_CHECKSIGADD) && key != nil:
 			adds = adds || op == txscript.OP_CHECKSIGADD
-			sigs = append(sigs, in.tapSigOf([32]byte(key), hash))
+			sigs = append(sigs, signed[[2][32]byte{[32]byte(key), hash}])
 			key = nil
 		case adds && (op >= txscript.OP_1 && op <= txscript.OP_16 || len(t.Data()) == 1 || len(t.Data()) == 2):
 			v := int(op) - (txscript.OP_1 - 1)

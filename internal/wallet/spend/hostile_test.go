@@ -2,6 +2,7 @@ package spend_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"runtime"
@@ -81,6 +82,55 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := spend.Decode(fields(5001)); !errors.Is(err, spend.ErrPacket) {
 		t.Error(err)
+	}
+}
+
+// TestDear: the dearest packets that are read take their roles in seconds.
+func TestDear(t *testing.T) {
+	key := append([]byte(nil), 0x79, 0xbe, 0x66, 0x7e, 0xf9, 0xdc, 0xbb, 0xac, 0x55, 0xa0, 0x62, 0x95, 0xce, 0x87, 0x0b, 0x07,
+		0x02, 0x9b, 0xfc, 0xdb, 0x2d, 0xce, 0x28, 0xd9, 0x59, 0xf2, 0x81, 0x5b, 0x16, 0xf8, 0x17, 0x98) // x of the curve's generator
+	tx := wire.NewMsgTx(2)
+	for i := range 2 {
+		tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{Index: uint32(i)}, nil, nil))
+	}
+	tx.AddTxOut(wire.NewTxOut(1, []byte{0x6a}))
+	p := spend.NewPacket(tx)
+	// Very many keys of one script.
+	var script []byte
+	for range 100_000 {
+		script = append(append(append(script, 33), 2), key...)
+	}
+	p.Inputs[0].WitnessScript = script
+	sum := sha256.Sum256(script)
+	p.Inputs[0].PrevOut = wire.NewTxOut(5, append([]byte{0, 32}, sum[:]...))
+	// Very many leaves of taproot.
+	in := &p.Inputs[1]
+	in.PrevOut = wire.NewTxOut(5, append([]byte{0x51, 32}, key...))
+	in.TapInternalKey = key
+	for i := range 4000 {
+		block := append([]byte{0xc0}, key...)
+		in.TapLeaves = append(in.TapLeaves, spend.TapLeaf{
+			ControlBlock: append(block, bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 16)...), Script: []byte{0x51}, Version: 0xc0,
+		})
+	}
+	p = parse(t, p.String())
+	p.Analyse(nil)
+	if _, err := p.Sign(keys.NewRing(), spend.SignOptions{}); !errors.Is(err, spend.ErrForged) {
+		t.Errorf("signed: %v", err)
+	}
+	if err := p.Finalise(nil); err == nil {
+		t.Error("finalised")
+	}
+	for range 6001 {
+		in.TapLeaves = append(in.TapLeaves, in.TapLeaves[0])
+	}
+	for i := range in.TapLeaves {
+		in.TapLeaves[i].ControlBlock = append(append([]byte{0xc0}, key...), bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 16)...)
+	}
+	p.Inputs[0].TapLeaves = in.TapLeaves[:5000]
+	in.TapLeaves = in.TapLeaves[5000:]
+	if _, err := spend.Decode(p.Encode()); !errors.Is(err, spend.ErrPacket) {
+		t.Errorf("10,001 leaves are read: %v", err)
 	}
 }
 

@@ -16,6 +16,9 @@ const (
 	// maxMapFields is how many of these one input or output has: a script has at most
 	// 999 keys (multi_a), each with an origin and a signature.
 	maxMapFields = 5000
+	// maxTapLeaves is how many scripts of taproot it has in all: each is proven, for a
+	// tenth of a millisecond.
+	maxTapLeaves = 10_000
 	// maxBareBytes is what a transaction without witnesses can have at most (BIP141):
 	// some 24,000 inputs, or 110,000 outputs.
 	maxBareBytes = 1_000_000

@@ -253,6 +253,15 @@ func (in *Input) sigOf(pub []byte) []byte {
 	return nil
 }
 
+// tapSigs are the signatures for leaves, by key and leaf.
+func (in *Input) tapSigs() map[[2][32]byte][]byte {
+	out := make(map[[2][32]byte][]byte, len(in.TapSigs))
+	for _, s := range in.TapSigs {
+		out[[2][32]byte{s.Key, s.Leaf}] = s.Sig
+	}
+	return out
+}
+
 func (in *Input) tapSigOf(key, leaf [32]byte) []byte {
 	for _, s := range in.TapSigs {
 		if s.Key == key && s.Leaf == leaf {
@@ -284,11 +293,16 @@ func (w *work) signTaproot(i int, s Signer, o *SignOptions) (made []func(), err 
 	if keyRef != nil && in.TapKeySig == nil && s.Has(*keyRef) {
 		tasks = append(tasks, task{*keyRef, tweak, w.outs[i].PkScript[2:], nil, func(sig []byte) { in.TapKeySig = sig }})
 	}
+	known := make(map[[32]byte]*TapKey, len(in.TapKeys))
+	for i := range in.TapKeys {
+		known[in.TapKeys[i].Key] = &in.TapKeys[i]
+	}
+	signed := in.tapSigs()
 	for _, leaf := range leaves {
 		hash := [32]byte(leaf.TapHash())
-		for _, k := range in.leafKeys(&leaf) {
+		for _, k := range leafKeys(&leaf, known) {
 			key := [32]byte(k.PubKey)
-			if in.tapSigOf(key, hash) == nil && s.Has(k) {
+			if signed[[2][32]byte{key, hash}] == nil && s.Has(k) {
 				tasks = append(tasks, task{k, nil, k.PubKey, &leaf, func(sig []byte) {
 					in.TapSigs = append(in.TapSigs, TapSig{Key: key, Leaf: hash, Sig: sig})
 				}})
@@ -382,13 +396,10 @@ func (in *Input) tapLeaves(out *wire.TxOut) (leaves []txscript.TapLeaf, err erro
 	return leaves, nil
 }
 
-// leafKeys are the keys that a leaf names.
-func (in *Input) leafKeys(leaf *txscript.TapLeaf) (refs []keys.Ref) {
+// leafKeys are the keys that a leaf names. known are those of which the packet tells
+// the origin.
+func leafKeys(leaf *txscript.TapLeaf, known map[[32]byte]*TapKey) (refs []keys.Ref) {
 	hash := [32]byte(leaf.TapHash())
-	known := make(map[[32]byte]*TapKey, len(in.TapKeys))
-	for i := range in.TapKeys {
-		known[in.TapKeys[i].Key] = &in.TapKeys[i]
-	}
 	_, order := pushes(leaf.Script)
 	for _, key := range order {
 		if len(key) != schnorr.PubKeyBytesLen {

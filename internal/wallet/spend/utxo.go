@@ -152,8 +152,14 @@ func (in *Input) lock(out *wire.TxOut) (lockScript, error) {
 		if sum := sha256.Sum256(in.WitnessScript); !bytes.Equal(sum[:], script[2:34]) {
 			return lockScript{}, errWrongWitness
 		}
+		if len(in.WitnessScript) > txscript.MaxScriptSize {
+			return lockScript{}, errUnknownScript // nobody can spend it
+		}
 		return lockScript{form: formWitness, code: in.WitnessScript}, nil
 	case txscript.IsWitnessProgram(script):
+		return lockScript{}, errUnknownScript
+	}
+	if len(script) > txscript.MaxScriptSize {
 		return lockScript{}, errUnknownScript
 	}
 	l := lockScript{form: formLegacy, code: script}
