@@ -38,6 +38,7 @@ const (
 	maxWshItems    = 100      // on a P2WSH script's stack (standardness)
 	maxOps         = 201      // of a script before taproot (consensus)
 	maxStack       = 1000     // items at any time (consensus)
+	maxThresh      = 200      // conditions of a thresh: the work for it grows with the square
 	maxWrappers    = 16       // letters before a colon
 	maxSteps       = 4096     // behind all keys: each takes some 50 µs to follow
 )
@@ -205,6 +206,20 @@ func (d *Descriptor) AddTo(r *keys.Ring) error {
 		}
 	}
 	return nil
+}
+
+// Wipe forgets the private keys. The descriptor must not be used afterwards, nor what Expand made of it.
+func (d *Descriptor) Wipe() {
+	for _, k := range d.all {
+		if k.priv != nil {
+			k.priv.Wipe()
+		}
+		for _, x := range []*keys.XPrv{k.xprv, k.privBase} {
+			if x != nil {
+				x.Wipe()
+			}
+		}
+	}
 }
 
 // Equal says whether two descriptors have the same public form.

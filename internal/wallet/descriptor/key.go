@@ -39,6 +39,8 @@ type keyExpr struct {
 	priv *keys.PrivateKey
 	xprv *keys.XPrv
 
+	// own is origin, or the key's own if there is none.
+	own keys.Origin
 	// base is xpub after the steps, of an extended key without tuple whose steps are not hardened.
 	base *keys.XPub
 	// privBase is xprv after the steps, where they or the range are hardened.
@@ -205,9 +207,17 @@ func parseSteps(path string) (keys.Path, error) {
 	return p, nil
 }
 
-// finish computes base and privBase.
+// finish computes own, base and privBase.
 func (k *keyExpr) finish() (err error) {
 	k.base, k.privBase = nil, nil
+	switch {
+	case k.origin != nil:
+		k.own = *k.origin
+	case k.xpub != nil:
+		k.own = keys.Origin{Fingerprint: k.xpub.Fingerprint()}
+	default:
+		k.own = keys.OriginOf(k.pub)
+	}
 	if k.xpub == nil || len(k.tuple) > 0 {
 		return nil
 	}
@@ -265,8 +275,7 @@ func (k *keyExpr) public() *keyExpr {
 	}
 	if k.xprv != nil && last >= 0 && k.wildcard != everyHardened {
 		if x, err := k.xprv.Derive(k.steps[:last+1]); err == nil {
-			o := k.ownOrigin()
-			c.origin = &keys.Origin{Fingerprint: o.Fingerprint, Path: o.Path.Join(k.steps[:last+1]...)}
+			c.origin = &keys.Origin{Fingerprint: k.own.Fingerprint, Path: k.own.Path.Join(k.steps[:last+1]...)}
 			c.xpub, c.steps = x.Public(), k.steps[last+1:]
 			x.Wipe()
 		}
@@ -275,20 +284,9 @@ func (k *keyExpr) public() *keyExpr {
 	return &c
 }
 
-// ownOrigin is the origin as written, or the key's own.
-func (k *keyExpr) ownOrigin() keys.Origin {
-	switch {
-	case k.origin != nil:
-		return *k.origin
-	case k.xpub != nil:
-		return keys.Origin{Fingerprint: k.xpub.Fingerprint()}
-	}
-	return keys.OriginOf(k.pub)
-}
-
 // derive returns the key of an index; x-only if tap.
 func (k *keyExpr) derive(index uint32, tap bool) (KeyRef, error) {
-	ref := KeyRef{Origin: k.ownOrigin(), PubKey: k.pub}
+	ref := KeyRef{Origin: k.own, PubKey: k.pub}
 	if k.xpub != nil {
 		path := ref.Path.Join(k.steps...)
 		pub := k.base

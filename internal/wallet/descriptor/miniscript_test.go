@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"dunlin/chain/consensus"
 	"dunlin/internal/wallet/descriptor"
@@ -83,7 +84,7 @@ func TestScriptLimits(t *testing.T) {
 		return strings.Repeat("and_v(v:older(1),", levels) + pk + strings.Repeat(")", levels)
 	}
 	var pks []string
-	for i := range 120 {
+	for i := range 75 {
 		pks = append(pks, fmt.Sprintf("s:pk(%s/%d)", xpub, i))
 	}
 	thresh := func(k, n int) string {
@@ -96,11 +97,12 @@ func TestScriptLimits(t *testing.T) {
 		"bare multisig":                        {"multi(1," + key33(0) + manyKeys(2) + ")", "multi(1," + key33(0) + manyKeys(3) + ")"},
 		"sh size":                              {"sh(multi(1" + manyKeys(15) + "))", "sh(multi(1" + manyKeys(16) + "))"},
 		"wsh multisig":                         {"wsh(multi(20" + manyKeys(20) + "))", "wsh(multi(20" + manyKeys(21) + "))"},
-		"multi_a":                              {"tr(" + key33(1) + ",multi_a(3" + manyKeys(500) + "))", "tr(" + key33(1) + ",multi_a(501" + manyKeys(500) + "))"},
+		"multi_a":                              {"tr(" + key33(1) + ",multi_a(3" + manyKeys(60) + "))", "tr(" + key33(1) + ",multi_a(61" + manyKeys(60) + "))"},
 		"depth":                                {"wsh(" + nest(descriptor.MaxDepth-1) + ")", "wsh(" + nest(descriptor.MaxDepth) + ")"},
 		"tree depth":                           {"tr(" + key33(1) + "," + tree(descriptor.MaxTreeDepth) + ")", "tr(" + key33(1) + "," + tree(descriptor.MaxTreeDepth+1) + ")"},
 		"operations":                           {"wsh(" + thresh(1, 67) + ")", "wsh(" + thresh(1, 68) + ")"}, // CHECKSIG, and SWAP CHECKSIG ADD for each more, and EQUAL
-		"tapscript has no limit of operations": {"tr(" + key33(1) + "," + thresh(1, 110) + ")", ""},
+		"tapscript has no limit of operations": {"tr(" + key33(1) + "," + thresh(1, 75) + ")", ""},
+		"conditions":                           {"tr(" + key33(1) + ",thresh(1," + pk + strings.Repeat(",a:0", 199) + "))", "tr(" + key33(1) + ",thresh(1," + pk + strings.Repeat(",a:0", 200) + "))"},
 		"wrappers":                             {"wsh(" + strings.Repeat("n", 16) + ":" + pk + ")", "wsh(" + strings.Repeat("n", 17) + ":" + pk + ")"},
 		"steps":                                {"pk(" + xpub + strings.Repeat("/0", 254) + ")", "pk(" + xpub + strings.Repeat("/0", 256) + ")"},
 		"alternatives":                         {"pk(" + xpub + "/<0" + numbers(1, 31) + ">)", "pk(" + xpub + "/<0" + numbers(1, 32) + ">)"},
@@ -125,4 +127,42 @@ func numbers(from, to int) string {
 		fmt.Fprintf(&b, ";%d", i)
 	}
 	return b.String()
+}
+
+// TestHostileTexts: texts of the greatest length that were made to be slow or deep come to an end, accepted or not.
+func TestHostileTexts(t *testing.T) {
+	const size = descriptor.MaxTextBytes - 200
+	fill := func(form, part string) string {
+		return fmt.Sprintf(form, strings.Repeat(part, (size-len(form))/len(part)))
+	}
+	deep := (descriptor.MaxTextBytes - 300) / 8
+	for name, text := range map[string]string{
+		"braces":      "tr(" + keyX + "," + strings.Repeat("{", size) + ")",
+		"functions":   "wsh(" + strings.Repeat("and_v(", deep) + ")",
+		"wrappers":    "wsh(" + strings.Repeat("n", size) + ":1)",
+		"wrapped":     fill("wsh(thresh(1,pk("+key33(0)+")%s))", ",aaaaaaaaaaaaaaaa:0"),
+		"conditions":  fill("wsh(thresh(1,pk("+key33(0)+")%s))", ",a:0"),
+		"nested":      fill("tr("+keyX+",and_v(v:pk("+key33(0)+"),thresh(1,pk("+key33(1)+")%s)))", ",a:thresh(1,0,a:0,a:0,a:0)"),
+		"steps":       "pk(" + hot + strings.Repeat("/0h", 254) + ")",
+		"many steps":  fill("sh(multi(1%s))", ","+hot+strings.Repeat("/0h", 254)),
+		"many keys":   fill("tr("+keyX+",multi_a(1%s))", ","+xpub+"/0"),
+		"multipath":   fill("tr("+keyX+",multi_a(1%s))", ","+xpub+"/<0"+numbers(1, 31)+">/*"),
+		"commas":      fill("multi(1%s)", ","),
+		"raw":         fill("raw(%s)", "00"),
+		"brackets":    fill("pk(%s)", "["),
+		"hash":        fill("raw(00)%s", "#"),
+		"long number": fill("wsh(older(%s))", "1"),
+	} {
+		start := time.Now()
+		d, err := descriptor.Parse(text, consensus.Bitcoin())
+		if err == nil {
+			for _, one := range d.Expand()[:1] {
+				_, _ = one.Derive(0)
+			}
+			_ = d.String()
+		} else if len(err.Error()) > 500 {
+			t.Errorf("%s: an error of %d bytes", name, len(err.Error()))
+		}
+		t.Logf("%s: %d bytes in %v: %v", name, len(text), time.Since(start).Round(time.Millisecond), err)
+	}
 }

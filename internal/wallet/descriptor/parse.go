@@ -473,6 +473,9 @@ func (p *parser) thresh(n *node, ctx context) (err error) {
 		return err
 	}
 	for p.take(',') {
+		if len(n.subs) == maxThresh {
+			return p.errorf("more than %d conditions", maxThresh)
+		}
 		s, err := p.expression(ctx, false)
 		if err != nil {
 			return err

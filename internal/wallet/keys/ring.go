@@ -12,7 +12,7 @@ import (
 
 // Limits of a [Ring], which bound the file of a [Vault] too.
 const (
-	MaxRoots = 1000
+	MaxRoots = 256
 	MaxKeys  = 50_000
 )
 

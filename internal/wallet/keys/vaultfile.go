@@ -60,7 +60,7 @@ const (
 	keyBytes = 32
 	sumBytes = 32
 
-	// maxVaultBytes bounds what is read: a full [Ring] takes 3.1 MB.
+	// maxVaultBytes bounds what is read: a full [Ring] takes 2.2 MB.
 	maxVaultBytes = 4 << 20
 )
 
