@@ -134,7 +134,7 @@ func TestE2ETxFlow(t *testing.T) {
 	}
 	t.Logf("%d daemons, %d transactions at %d/s: everywhere %v after the last, %+d MB at most; of each at each%s; %.0f pulled from lists",
 		len(all), flow, rate, behind.Round(time.Millisecond), most>>20, line.String(), pulled)
-	if most > 100<<20 {
+	if most > slowness*100<<20 {
 		t.Errorf("%d MB more than when idle", most>>20)
 	}
 
