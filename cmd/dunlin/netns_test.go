@@ -150,7 +150,7 @@ func TestNetnsPartition(t *testing.T) {
 	// After 20 s connections are still open, and TCP sends again when it likes.
 	apart, within := 20*time.Second, time.Minute
 	if long() {
-		apart, within = 5*time.Minute, 10*time.Second
+		apart, within = 5*time.Minute, 30*time.Second
 	}
 	lab := netlab.New(t)
 	var all []*daemon
