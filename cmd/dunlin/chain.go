@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -204,10 +205,8 @@ func awaitReplay(ctx context.Context, ch *chain.Chain, ran <-chan error, show *p
 		case <-ctx.Done():
 			return ctx.Err(), false
 		case <-tick.C:
-			show.update(func() string {
-				p := ch.Replay()
-				return fmt.Sprintf("%d of %d MB, height %d", p.Bytes>>20, p.Total>>20, p.Height)
-			})
+			p := ch.Replay()
+			show.of(p.Bytes, p.Total, func() string { return fmt.Sprintf("%d of %d MB, height %d", p.Bytes>>20, p.Total>>20, p.Height) })
 		}
 	}
 }
@@ -239,12 +238,8 @@ FILE - is standard input.`,
 				counted := &countingReader{r: in}
 				show := newProgress(cmd.ErrOrStderr(), log, "import")
 				p, err := ch.Import(ctx, counted, func(p chain.ImportProgress) {
-					show.update(func() string {
-						done := ""
-						if size > 0 {
-							done = fmt.Sprintf("%.0f%% ", 100*float64(counted.n)/float64(size))
-						}
-						return fmt.Sprintf("%sheight %d, %d blocks, %.0f blk/s", done, p.Height, p.Blocks, float64(p.Blocks)/time.Since(start).Seconds())
+					show.of(counted.n, size, func() string {
+						return fmt.Sprintf("height %d, %d blocks, %.0f blk/s", p.Height, p.Blocks, float64(p.Blocks)/time.Since(start).Seconds())
 					})
 				})
 				show.end()
@@ -293,8 +288,14 @@ func newChainExport(g *global) *cobra.Command {
 				return usage(fmt.Errorf("--to %d: must not be below --from %d", to, from))
 			}
 			var last int32
-			err := g.withChain(cmd, func(ctx context.Context, ch *chain.Chain, _ *slog.Logger) (err error) {
+			err := g.withChain(cmd, func(ctx context.Context, ch *chain.Chain, log *slog.Logger) (err error) {
 				out := cmd.OutOrStdout()
+				show := newProgress(cmd.ErrOrStderr(), log, "export")
+				defer show.end()
+				var size int64 // of what is exported, if that is all
+				if c, err := g.load(cmd.Flags()); err == nil && from == 0 && to < 0 {
+					size = blockFileBytes(c.Home)
+				}
 				if a[0] != "-" {
 					f, openErr := os.OpenFile(a[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 					if errors.Is(openErr, os.ErrExist) {
@@ -321,7 +322,7 @@ func newChainExport(g *global) *cobra.Command {
 					defer func() { err = errors.Join(err, z.Close(), buf.Flush()) }()
 					w = z
 				}
-				if err := ch.Export(ctx, w, from, to); err != nil {
+				if err := ch.Export(ctx, &shownWriter{w: w, show: show, size: size}, from, to); err != nil {
 					return err
 				}
 				if w == io.Writer(buf) {
@@ -392,47 +393,27 @@ func (c *countingReader) ReadAt(p []byte, off int64) (int, error) {
 	return r.ReadAt(p, off)
 }
 
-// How often a progress is shown: drawn on a terminal, or written to the log.
-const (
-	redrawEvery = 100 * time.Millisecond
-	logEvery    = 5 * time.Second
-)
-
-// progress redraws one line on a terminal; elsewhere it logs one every 5 s.
-type progress struct {
-	w     io.Writer
-	log   *slog.Logger
-	what  string
-	tty   bool
-	now   func() time.Time
-	last  time.Time
-	drawn bool
+// A shownWriter shows how much was written through it.
+type shownWriter struct {
+	w       io.Writer
+	show    *progress
+	n, size int64 // size 0: unknown
 }
 
-func newProgress(w io.Writer, log *slog.Logger, what string) *progress {
-	return &progress{w: w, log: log, what: what, tty: isTerminal(w), now: time.Now, last: time.Now()}
+func (s *shownWriter) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.n += int64(n)
+	s.show.of(s.n, s.size, func() string { return fmt.Sprintf("%d MB", s.n>>20) })
+	return n, err
 }
 
-func (p *progress) update(text func() string) {
-	every := logEvery
-	if p.tty {
-		every = redrawEvery
+// blockFileBytes is how much the block files of a home have; 0 if that cannot be told.
+func blockFileBytes(home string) (sum int64) {
+	files, _ := filepath.Glob(filepath.Join(home, "blocks", "*.blk")) // the pattern is right
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			sum += info.Size()
+		}
 	}
-	now := p.now()
-	if now.Sub(p.last) < every {
-		return
-	}
-	p.last = now
-	if !p.tty {
-		p.log.Info("progress", "of", p.what, "at", text())
-		return
-	}
-	p.drawn = true
-	fmt.Fprintf(p.w, "\r\x1b[K%s: %s", p.what, text())
-}
-
-func (p *progress) end() {
-	if p.drawn {
-		fmt.Fprint(p.w, "\r\x1b[K")
-	}
+	return sum
 }

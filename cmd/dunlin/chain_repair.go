@@ -106,7 +106,9 @@ It changes nothing. Each fault is named with its file and place; exit code 1 say
 			show := newProgress(cmd.ErrOrStderr(), log, "verify")
 			r, err := ch.Verify(cmd.Context(), chain.VerifyOptions{
 				Depth: depth, MaxBytes: int64(memory) << 20,
-				Progress: func(p chain.VerifyProgress) { show.update(func() string { return verifyStage(p) }) },
+				Progress: func(p chain.VerifyProgress) {
+					show.stage(p.Stage, p.Done, p.Total, func() string { return verifyStage(p) })
+				},
 			})
 			show.end()
 			if err := errors.Join(err, ch.Close()); err != nil {

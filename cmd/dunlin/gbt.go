@@ -112,17 +112,7 @@ func (g *global) ownNode(cmd *cobra.Command, home string, o *gbt.Options, to str
 		return "", err
 	}
 	o.User, o.Password, _ = strings.Cut(token, ":")
-	o.URL = g.rpc
-	if o.URL == "" {
-		n, err := api.ReadNodeFile(home)
-		if err != nil {
-			return "", unreachable(err)
-		}
-		o.URL = n.RPCAddr
-	}
-	if !strings.Contains(o.URL, "://") {
-		o.URL = "http://" + o.URL
-	}
+	o.URL, o.HTTP = client.Endpoint()
 	if to != "" {
 		return to, nil
 	}

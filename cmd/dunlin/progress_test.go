@@ -44,3 +44,41 @@ func TestProgress(t *testing.T) {
 		t.Errorf("%q", drawn.String())
 	}
 }
+
+// A work whose size is known has a bar on a terminal, and says how long the rest will take once that can be told.
+func TestProgressOf(t *testing.T) {
+	t.Parallel()
+	var drawn, logged strings.Builder
+	now := time.Now()
+	p := newProgress(&drawn, slog.New(slog.NewTextHandler(&logged, nil)), "import")
+	p.now, p.last, p.started, p.tty = func() time.Time { return now }, now, now, true
+	p.columns = func() int { return 60 }
+	show := func(after time.Duration, done int64, want string) {
+		t.Helper()
+		now = now.Add(after)
+		drawn.Reset()
+		p.of(done, 2000, func() string { return "height 7" })
+		if got := strings.TrimPrefix(drawn.String(), "\r\x1b[K"); got != want {
+			t.Errorf("%d: %q, want %q", done, got, want)
+		}
+	}
+	show(time.Second, 500, "import: [#####...............] 25.0% height 7, eta unknown")
+	show(time.Second, 500, "import: [#####...............] 25.0% height 7, eta 6s")
+	show(8*time.Second, 1999, "import: [###################.] 99.9% height 7, eta 0s")
+	show(time.Second, 2000, "import: [####################] 100.0% height 7")
+	p.columns = func() int { return 30 }
+	show(time.Second, 1000, "import: [##########.........…")
+	p.tty = false
+	now = now.Add(logEvery)
+	p.of(1000, 2000, func() string { return "height 8" })
+	if !strings.Contains(logged.String(), `at="50.0% height 8, eta 17s"`) {
+		t.Error(logged.String())
+	}
+	// Another part begins anew.
+	p.stage("second", 1000, 2000, func() string { return "x" })
+	now = now.Add(logEvery)
+	p.stage("second", 500, 2000, func() string { return "x" })
+	if !strings.Contains(logged.String(), `at="25.0% x, eta 15s"`) {
+		t.Error(logged.String())
+	}
+}

@@ -184,6 +184,9 @@ func Open(home string) (*Client, NodeFile, error) {
 	return c, n, nil
 }
 
+// Endpoint returns the interface's URL and the HTTP client that trusts it, for what speaks another protocol there: JSON-RPC.
+func (c *Client) Endpoint() (base string, client *http.Client) { return c.base, c.http }
+
 // ReadToken reads <home>/api.cookie; "" if there is none. A file that others may read or write is an error.
 func ReadToken(home string) (string, error) {
 	name := filepath.Join(home, CookieFile)
