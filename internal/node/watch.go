@@ -32,7 +32,7 @@ func (n *Node) openAPI(ctx context.Context) (err error) {
 		TLSCert: n.c.RPC.TLSCert, TLSKey: n.c.RPC.TLSKey,
 		AllowedHosts: n.c.RPC.AllowedHosts, AllowedOrigins: n.c.RPC.AllowedOrigins,
 		MaxConnections: n.c.RPC.MaxConnections, MaxBlockBytes: n.params.MaxBlockBytes(),
-		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), RPC: rpc, MaxRPCBytes: jsonrpc.MaxBodyBytes,
+		Metrics: promhttp.HandlerFor(conventional{n.metrics}, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout}), RPC: rpc, MaxRPCBytes: jsonrpc.MaxBodyBytes,
 		Version: n.o.Version, Logger: n.log.With("subsystem", "api"),
 	})
 	if err != nil {
