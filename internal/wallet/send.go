@@ -22,8 +22,6 @@ const (
 	// DefaultTarget is in how many blocks a payment shall be mined if nothing is said.
 	DefaultTarget = 6
 	maxTarget     = 1008
-	// bumpTries bounds how often a replacement is planned with a higher rate until it pays enough.
-	bumpTries = 8
 )
 
 // A Pay is an output to make.
@@ -467,19 +465,15 @@ func (w *Wallet) Bump(ctx context.Context, b Bump) (*Sent, error) {
 		rate = least
 	}
 	r := spend.Request{
-		Spend: old.spends, AddCoins: true, Payments: old.payments, MaxFee: b.MaxFee, Maturity: w.o.Params.CoinbaseMaturity, Rand: newRand(),
+		Spend: old.spends, AddCoins: true, Payments: old.payments, Rate: rate, MaxFee: b.MaxFee, Maturity: w.o.Params.CoinbaseMaturity, Rand: newRand(),
+		Replaces: &spend.Replaced{Fees: old.fees, Increment: step}, // and so no coin is added that is unconfirmed
 	}
-	var p *plan
-	for range bumpTries {
-		r.Rate = rate
-		if p, err = w.build(r, false, old.spends, old.family); err != nil {
-			return nil, err
-		}
-		need := old.fees + spend.Rate(step).Fee(p.Weight)
-		if p.Fee >= need {
-			break
-		}
-		rate = max(rate+1, spend.Rate(need*4000/max(1, p.Weight)+1))
+	if old.payments[0].Rest {
+		r.AddCoins = false // all it spends, not all there is
+	}
+	p, err := w.build(r, false, old.spends, old.family)
+	if err != nil {
+		return nil, err
 	}
 	if b.DryRun {
 		out := sentOf(p)

@@ -738,7 +738,7 @@ func (b *builder) shortage() error {
 // are too many for one transaction.
 func (b *builder) sweep() ([]int, error) {
 	coins := b.must
-	if len(b.must) == 0 || b.AddCoins {
+	if len(b.must) == 0 || b.AddCoins && b.Replaces == nil { // one that is replaced took what it took
 		t := tier{1, 0, maxAncestors}
 		if b.Unconfirmed {
 			t.foreign = 0
