@@ -512,6 +512,10 @@ func checkScript(n *node, ctx context) error {
 		seen[s] = true
 	})
 	size := n.size(sizes(ctx == inTapscript))
+	stack := size.sat.items + 2*n.height() + stackReserve
+	if lone {
+		stack = size.sat.items + 1 // a key is pushed on what is left
+	}
 	switch {
 	case !n.typ.has("s"):
 		return errors.New("there is a way to spend without any signature")
@@ -529,7 +533,7 @@ func checkScript(n *node, ctx context) error {
 		return fmt.Errorf("a witness of %d items: wsh takes %d", size.sat.items, maxWshItems)
 	case ctx == inWitness && countOps(script)+size.sat.multiKeys > maxOps:
 		return fmt.Errorf("a script of %d operations: %d are allowed", countOps(script)+size.sat.multiKeys, maxOps)
-	case size.sat.items+2*n.height()+stackReserve > maxStack:
+	case stack > maxStack:
 		return fmt.Errorf("a witness of %d items: the stack takes %d", size.sat.items, maxStack)
 	}
 	return nil

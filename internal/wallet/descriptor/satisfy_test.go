@@ -242,6 +242,38 @@ func TestSpendEveryKind(t *testing.T) {
 	}
 }
 
+// TestLargestMultiA: 999 keys, as many as the stack holds, spend; one more is refused.
+func TestLargestMultiA(t *testing.T) {
+	if testing.Short() {
+		t.Log("a thousand keys take a minute under the race detector")
+		return
+	}
+	ring := keys.NewRing()
+	var list strings.Builder
+	for i := range 1000 {
+		sum := sha256.Sum256([]byte{byte(i), byte(i >> 8), 1})
+		k, err := keys.NewPrivateKey(sum[:], true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ring.AddKey(k); err != nil {
+			t.Fatal(err)
+		}
+		if i == 999 {
+			break
+		}
+		fmt.Fprintf(&list, ",%x", k.PublicBytes()[1:])
+	}
+	text := "tr(" + keyX + ",multi_a(100" + list.String() + "))"
+	o := mustDerive(t, mustParse(t, text, consensus.Bitcoin()), 0)
+	if w, err := newSpend(t, o, ring, noLock, 0).run(); err != nil || w != o.MaxWeight {
+		t.Errorf("weighs %d, at most %d: %v", w, o.MaxWeight, err)
+	}
+	if _, err := descriptor.Parse(strings.Replace(text, "multi_a(100", "multi_a(500,"+keyX, 1), consensus.Bitcoin()); err == nil {
+		t.Error("1,000 keys are accepted")
+	}
+}
+
 // TestTimelocks: what people use timelocks for, in P2WSH and in tapscript: before and after the time, with and without the keys.
 func TestTimelocks(t *testing.T) {
 	preimage := bytes.Repeat([]byte{0xab}, 32)
