@@ -13,19 +13,19 @@ let tip = '';
 
 /** Takes note of a status, and tells of a new tip. */
 export function watch(status) {
-  if (!status) return;
-  const t = Date.now() / 1000;
-  const list = samples.get();
-  const last = list.at(-1);
-  if (!last || t - last.t >= 0.8) {
-    const next = list.length >= most ? list.slice(list.length - most + 1) : list.slice();
-    // A gap (a tab that slept, a node that was away) is drawn as one.
-    if (last && t - last.t > 15) next.push({ t: last.t + 1, height: last.height, blocks: null, bytes: null, inFlight: null, state: '' });
-    next.push({ t, height: status.height, blocks: status.sync.blocks_per_s, bytes: status.sync.bytes_per_s, inFlight: status.sync.in_flight, state: status.sync.state });
-    samples.set(next);
-  }
-  if (status.tip_hash !== tip) {
-    tip = status.tip_hash;
-    tell('tip', status);
-  }
+	if (!status) return;
+	const t = Date.now() / 1000;
+	const list = samples.get();
+	const last = list.at(-1);
+	if (!last || t - last.t >= 0.8) {
+		const next = list.length >= most ? list.slice(list.length - most + 1) : list.slice();
+		// A gap (a tab that slept, a node that was away) is drawn as one.
+		if (last && t - last.t > 15) next.push({ t: last.t + 1, height: last.height, blocks: null, bytes: null, inFlight: null, state: '' });
+		next.push({ t, height: status.height, blocks: status.sync.blocks_per_s, bytes: status.sync.bytes_per_s, inFlight: status.sync.in_flight, state: status.sync.state });
+		samples.set(next);
+	}
+	if (status.tip_hash !== tip) {
+		tip = status.tip_hash;
+		tell('tip', status);
+	}
 }

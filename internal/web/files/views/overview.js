@@ -1,117 +1,117 @@
 // How the node is doing: what it does now, how fast, with whom, and why not faster.
-import { html, useStore, useMemo, num, span, percent, bytes, short, hour, plural, stranger, clipId, ago } from '../lib.js';
-import { useApi, has } from '../api.js';
-import { Section, Facts, Chart, Bars, Progress, Empty, Answer, Copy, Id, Ago, Stranger, Tag, Icon, Waiting, blockLink, FaultNote } from '../ui.js';
+import { html, useStore, useMemo, num, span, percent, bytes, short, plural, stranger } from '../lib.js';
+import { useApi } from '../api.js';
+import { Section, Facts, Chart, Bars, Progress, Empty, Answer, Copy, Id, Ago, Stranger, Tag, Icon, Waiting, blockLink } from '../ui.js';
 import { samples } from '../history.js';
 
 const words = {
-  starting: 'The node is starting.',
-  connecting: 'Looking for peers.',
-  headers: 'Fetching headers.',
-  blocks: 'Downloading blocks.',
-  synced: 'Synced.',
-  stalled: 'The download has stalled.',
+	starting: 'The node is starting.',
+	connecting: 'Looking for peers.',
+	headers: 'Fetching headers.',
+	blocks: 'Downloading blocks.',
+	synced: 'Synced.',
+	stalled: 'The download has stalled.',
 };
 
 /** What the node says of itself in one sentence, and the reason if it gives one. */
 function Now({ s, sync }) {
-  const behind = Math.max(s.target_height, s.header_height) - s.height;
-  return html`<div class=${'now ' + s.sync.state}>
-    <p class="sentence">${words[s.sync.state]} ${s.sync.state === 'synced'
-      ? html`Block <a href=${blockLink(s.tip_hash)} class="figure">${num(s.height)}</a> was made <${Ago} time=${s.tip_time} />.`
-      : behind > 0 ? html`<span class="figure">${plural(behind, 'block')}</span> to go${s.sync.eta_s !== null ? html`, about <span class="figure">${span(s.sync.eta_s)}</span>` : ''}.` : ''}</p>
-    ${s.sync.state !== 'synced' && html`<${Progress} value=${s.sync.percent} label="Blocks validated" kind=${s.sync.state} />
-      <p class="under"><span class="figure">${percent(s.sync.percent)}</span>${s.sync.behind_s > 0 ? html`<span>${span(s.sync.behind_s)} of the chain’s time behind</span>` : null}<span class="figure">${short(s.sync.blocks_per_s)} blocks/s</span><span class="figure">${bytes(s.sync.bytes_per_s)}/s</span></p>`}
-    ${s.sync.reason && html`<p class="reason"><${Icon} name=${s.sync.state === 'stalled' ? 'warn' : 'help'} />${stranger(s.sync.reason, 300)}</p>`}
-    ${sync?.last_stall && html`<p class="reason quiet">Last hold-up <${Ago} time=${sync.last_stall.at} />: block ${num(sync.last_stall.height)} waited ${span(sync.last_stall.waited_s)} for peer <${Id} id=${sync.last_stall.holder} head=${4} copy=${false} />${sync.last_stall.asked ? html`, then <${Id} id=${sync.last_stall.asked} head=${4} copy=${false} /> was asked` : ', and nobody else had it'}. ${plural(sync.stalls, 'hold-up')} in this sync.</p>`}
-  </div>`;
+	const behind = Math.max(s.target_height, s.header_height) - s.height;
+	return html`<div class=${'now ' + s.sync.state}>
+		<p class="sentence">${words[s.sync.state]} ${s.sync.state === 'synced'
+			? html`Block <a href=${blockLink(s.tip_hash)} class="figure">${num(s.height)}</a> was made <${Ago} time=${s.tip_time} />.`
+			: behind > 0 ? html`<span class="figure">${plural(behind, 'block')}</span> to go${s.sync.eta_s !== null ? html`, about <span class="figure">${span(s.sync.eta_s)}</span>` : ''}.` : ''}</p>
+		${s.sync.state !== 'synced' && html`<${Progress} value=${s.sync.percent} label="Blocks validated" kind=${s.sync.state} />
+			<p class="under"><span class="figure">${percent(s.sync.percent)}</span>${s.sync.behind_s > 0 ? html`<span>${span(s.sync.behind_s)} of the chain’s time behind</span>` : null}<span class="figure">${short(s.sync.blocks_per_s)} blocks/s</span><span class="figure">${bytes(s.sync.bytes_per_s)}/s</span></p>`}
+		${s.sync.reason && html`<p class="reason"><${Icon} name=${s.sync.state === 'stalled' ? 'warn' : 'help'} />${stranger(s.sync.reason, 300)}</p>`}
+		${sync?.last_stall && html`<p class="reason quiet">Last hold-up <${Ago} time=${sync.last_stall.at} />: block ${num(sync.last_stall.height)} waited ${span(sync.last_stall.waited_s)} for peer <${Id} id=${sync.last_stall.holder} head=${4} copy=${false} />${sync.last_stall.asked ? html`, then <${Id} id=${sync.last_stall.asked} head=${4} copy=${false} /> was asked` : ', and nobody else had it'}. ${plural(sync.stalls, 'hold-up')} in this sync.</p>`}
+	</div>`;
 }
 
 /** The node's own history, if it keeps one, and then what the page saw itself. */
 function useSpeeds() {
-  const own = useStore(samples);
-  const kept = useApi(has('/sync/history') ? '/sync/history' : null, { every: 30_000 });
-  return useMemo(() => {
-    const old = (kept.data?.samples || []).map((x) => ({ t: +new Date(x.time) / 1000, blocks: x.blocks_per_s, bytes: x.bytes_per_s }));
-    const edge = old.at(-1)?.t ?? 0;
-    const all = [...old, ...own.filter((x) => x.t > edge)];
-    return { times: all.map((x) => x.t), blocks: all.map((x) => x.blocks), bytes: all.map((x) => x.bytes), start: all[0]?.t };
-  }, [own, kept.data]);
+	const own = useStore(samples);
+	const kept = useApi('/sync/history', { every: 30_000 });
+	return useMemo(() => {
+		const old = (kept.data?.samples || []).map((x) => ({ t: +new Date(x.time) / 1000, blocks: x.blocks_per_s, bytes: x.bytes_per_s }));
+		const edge = old.at(-1)?.t ?? 0;
+		const all = [...old, ...own.filter((x) => x.t > edge)];
+		return { times: all.map((x) => x.t), blocks: all.map((x) => x.blocks), bytes: all.map((x) => x.bytes), start: all[0]?.t };
+	}, [own, kept.data]);
 }
 
 function Speed() {
-  const v = useSpeeds();
-  const blocks = useMemo(() => [{ name: 'blocks/s', colour: 'line1', values: v.blocks }], [v]);
-  const rate = useMemo(() => [{ name: 'received', colour: 'line2', values: v.bytes }], [v]);
-  if (v.times.length < 2) return html`<${Waiting} rows=${2} />`;
-  return html`<${Chart} label="Blocks validated" times=${v.times} series=${blocks} show=${short} sync="sync" height=${108} />
-    <${Chart} label="Download" times=${v.times} series=${rate} show=${(n) => bytes(n) + '/s'} sync="sync" height=${108} least=${1000} />`;
+	const v = useSpeeds();
+	const blocks = useMemo(() => [{ name: 'blocks/s', colour: 'line1', values: v.blocks }], [v]);
+	const rate = useMemo(() => [{ name: 'received', colour: 'line2', values: v.bytes }], [v]);
+	if (v.times.length < 2) return html`<${Waiting} rows=${2} />`;
+	return html`<${Chart} label="Blocks validated" times=${v.times} series=${blocks} show=${short} sync="sync" height=${108} />
+		<${Chart} label="Download" times=${v.times} series=${rate} show=${(n) => bytes(n) + '/s'} sync="sync" height=${108} least=${1000} />`;
 }
 
 function InFlight({ s, sync, peers }) {
-  const busy = (peers || []).filter((p) => p.in_flight > 0).sort((a, b) => b.in_flight - a.in_flight);
-  const rows = busy.slice(0, 12).map((p) => ({ key: p.id, name: html`<${Id} id=${p.id} head=${6} tail=${4} copy=${false} />`, value: p.in_flight, text: `${num(p.in_flight)}` }));
-  return html`${sync && html`<${Facts} rows=${[
-    ['Requests', html`<span class="figure">${num(sync.in_flight)} of ${num(sync.in_flight_limit)}</span>`],
-    ['Promised', html`<span class="figure">${bytes(sync.in_flight_bytes)}</span>`],
-    ['Waiting to be checked', html`<span class="figure">${bytes(sync.buffered_bytes)}</span>`],
-    ['Limit of both', html`<span class="figure">${bytes(sync.byte_limit)}</span>`],
-  ]} />`}
-  ${rows.length ? html`<${Bars} rows=${rows} most=${Math.max(16, ...busy.map((p) => p.in_flight))} label="Requests in flight per peer" />`
-    : html`<p class="quiet">Nothing is asked for: ${s.sync.state === 'synced' ? 'the node has every block that its peers have.' : stranger(s.sync.reason) || 'no peer has what is missing.'}</p>`}
-  ${busy.length > 12 && html`<p class="quiet">and ${plural(busy.length - 12, 'more peer')}</p>`}`;
+	const busy = (peers || []).filter((p) => p.in_flight > 0).sort((a, b) => b.in_flight - a.in_flight);
+	const rows = busy.slice(0, 12).map((p) => ({ key: p.id, name: html`<${Id} id=${p.id} head=${6} tail=${4} copy=${false} />`, value: p.in_flight, text: `${num(p.in_flight)}` }));
+	return html`${sync && html`<${Facts} rows=${[
+		['Requests', html`<span class="figure">${num(sync.in_flight)} of ${num(sync.in_flight_limit)}</span>`],
+		['Promised', html`<span class="figure">${bytes(sync.in_flight_bytes)}</span>`],
+		['Waiting to be checked', html`<span class="figure">${bytes(sync.buffered_bytes)}</span>`],
+		['Limit of both', html`<span class="figure">${bytes(sync.byte_limit)}</span>`],
+	]} />`}
+	${rows.length ? html`<${Bars} rows=${rows} most=${Math.max(16, ...busy.map((p) => p.in_flight))} label="Requests in flight per peer" />`
+		: html`<p class="quiet">Nothing is asked for: ${s.sync.state === 'synced' ? 'the node has every block that its peers have.' : stranger(s.sync.reason) || 'no peer has what is missing.'}</p>`}
+	${busy.length > 12 && html`<p class="quiet">and ${plural(busy.length - 12, 'more peer')}</p>`}`;
 }
 
 function Latest() {
-  const recent = useApi(has('/chain/recent') ? '/chain/recent?limit=8' : '/chain/blocks?last=8', { on: ['tip', 'block'] });
-  return html`<${Answer} of=${recent} rows=${4}>${(v) => {
-    const blocks = [...v.blocks].sort((a, b) => b.height - a.height);
-    if (!blocks.length) return html`<${Empty} title="No block yet." />`;
-    return html`<ol class="latest">${blocks.map((b) => html`<li key=${b.hash}><a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a><span class="who"><${Stranger} text=${b.data || b.miner || b.coinbase_text} most=${40} none="" /></span><span class="figure dim">${plural(b.txs, 'tx', 'txs')}</span><span class="figure dim p1">${bytes(b.size)}</span><span class="age"><${Ago} time=${b.time} /></span></li>`)}</ol>`;
-  }}<//>`;
+	const recent = useApi('/chain/recent?limit=8', { on: ['tip', 'block'] });
+	return html`<${Answer} of=${recent} rows=${4}>${(v) => {
+		const blocks = [...v.blocks].sort((a, b) => b.height - a.height);
+		if (!blocks.length) return html`<${Empty} title="No block yet." />`;
+		return html`<ol class="latest">${blocks.map((b) => html`<li key=${b.hash}><a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a><span class="who"><${Stranger} text=${b.data || b.miner || b.coinbase_text} most=${40} none="" /></span><span class="figure dim">${plural(b.txs, 'tx', 'txs')}</span><span class="figure dim p1">${bytes(b.size)}</span><span class="age"><${Ago} time=${b.time} /></span></li>`)}</ol>`;
+	}}<//>`;
 }
 
 const verdicts = {
-  local: ['Local network', 'This node serves a private network: nobody is asked whether it can be reached.'],
-  announced: ['Announced', 'Its addresses are announced as they are set, and were not checked.'],
-  checking: ['Checking', 'Peers are being asked whether they can connect.'],
-  reachable: ['Reachable', 'Others can connect to this node.'],
-  unreachable: ['Not reachable', 'Others cannot connect to this node.'],
+	local: ['Local network', 'This node serves a private network: nobody is asked whether it can be reached.'],
+	announced: ['Announced', 'Its addresses are announced as they are set, and were not checked.'],
+	checking: ['Checking', 'Peers are being asked whether they can connect.'],
+	reachable: ['Reachable', 'Others can connect to this node.'],
+	unreachable: ['Not reachable', 'Others cannot connect to this node.'],
 };
 function Reach() {
-  const reach = useApi('/reachability', { every: 15_000 });
-  const join = useApi(has('/join') ? '/join' : null, { every: 60_000 });
-  return html`<${Answer} of=${reach} rows=${2}>${(r) => {
-    const [title, text] = verdicts[r.verdict] || [r.verdict, ''];
-    const addrs = r.confirmed.length ? r.confirmed : r.announced.length ? r.announced : r.listen;
-    return html`<p><${Tag} kind=${r.verdict === 'unreachable' ? 'bad' : r.verdict === 'reachable' ? 'good' : ''}>${title}<//> ${text}</p>
-      ${r.reason && html`<p>${stranger(r.reason)}</p>`}${r.do && html`<p class="quiet">${stranger(r.do)}</p>`}
-      <ul class="addrs">${addrs.slice(0, 4).map((a) => html`<li key=${a}><code>${a}</code><${Copy} text=${a} label="Copy address" /></li>`)}</ul>
-      ${join.data?.command && html`<p class="label">On another machine</p><p class="command"><code>${join.data.command}</code><${Copy} text=${join.data.command} label="Copy the command that joins this network" /></p>`}`;
-  }}<//>`;
+	const reach = useApi('/reachability', { every: 15_000 });
+	const join = useApi('/join', { every: 60_000 });
+	return html`<${Answer} of=${reach} rows=${2}>${(r) => {
+		const [title, text] = verdicts[r.verdict] || [r.verdict, ''];
+		const addrs = r.confirmed.length ? r.confirmed : r.announced.length ? r.announced : r.listen;
+		return html`<p><${Tag} kind=${r.verdict === 'unreachable' ? 'bad' : r.verdict === 'reachable' ? 'good' : ''}>${title}<//> ${text}</p>
+			${r.reason && html`<p>${stranger(r.reason)}</p>`}${r.do && html`<p class="quiet">${stranger(r.do)}</p>`}
+			<ul class="addrs">${addrs.slice(0, 4).map((a) => html`<li key=${a}><code>${a}</code><${Copy} text=${a} label="Copy address" /></li>`)}</ul>
+			${join.data?.command && html`<p class="label">On another machine</p><p class="command"><code>${join.data.command}</code><${Copy} text=${join.data.command} label="Copy the command that joins this network" /></p>`}`;
+	}}<//>`;
 }
 
 export function Overview({ status: s }) {
-  const sync = useApi('/sync', { every: 1000, on: ['sync'] });
-  const peers = useApi('/peers', { every: 1500, on: ['peer'] });
-  if (!s) return html`<${Waiting} rows=${6} />`;
-  const g = s.gossip;
-  return html`<${Now} s=${s} sync=${sync.data} />
-  <div class="cols-2">
-    <div>
-      <${Section} title="Speed"><${Speed} /><//>
-      <${Section} title="Latest blocks" actions=${html`<a href="#/blocks">All blocks</a>`}><${Latest} /><//>
-    </div>
-    <div>
-      <${Section} title="In flight"><${InFlight} s=${s} sync=${sync.data} peers=${peers.data?.peers} /><//>
-      <${Section} title="Gossip"><${Facts} rows=${[
-        ['Block neighbours', html`<span class="figure">${num(g.block_mesh)} of ${num(g.block_peers)}</span>`, 'Peers that send whole messages, of those on the topic'],
-        ['Transaction neighbours', html`<span class="figure">${num(g.tx_mesh)} of ${num(g.tx_peers)}</span>`],
-        ['Last block, since its header', html`<span class="figure">${g.delay_s ? span(g.delay_s) : '—'}</span>`, 'From the time in its header until it was complete here'],
-        ['Last block, since its first message', html`<span class="figure">${g.completion_s ? span(g.completion_s) : '—'}</span>`],
-        ['Transactions that were here already', html`<span class="figure">${g.compact ? percent(g.hit_percent) : '—'}</span>`, 'Of compact blocks'],
-      ]} /><//>
-      <${Section} title="Reachability"><${Reach} /><//>
-    </div>
-  </div>`;
+	const sync = useApi('/sync', { every: 1000, on: ['sync'] });
+	const peers = useApi('/peers', { every: 1500, on: ['peer'] });
+	if (!s) return html`<${Waiting} rows=${6} />`;
+	const g = s.gossip;
+	return html`<${Now} s=${s} sync=${sync.data} />
+	<div class="cols-2">
+		<div>
+			<${Section} title="Speed"><${Speed} /><//>
+			<${Section} title="Latest blocks" actions=${html`<a href="#/blocks">All blocks</a>`}><${Latest} /><//>
+		</div>
+		<div>
+			<${Section} title="In flight"><${InFlight} s=${s} sync=${sync.data} peers=${peers.data?.peers} /><//>
+			<${Section} title="Gossip"><${Facts} rows=${[
+				['Block neighbours', html`<span class="figure">${num(g.block_mesh)} of ${num(g.block_peers)}</span>`, 'Peers that send whole messages, of those on the topic'],
+				['Transaction neighbours', html`<span class="figure">${num(g.tx_mesh)} of ${num(g.tx_peers)}</span>`],
+				['Last block, since its header', html`<span class="figure">${g.delay_s ? span(g.delay_s) : '—'}</span>`, 'From the time in its header until it was complete here'],
+				['Last block, since its first message', html`<span class="figure">${g.completion_s ? span(g.completion_s) : '—'}</span>`],
+				['Transactions that were here already', html`<span class="figure">${g.compact ? percent(g.hit_percent) : '—'}</span>`, 'Of compact blocks'],
+			]} /><//>
+			<${Section} title="Reachability"><${Reach} /><//>
+		</div>
+	</div>`;
 }
