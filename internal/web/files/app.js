@@ -237,12 +237,15 @@ function App() {
 }
 
 /** What has to be known before anything is shown; asked until it is there. */
+let opening = false;
 async function open() {
+	opening = true;
 	for (let pause = 300; ; pause = Math.min(pause * 2, 4000)) {
 		try {
 			const a = await loadAccess();
 			if (a.open || a.reads || a.authorised) await loadPaths();
 			openEvents();
+			opening = false;
 			return;
 		} catch (e) {
 			if (e.status !== 0 && e.status !== 503) toast(e.message, 'bad');
@@ -261,7 +264,8 @@ onRestart(() => {
 	paths.set(null);
 	open().then(refreshAll);
 });
-access.follow((a) => a && (a.open || a.reads || a.authorised) && !paths.get() && loadPaths().then(openEvents).catch(() => {}));
+// Who signs in from elsewhere is shown the rest then.
+access.follow((a) => a && (a.open || a.reads || a.authorised) && !opening && !paths.get() && loadPaths().then(openEvents).catch(() => {}));
 listen('reorg', (e) => toast(`The chain was reorganised: ${plural(e.depth, 'block')} left, new height ${num(e.new_height)}.`));
 
 const root = document.getElementById('app');
