@@ -278,7 +278,7 @@ func (b *browser) accessible(what string) {
 			if (e.matches('[role=img], [role=progressbar], dialog, nav, table, .tablebox') && !name && !e.closest('.tablebox')) out.push('no name: ' + show(e));
 			if (e.matches('svg') && !e.closest('[aria-hidden=true]') && !e.getAttribute('aria-label') && !e.closest('[role=img]')) out.push('a drawing neither named nor hidden: ' + show(e));
 			if (e.matches('[tabindex]') && +e.getAttribute('tabindex') > 0) out.push('tabindex: ' + show(e));
-			if (e.matches('button, select, input:not([type=checkbox]), [role=switch]')) { const r = e.getBoundingClientRect(); if (r.width < 20 || r.height < 20) out.push('smaller than 20 pixels: ' + r.width + '×' + r.height + ' ' + show(e)); }
+			if (e.matches('button, select, input:not([type=checkbox]), [role=switch]')) { const r = e.getBoundingClientRect(); if (r.width < 24 || r.height < 24) out.push('smaller than 24 pixels: ' + r.width + '×' + r.height + ' ' + show(e)); }
 		}
 		const levels = seen.filter((e) => /^H[1-6]$/.test(e.tagName) && !e.closest('dialog')).map((e) => +e.tagName[1]);
 		if (levels.filter((l) => l === 1).length !== 1) out.push('headings of level 1: ' + levels);

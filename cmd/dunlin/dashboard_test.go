@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"image"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -117,7 +118,7 @@ func TestE2EDashboard(t *testing.T) {
 	b.run(chromedp.KeyEvent("\u001b"))
 	b.until("no dialog", `!document.querySelector('dialog')`)
 
-	b.shows(near)
+	b.shows(near, p.pay(5, 1400).TxHash().String())
 
 	// A ban ends the connection and keeps it away.
 	b.goTo("peers")
@@ -165,7 +166,7 @@ func TestE2EDashboard(t *testing.T) {
 }
 
 // shows looks at every view, on a desk and on a telephone, in light and in dark.
-func (b *browser) shows(d *daemon) {
+func (b *browser) shows(d *daemon, tx string) {
 	b.t.Helper()
 	b.window(360, 740)
 	for _, v := range append(views, "explorer/block/"+d.mustStatus().TipHash, "explorer/search/nothing", "wallet/send", "wallet/receive") {
@@ -184,10 +185,27 @@ func (b *browser) shows(d *daemon) {
 	}
 	b.clean("all views")
 	for _, v := range views {
-		if v != "blocks" { // which has a fork to show, later
+		b.window(1100, 700)
+		switch v {
+		case "blocks":
+			continue // which has a fork to show, later
+		case "explorer":
+			b.goTo("explorer/tx/" + tx)
+		case "log":
+			b.window(1100, 480)
+			fallthrough
+		default:
 			b.goTo(v)
-			b.both(v)
 		}
+		b.both(v)
 	}
+	b.window(360, 740)
+	var phone []image.Image
+	for _, v := range []string{"overview", "peers", "explorer/tx/" + tx} {
+		b.goTo(v)
+		phone = append(phone, b.picture())
+	}
+	keep(b.t, "phone", phone...)
+	b.window(1100, 700)
 	b.clean("all views")
 }

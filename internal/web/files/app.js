@@ -3,12 +3,11 @@ import {
 	html, render, store, useStore, useState, useEffect, useLayoutEffect, useRef, clock, num, span, percent, plural, bytes, stranger,
 } from './lib.js';
 import {
-	access, link, paths, loadAccess, loadPaths, openEvents, onRestart, refreshAll, retry, useApi, listen, mayWrite, keepToken, token,
+	tell, access, link, paths, loadAccess, loadPaths, openEvents, onRestart, refreshAll, retry, useApi, listen, mayWrite, keepToken, token,
 } from './api.js';
 import {
 	Icon, Bird, Copy, Dialog, Toasts, SignIn, signIn, signOut, toast, themeChanged, Ago, 
 } from './ui.js';
-import { watch } from './history.js';
 import { Overview } from './views/overview.js';
 import { Peers } from './views/peers.js';
 import { Blocks } from './views/blocks.js';
@@ -102,9 +101,10 @@ function Tideline({ status }) {
 	const newest = [...blocks].sort((a, b) => b.height - a.height).filter((b) => b.height > 0);
 	if (!newest.length) return html`<div class="tide" aria-hidden="true"></div>`;
 	const times = newest.map((b) => +new Date(b.time));
-	// The span holds the last forty blocks, so that every network fills the line.
+	// The span holds some forty blocks, so that every network fills the line.
 	const edge = Math.max(now, times[0]);
-	const far = Math.max(30_000, (times[0] - times[Math.min(40, times.length - 1)]) * 1.05, (edge - times[0]) * 1.3);
+	const gaps = times.slice(0, 20).map((t, i) => t - (times[i + 1] ?? t)).sort((a, b) => a - b);
+	const far = Math.max(30_000, gaps[gaps.length >> 1] * 40, (edge - times[0]) * 1.3);
 	const most = Math.max(...newest.map((b) => b.weight), 4000);
 	// The newest is drawn last, over those of the same second.
 	return html`<svg class="tide" viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">${newest.map((b, i) => {
@@ -211,7 +211,7 @@ function App() {
 	const menu = { open, set };
 	const status = useApi(a && (a.reads || a.open || a.authorised) ? '/status' : null, { every: 1000, on: ['block', 'reorg', 'peer'] });
 	const main = useRef(null);
-	useEffect(() => { watch(status.data); }, [status.data]);
+	useEffect(() => tell('tip'), [status.data?.tip_hash]);
 	const [, name, , View] = views.find(([id]) => id === r.view);
 	useEffect(() => {
 		document.title = `${name} · dunlin`;

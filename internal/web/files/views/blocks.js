@@ -1,5 +1,5 @@
 // The chain as it grows: its forks, its blocks, how fast they reach the node.
-import { html, useMemo, useState, useEffect, useRef, useLayoutEffect, num, span, bytes, plural, feeRate, clipId, when } from '../lib.js';
+import { html, store, useStore, useMemo, useState, useEffect, useRef, useLayoutEffect, num, span, bytes, plural, feeRate, clipId, when } from '../lib.js';
 import { useApi, usePages, listen } from '../api.js';
 import { layOut, steps } from './tree.js';
 import { Section, Facts, Table, Empty, Answer, Id, Ago, Stranger, Coins, Columns, More, blockLink, Choice, Icon } from '../ui.js';
@@ -59,10 +59,13 @@ function Delays() {
 	}}<//>`;
 }
 
+/** The latest reorganisations since the page was opened, whatever it showed then. */
+const reorgs = store([]);
+listen('reorg', (e) => reorgs.set([{ ...e, at: Date.now() }, ...reorgs.get()].slice(0, 3)));
+
 export function Blocks() {
 	const pages = usePages('/chain/recent?limit=25', 'blocks', { on: ['tip', 'block', 'reorg'] });
-	const [lost, setLost] = useState([]);
-	useEffect(() => listen('reorg', (e) => setLost((l) => [{ ...e, at: Date.now() }, ...l].slice(0, 5))), []);
+	const lost = useStore(reorgs);
 	const seen = useRef(null);
 	const blocks = useMemo(() => [...new Map(pages.items.map((b) => [b.hash, b])).values()].sort((a, b) => b.height - a.height), [pages.items]);
 	// What came while the page was open slides in; what was there does not.

@@ -1,8 +1,7 @@
 // How the node is doing: what it does now, how fast, with whom, and why not faster.
-import { html, useStore, useMemo, num, span, percent, bytes, short, plural, stranger } from '../lib.js';
+import { html, useMemo, num, span, percent, bytes, short, plural, stranger } from '../lib.js';
 import { useApi } from '../api.js';
 import { Section, Facts, Chart, Bars, Progress, Empty, Answer, Copy, Id, Ago, Stranger, Tag, Icon, Waiting, blockLink } from '../ui.js';
-import { samples } from '../history.js';
 
 const words = {
 	starting: 'The node is starting.',
@@ -27,25 +26,15 @@ function Now({ s, sync }) {
 	</div>`;
 }
 
-/** The node's own history, if it keeps one, and then what the page saw itself. */
-function useSpeeds() {
-	const own = useStore(samples);
-	const kept = useApi('/sync/history', { every: 30_000 });
-	return useMemo(() => {
-		const old = (kept.data?.samples || []).map((x) => ({ t: +new Date(x.time) / 1000, blocks: x.blocks_per_s, bytes: x.bytes_per_s }));
-		const edge = old.at(-1)?.t ?? 0;
-		const all = [...old, ...own.filter((x) => x.t > edge)];
-		return { times: all.map((x) => x.t), blocks: all.map((x) => x.blocks), bytes: all.map((x) => x.bytes), start: all[0]?.t };
-	}, [own, kept.data]);
-}
-
 function Speed() {
-	const v = useSpeeds();
-	const blocks = useMemo(() => [{ name: 'blocks/s', colour: 'line1', values: v.blocks }], [v]);
-	const rate = useMemo(() => [{ name: 'received', colour: 'line2', values: v.bytes }], [v]);
-	if (v.times.length < 2) return html`<${Waiting} rows=${2} />`;
-	return html`<${Chart} label="Blocks validated" times=${v.times} series=${blocks} show=${short} sync="sync" height=${108} />
-		<${Chart} label="Download" times=${v.times} series=${rate} show=${(n) => bytes(n) + '/s'} sync="sync" height=${108} least=${1000} />`;
+	const kept = useApi('/sync/history', { every: 3000 });
+	const [times, blocks, rate] = useMemo(() => {
+		const all = kept.data?.samples || [];
+		return [all.map((x) => +new Date(x.time) / 1000), [{ name: 'blocks/s', colour: 'line1', values: all.map((x) => x.blocks_per_s) }], [{ name: 'received', colour: 'line2', values: all.map((x) => x.bytes_per_s) }]];
+	}, [kept.data]);
+	if (times.length < 2) return html`<${Waiting} rows=${2} />`;
+	return html`<${Chart} label="Blocks validated" times=${times} series=${blocks} show=${short} sync="sync" height=${108} />
+		<${Chart} label="Download" times=${times} series=${rate} show=${(n) => bytes(n) + '/s'} sync="sync" height=${108} least=${1000} />`;
 }
 
 function InFlight({ s, sync, peers }) {
