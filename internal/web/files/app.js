@@ -138,7 +138,7 @@ function Header({ status, menu }) {
 				${behind && html`<div><dt>Time left</dt><dd class="figure">${s.sync.eta_s === null ? 'not known yet' : span(s.sync.eta_s)}</dd></div>`}
 				${!behind && s && html`<div class="p2"><dt>Last block</dt><dd class="figure"><${Ago} time=${s.tip_time} /></dd></div>`}
 				<div><dt>Peers</dt><dd class="figure">${s ? num(s.peers.inbound + s.peers.outbound) : '—'}${s && html`<span class="dim p2"> ${s.peers.inbound} in, ${s.peers.outbound} out</span>`}</dd></div>
-				<div class="p1"><dt>Mempool</dt><dd class="figure">${num(s?.mempool.count)}${s && s.mempool.bytes > 0 && html`<span class="dim p2"> ${bytes(s.mempool.bytes)}</span>`}</dd></div>
+				<div><dt>Mempool</dt><dd class="figure">${num(s?.mempool.count)}${s && s.mempool.bytes > 0 && html`<span class="dim p2"> ${bytes(s.mempool.bytes)}</span>`}</dd></div>
 				<div class="p2"><dt>Network</dt><dd class="chain" title=${s?.chain_id}>${s?.network || '—'}</dd></div>
 			</dl>
 			<${Search} />
