@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
 	"dunlin/internal/wallet/keys"
@@ -167,5 +169,37 @@ func TestRoles(t *testing.T) {
 	}
 	if _, err := two.Extract(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCombineUnknown: fields that are not known are joined, whatever the order, and
+// written in the order of their keys, as in BIP174's example for combiners.
+func TestCombineUnknown(t *testing.T) {
+	of := func(last byte) *spend.Packet {
+		tx := wire.NewMsgTx(2)
+		tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{Index: 1}, nil, nil))
+		tx.AddTxOut(wire.NewTxOut(0, []byte{0x6a}))
+		p := spend.NewPacket(tx)
+		f := []spend.Field{{Key: []byte{0x0f, 1, 2, 3, last}, Value: []byte{1, 2, 3, last}}}
+		p.Unknown, p.Inputs[0].Unknown, p.Outputs[0].Unknown = f, f, f
+		return parse(t, p.String())
+	}
+	ab, err := spend.Combine(of(9), of(0x10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ba, err := spend.Combine(of(0x10), of(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ab.String() != ba.String() {
+		t.Error("the order matters")
+	}
+	const both = "050f01020309" + "0401020309" + "050f01020310" + "0401020310" + "00"
+	if raw := hex.EncodeToString(ab.Encode()); !strings.HasSuffix(raw, both+both+both) {
+		t.Errorf("combined %s", raw)
+	}
+	if again, err := spend.Combine(ab, ba, ab); err != nil || again.String() != ab.String() {
+		t.Errorf("combined again: %v", err)
 	}
 }
