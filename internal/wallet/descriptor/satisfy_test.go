@@ -421,11 +421,12 @@ func ripemd(p []byte) []byte {
 }
 
 // TestRandomScripts: of random scripts that Parse takes for sane, Satisfy finds a way whenever the policy that the text
-// states is fulfilled and never else; both engines accept it.
+// states is fulfilled and never else; both engines accept it; and
+// nobody can make another valid witness of it by replacing up to two items with what needs no key, or by leaving one out.
 func TestRandomScripts(t *testing.T) {
-	wantScripts, tries := 120, 8
+	wantScripts, tries, mutations, mutated := 120, 8, 40, 0
 	if testing.Short() { // the race detector makes a signature take 5 ms
-		wantScripts, tries = 20, 3
+		wantScripts, tries, mutations = 20, 3, 3
 	}
 	seed := uint64(20261121)
 	t.Logf("seed %d", seed)
@@ -493,6 +494,10 @@ func TestRandomScripts(t *testing.T) {
 			_, err := s.run()
 			if err == nil {
 				spent++
+				if mutated < mutations && len(s.tx.TxIn[0].Witness) < 9 {
+					mutated++
+					s.mutate(text)
+				}
 			}
 			if want := p.holds(have); (err == nil) != want {
 				t.Errorf("%s: facts %v: %v", text, have, err)
@@ -504,6 +509,121 @@ func TestRandomScripts(t *testing.T) {
 		if n == 0 && !testing.Short() {
 			t.Errorf("no script has %s", f)
 		}
+	}
+}
+
+// mutate does to a valid witness what somebody without keys can do.
+func (s *spend) mutate(text string) {
+	s.t.Helper()
+	in := s.tx.TxIn[0]
+	good := in.Witness
+	defer func() { in.Witness = good }()
+	fixed := 1 // the script, and in tapscript the control block, which are checked against the output
+	if s.o.Taproot != nil {
+		fixed = 2
+	}
+	free := len(good) - fixed
+	hashes := txscript.NewTxSigHashes(s.tx, s.fetcher())
+	try := func(witness wire.TxWitness) {
+		in.Witness = witness
+		vm, err := txscript.NewEngine(s.o.PkScript, s.tx, 0, txscript.StandardVerifyFlags, nil, hashes, value, s.fetcher())
+		if err == nil && vm.Execute() == nil {
+			s.t.Errorf("%s: %x is valid as well as %x", text, witness, good)
+		}
+	}
+	others := [][]byte{nil, {1}, make([]byte, 32)}
+	for i := range free {
+		try(slices.Delete(slices.Clone(good), i, i+1))
+		try(slices.Insert(slices.Clone(good), i, nil))
+		for _, a := range others {
+			if bytes.Equal(a, good[i]) {
+				continue
+			}
+			one := slices.Clone(good)
+			one[i] = a
+			try(one)
+			for j := range i {
+				for _, b := range others {
+					if bytes.Equal(b, good[j]) {
+						continue
+					}
+					two := slices.Clone(one)
+					two[j] = b
+					try(two)
+				}
+			}
+		}
+	}
+}
+
+// TestLocks: the comparisons of BIP65, BIP68 and BIP112, and the locks of an output.
+func TestLocks(t *testing.T) {
+	for _, c := range []struct {
+		n, sequence uint32
+		version     int32
+		want        bool
+	}{
+		{1, 1, 2, true},
+		{2, 1, 2, false},
+		{1, 1, 1, false},
+		{1, 1, -1, true},
+		{1, 0xffffffff, 2, false},
+		{1, 1<<31 | 1, 2, false},
+		{1<<22 | 3, 1<<22 | 3, 2, true},
+		{1<<22 | 3, 1<<22 | 2, 2, false},
+		{1<<22 | 3, 3, 2, false},
+		{3, 1<<22 | 3, 2, false},
+		{0xffff, 0xffff, 2, true},
+		{1<<16 | 1, 1, 2, true},
+		{1, 1<<16 | 1, 2, true}, // bits without meaning
+	} {
+		if got := descriptor.OlderHolds(c.n, c.sequence, c.version); got != c.want {
+			t.Errorf("older(%#x) with %#x, version %d: %v", c.n, c.sequence, c.version, got)
+		}
+	}
+	for _, c := range []struct {
+		n, lockTime, sequence uint32
+		want                  bool
+	}{
+		{5, 5, 0, true},
+		{6, 5, 0, false},
+		{5, 5, 0xffffffff, false},
+		{5, 5, 0xfffffffe, true},
+		{499_999_999, 500_000_000, 0, false},
+		{500_000_000, 499_999_999, 0, false},
+		{500_000_000, 500_000_000, 0, true},
+		{1, 0, 0, false},
+	} {
+		if got := descriptor.AfterHolds(c.n, c.lockTime, c.sequence); got != c.want {
+			t.Errorf("after(%d) with %d, %#x: %v", c.n, c.lockTime, c.sequence, got)
+		}
+	}
+	pk := "pk(" + key33(0) + ")"
+	for text, want := range map[string]string{
+		"wsh(and_v(and_v(v:" + pk + ",v:older(7)),and_v(v:older(3),after(9))))":                                            "[3 7] [9]",
+		"tr(" + keyX + ",{and_v(v:" + pk + ",older(7)),and_v(v:pk(" + key33(1) + "),and_v(v:after(600000000),older(7)))})": "[7] [600000000]",
+		"wpkh(" + key33(0) + ")": "[] []",
+		"raw(51)":                "[] []",
+	} {
+		older, after := mustDerive(t, mustParse(t, text, consensus.Bitcoin()), 0).Locks()
+		if got := fmt.Sprint(older, after); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
+
+// TestWipe: a wiped descriptor has no private key left to hand over, and its public form was taken before.
+func TestWipe(t *testing.T) {
+	d := mustParse(t, "wsh(multi(2,"+hot+"/1h/*,L4rK1yDtCWekvXuE6oXD9jCYfFNV2cWRpVuPLBcCU2z8TrisoyY1))", consensus.Bitcoin())
+	ring := privateOf(t, d)
+	pub, err := d.Public()
+	if err != nil || !pub.Equal(d) || pub.Params().Name != "bitcoin" || pub.Kind() != descriptor.Wsh {
+		t.Fatal(pub, err)
+	}
+	d.Wipe()
+	o := mustDerive(t, pub, 9)
+	if _, err := newSpend(t, o, ring, noLock, 0).run(); err != nil {
+		t.Errorf("the keys that were handed over: %v", err)
 	}
 }
 
