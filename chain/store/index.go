@@ -31,13 +31,17 @@ const (
 	ringSlots = 8192
 )
 
+// A mender names the command that repairs what is damaged.
+type mender interface{ mend() string }
+
 // An index is the Pebble database. Pebble means its fatal errors to end the
 // process; here the first one makes the index read-only, wakes whoever waits for
 // a commit, and ends only the goroutine that it happened on.
 type index struct {
 	db   *pebble.DB
 	home string // to shorten paths in errors
-	fix  *repair
+	name string // of its folder in home
+	fix  mender
 	log  *slog.Logger
 
 	failed chan struct{} // closed by the first fail
@@ -46,11 +50,11 @@ type index struct {
 	rotten string        // the file that Pebble last found damaged
 }
 
-// openIndex opens or creates the database in home/index. The index it returns
-// must be closed, also after an error.
-func openIndex(fs vfs.FS, home string, cacheBytes int64, log *slog.Logger, fix *repair) (*index, error) {
-	x := &index{home: home, fix: fix, log: log, failed: make(chan struct{})}
-	dir := fs.PathJoin(home, indexName)
+// openIndex opens or creates the database in the folder name of home. The index it
+// returns must be closed, also after an error.
+func openIndex(fs vfs.FS, home, name string, cacheBytes int64, log *slog.Logger, fix mender) (*index, error) {
+	x := &index{home: home, name: name, fix: fix, log: log, failed: make(chan struct{})}
+	dir := fs.PathJoin(home, name)
 	ifs := &indexFS{FS: fs, x: x}
 	opts := &pebble.Options{
 		FS:        ifs,
@@ -160,7 +164,7 @@ func (x *index) damage(err error) error {
 	file := strings.TrimPrefix(strings.TrimPrefix(x.rotten, x.home), "/")
 	x.mu.Unlock()
 	if file == "" {
-		file = indexName
+		file = x.name
 	}
 	// What follows the first line is the library's talk to itself.
 	what, _, _ := strings.Cut(err.Error(), "\n")
@@ -178,7 +182,7 @@ func (x *index) wrap(op string, err error) error {
 // malformed says that a record cannot be read although its checksum is right.
 func (x *index) malformed(key []byte, err error) error {
 	return &DamageError{
-		File:   indexName,
+		File:   x.name,
 		Offset: -1,
 		What:   fmt.Sprintf("record %x: %v", key, err),
 		Mend:   x.fix.mend(),
@@ -281,7 +285,7 @@ func (x *index) checkRing(last uint64) error {
 
 func (x *index) lost(around, last uint64) error {
 	return &DamageError{
-		File:   indexName,
+		File:   x.name,
 		Offset: -1,
 		What:   fmt.Sprintf("commits around number %d are missing, although the last is number %d", around, last),
 		Mend:   x.fix.mend(),

@@ -245,7 +245,7 @@ func (s *Store) openIndex(blockSizes map[uint32]int64) error {
 			return s.errNoIndex()
 		}
 	}
-	x, err := openIndex(o.FS, o.Dir, o.CacheBytes, o.Logger, s.repair)
+	x, err := openIndex(o.FS, o.Dir, indexName, o.CacheBytes, o.Logger, s.repair)
 	s.index = x
 	if err != nil {
 		return err

@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"chain/mining":               {"chain", "chain/consensus", "chain/mempool"},
 	"chain/relay":                {"chain/consensus"},
 	"chain/ibd":                  {},
+	"chain/index":                {"chain", "chain/store", "chain/consensus"},
 	"chain/exchange":             {"chain", "chain/consensus", "chain/ibd"},
 	"discovery":                  {"discovery/internal/lines", "discovery/internal/mdns"},
 	"discovery/internal/lines":   {},
