@@ -99,6 +99,8 @@ type Storage struct {
 	PruneMB       int           // MiB of block and undo files to keep; 0: all
 	FileMB        int           // MiB of one block or undo file
 	MinFreeMB     int           // MiB of free disk below which no block is accepted; 0: off
+	TxIndex       bool          // find the block of any transaction
+	AddressIndex  bool          // find what happened to any address
 }
 
 // Sync bounds what is asked of peers while catching up (DESIGN.md §7).

@@ -126,7 +126,7 @@ var other = map[string]string{
 	"rpc.auth": coreAuth, "rpc.whitelist": "rt:getblockcount", "rpc.read_only": "rt", "rpc.pprof": "true",
 	"log.format": "json", "log.level": "debug", "log.levels": "libp2p/swarm2=error", "log.color": "never", "log.libp2p_level": "info",
 	"storage.cache_mb": "33", "storage.flush_mb": "31", "storage.flush_blocks": "7", "storage.flush_interval": "3s", "storage.min_free_mb": "0",
-	"storage.prune_mb": "550", "storage.file_mb": "16",
+	"storage.prune_mb": "550", "storage.file_mb": "16", "storage.tx_index": "true", "storage.address_index": "true",
 	"sync.max_requests_per_peer": "8", "sync.max_blocks_per_peer": "100", "sync.max_mb_per_peer": "8", "sync.max_requests": "64",
 	"sync.max_mb": "32", "sync.window": "1024", "sync.assume_valid": strings.Repeat("0a", 32),
 	"mining.enabled": "true", "mining.address": "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn", "mining.interval": "2s",

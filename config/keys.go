@@ -113,6 +113,10 @@ func (c *Config) fields() []field {
 		num("storage.file_mb", &c.Storage.FileMB, 1, 2048, "MiB", "Size of one block or undo file, and so the step of pruning."),
 		num("storage.min_free_mb", &c.Storage.MinFreeMB, 0, 1<<24, "MiB",
 			"Free disk below which no block is accepted until there is room again; 0: no limit."),
+		boolean("storage.tx_index", &c.Storage.TxIndex,
+			"Keep an index of all transactions, so that any can be shown without naming its block; not with storage.prune_mb.").flagged("tx-index"),
+		boolean("storage.address_index", &c.Storage.AddressIndex,
+			"Keep an index of what every address received and spent, for explorers; not with storage.prune_mb.").flagged("address-index"),
 
 		num("sync.max_requests_per_peer", &c.Sync.MaxRequestsPerPeer, 1, capRequestsPerPeer, "requests", "Requests in flight at one peer."),
 		num("sync.max_blocks_per_peer", &c.Sync.MaxBlocksPerPeer, 1, capBlocksPerPeer, "blocks", "Blocks asked of one peer and not yet here."),

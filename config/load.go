@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -340,6 +341,13 @@ func (c *Config) crossChecks() (faults []error) {
 		}{{"p2p.listen", c.P2P.Listen}, {"p2p.bootstrap", c.P2P.Bootstrap}, {"p2p.persistent", c.P2P.Persistent}} {
 			if i := slices.IndexFunc(l.addrs, needsWebSocket); i >= 0 {
 				fault(l.key, quote(l.addrs[i]), "is a WebSocket address, and that transport is off; set p2p.websocket = true, or use another address")
+			}
+		}
+	}
+	if c.Storage.PruneMB > 0 {
+		for key, on := range map[string]bool{"storage.tx_index": c.Storage.TxIndex, "storage.address_index": c.Storage.AddressIndex} {
+			if on {
+				fault(key, "true", "needs every block, and storage.prune_mb = "+strconv.Itoa(c.Storage.PruneMB)+" removes old ones; set storage.prune_mb = 0, or "+key+" = false")
 			}
 		}
 	}

@@ -370,12 +370,12 @@ func (x *Index) add(b *store.SideBatch, hash chainhash.Hash, height int32) error
 	if !ok || height > 0 && (x.last == nil || s.Header.PrevBlock != x.last.hash) {
 		return errMoved
 	}
-	number, known, err := x.numberOf(hash)
+	_, known, err := x.numberOf(hash)
 	if err != nil {
 		return err
 	}
 	if !known { // it may be: the chain came back to a branch
-		number = x.next
+		number := x.next
 		raw, err := x.o.Chain.Block(hash)
 		if errors.Is(err, chain.ErrNotFound) && s.Pruned {
 			return fmt.Errorf("block %d: %w", height, ErrPruned)
@@ -429,3 +429,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// DropAt is Drop on the file system of the machine.
+func DropAt(home string, k Kind) error { return Drop(vfs.Default, home, k) }

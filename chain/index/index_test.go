@@ -59,6 +59,7 @@ func newLedger(t *testing.T, p *consensus.Params) *ledger {
 
 // runs runs something until the function that it returns is called.
 func runs(t *testing.T, run func(context.Context) error) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- run(ctx) }()

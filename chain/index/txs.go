@@ -29,7 +29,9 @@ const (
 	maxSame = 64
 )
 
-func blockKey(number uint32) []byte { return binary.BigEndian.AppendUint32([]byte{prefixBlock}, number) }
+func blockKey(number uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{prefixBlock}, number)
+}
 
 func hashKey(hash *chainhash.Hash) []byte { return append([]byte{prefixHash}, hash[:]...) }
 
@@ -174,7 +176,7 @@ func (x *Index) place(k, v []byte, id *chainhash.Hash) (p Place, same bool, err 
 	}
 	got, _, rule := consensus.TxIDs(raw)
 	if rule != nil || !bytes.Equal(got[:], id[:]) {
-		return p, false, nil // begins alike; damage is found by whoever reads the block
+		return p, false, nil //nolint:nilerr // begins alike; damage is found by whoever reads the block
 	}
 	return Place{b.hash, b.height, int(binary.BigEndian.Uint32(k[1+txPart+4:])), b.active}, true, nil
 }

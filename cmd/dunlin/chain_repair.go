@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/chain"
+	"dunlin/chain/index"
 	"dunlin/chain/store"
 	"dunlin/config"
 	"dunlin/internal/api"
@@ -202,10 +203,27 @@ func newChainReindex(g *global) *cobra.Command {
 		Short: "Build index, coins and undo data of a stopped home anew from its block files",
 		Long: `reindex mends a damaged home: it removes what can be made anew and checks every block on disk again. What is missing
 or damaged in the block files is told; the next start downloads it from peers, and uses the blocks behind it that are still good. If reindex is
-cut off, it goes on when it is run again or the node is started. A pruned home cannot be reindexed.`,
-		Args: args(cobra.NoArgs),
+cut off, it goes on when it is run again or the node is started. A pruned home cannot be reindexed.
+
+With --tx-index or --address-index on the command line only that index is removed and built anew; the chain stays as it is.`,
+		Example: "  dunlin chain reindex\n  dunlin chain reindex --tx-index",
+		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			began := time.Now()
+			asked, err := g.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			var kinds []index.Kind
+			if asked.Storage.TxIndex && cmd.Flags().Changed("tx-index") {
+				kinds = append(kinds, index.Txs)
+			}
+			if asked.Storage.AddressIndex && cmd.Flags().Changed("address-index") {
+				kinds = append(kinds, index.Addresses)
+			}
+			if len(kinds) > 0 {
+				return g.reindexSide(cmd, kinds)
+			}
 			open := func(c *config.Config, log *slog.Logger) (*chain.Chain, error) {
 				if err := hasChain(c.Home); err != nil {
 					return nil, err
@@ -232,6 +250,44 @@ cut off, it goes on when it is run again or the node is started. A pruned home c
 	config.Flags(cmd.Flags())
 	cmd.Flags().BoolVar(&restart, "restart", false, "start over where a reindex was cut off")
 	return cmd
+}
+
+// reindexSide builds indexes beside the chain anew.
+func (g *global) reindexSide(cmd *cobra.Command, kinds []index.Kind) error {
+	var c *config.Config
+	open := func(conf *config.Config, log *slog.Logger) (*chain.Chain, error) {
+		c = conf
+		if err := hasChain(c.Home); err != nil {
+			return nil, err
+		}
+		return node.OpenChain(c, log)
+	}
+	type built struct {
+		Index  string  `json:"index"`
+		Height int32   `json:"height"`
+		Bytes  int64   `json:"bytes"`
+		TookS  float64 `json:"took_s"`
+	}
+	out := []built{}
+	return g.withOpened(cmd, open, func(ctx context.Context, ch *chain.Chain, log *slog.Logger) error {
+		for _, kind := range kinds {
+			began := time.Now()
+			show := newProgress(cmd.ErrOrStderr(), log, kind.String())
+			s, err := node.BuildIndex(ctx, c, ch, kind, log, func(s index.Status) {
+				show.update(func() string { return fmt.Sprintf("%.1f%% %d of %d", s.Percent, s.Height, s.Target) })
+			})
+			show.end()
+			if err != nil {
+				return err
+			}
+			out = append(out, built{kind.String(), s.Height, s.Bytes, time.Since(began).Seconds()})
+		}
+		return g.print(cmd, out, func(w io.Writer) {
+			for _, b := range out {
+				fmt.Fprintf(w, "%s built in %.1fs, %.1f MB; height %d\n", b.Index, b.TookS, float64(b.Bytes)/1e6, b.Height)
+			}
+		})
+	})
 }
 
 func newChainPrune(g *global) *cobra.Command {

@@ -25,6 +25,16 @@ type Explorer interface {
 	// Search says what a text may mean: a height, a hash, an address, a peer.
 	Search(ctx context.Context, q string) ([]SearchResult, error)
 
+	// Address sums up what happened to an address; AddressTxs and AddressCoins list its
+	// transactions, the latest first, and its unspent outputs, up to most behind a cursor
+	// ("" the first). *Error 422: no address of this network, or a bad cursor; 409: the
+	// address index is off; 503: it is being built.
+	Address(ctx context.Context, address string) (Address, error)
+	AddressTxs(ctx context.Context, address, cursor string, most int) (AddressTxs, error)
+	AddressCoins(ctx context.Context, address, cursor string, most int) (AddressCoins, error)
+	// Indexes tells how far the optional indexes are.
+	Indexes() []IndexStatus
+
 	// MempoolTxs lists up to most unconfirmed transactions behind a cursor ("" the first):
 	// by time, newest first, or by fee rate, best first. *Error 422: a bad cursor.
 	MempoolTxs(cursor string, most int, byRate bool) (MempoolTxs, error)
@@ -200,6 +210,79 @@ type SearchResult struct {
 	ID     string `json:"id" doc:"Hash, address or peer id"`
 	Height int32  `json:"height" doc:"Of a block; -1 otherwise"`
 	Detail string `json:"detail" doc:"For people"`
+}
+
+// Address is all that happened to an address.
+type Address struct {
+	Address     string      `json:"address"`
+	Script      string      `json:"script" doc:"That pays it, hex"`
+	ScriptHash  string      `json:"script_hash" doc:"SHA-256 of the script, reversed hex, as Electrum has it"`
+	Type        string      `json:"type" example:"witness_v0_keyhash"`
+	Balance     int64       `json:"balance" doc:"Satoshi, confirmed"`
+	Received    int64       `json:"received" doc:"Satoshi, confirmed"`
+	Sent        int64       `json:"sent" doc:"Satoshi, confirmed"`
+	Txs         int         `json:"txs" doc:"Confirmed"`
+	Unconfirmed Unconfirmed `json:"unconfirmed"`
+	FirstHeight int32       `json:"first_height" doc:"-1 none"`
+	LastHeight  int32       `json:"last_height" doc:"-1 none"`
+}
+
+// Unconfirmed is what the mempool would do to an address.
+type Unconfirmed struct {
+	Received int64 `json:"received" doc:"Satoshi"`
+	Sent     int64 `json:"sent" doc:"Satoshi"`
+	Txs      int   `json:"txs"`
+}
+
+// AddressTxs is a part of the history of an address.
+type AddressTxs struct {
+	Txs  []AddressTx `json:"txs" doc:"Unconfirmed ones, then the latest first"`
+	Next string      `json:"next,omitempty" doc:"Cursor of the next page, which may be empty; missing on the last"`
+}
+
+// AddressTx is what a transaction did to an address.
+type AddressTx struct {
+	TxID          string    `json:"txid"`
+	Height        int32     `json:"height" doc:"-1 in the mempool"`
+	BlockHash     string    `json:"block_hash,omitempty"`
+	Time          time.Time `json:"time"`
+	Received      int64     `json:"received" doc:"Satoshi"`
+	Sent          int64     `json:"sent" doc:"Satoshi"`
+	Net           int64     `json:"net" doc:"Satoshi: received less sent"`
+	Confirmations int32     `json:"confirmations"`
+}
+
+// AddressCoins is a part of the unspent outputs of an address.
+type AddressCoins struct {
+	UTXOs []AddressCoin `json:"utxos" doc:"Confirmed; the latest first"`
+	Next  string        `json:"next,omitempty" doc:"Cursor of the next page, which may be empty; missing on the last"`
+}
+
+// AddressCoin is an unspent output.
+type AddressCoin struct {
+	TxID          string `json:"txid"`
+	VOut          uint32 `json:"vout"`
+	Value         int64  `json:"value" doc:"Satoshi"`
+	Height        int32  `json:"height"`
+	Confirmations int32  `json:"confirmations"`
+	Coinbase      bool   `json:"coinbase"`
+	SpentBy       string `json:"spent_by,omitempty" doc:"The transaction of the mempool that spends it"`
+}
+
+// IndexesAnswer is what GET /api/v1/indexes gives.
+type IndexesAnswer struct {
+	Indexes []IndexStatus `json:"indexes"`
+}
+
+// IndexStatus is how far an optional index is.
+type IndexStatus struct {
+	Name    string  `json:"name" enum:"tx_index,address_index" doc:"The setting, in storage"`
+	Enabled bool    `json:"enabled"`
+	Synced  bool    `json:"synced" doc:"It has the tip, or follows it closely"`
+	Height  int32   `json:"height" doc:"Of the highest block that it has; -1 none"`
+	Percent float64 `json:"percent"`
+	Bytes   int64   `json:"bytes" doc:"On disk"`
+	Error   string  `json:"error" doc:"Why it does not go on; empty while it does"`
 }
 
 // MempoolTxs is a part of the mempool.

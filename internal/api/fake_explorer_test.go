@@ -188,3 +188,28 @@ func (n *fakeNode) SetLogLevel(subsystem, level string) error {
 	}
 	return nil
 }
+
+func (n *fakeNode) Address(_ context.Context, address string) (api.Address, error) {
+	switch address {
+	case "off":
+		return api.Address{}, api.Errorf(409, "addresses are not indexed: set storage.address_index = true")
+	case "building":
+		return api.Address{}, api.Errorf(503, "address_index is still building, 41%%")
+	}
+	return api.Address{Address: address, Balance: 5}, nil
+}
+
+func (n *fakeNode) AddressTxs(_ context.Context, _, cursor string, most int) (api.AddressTxs, error) {
+	if cursor != "" {
+		return api.AddressTxs{}, nil
+	}
+	return api.AddressTxs{Txs: make([]api.AddressTx, most), Next: "more"}, nil
+}
+
+func (n *fakeNode) AddressCoins(_ context.Context, _, _ string, most int) (api.AddressCoins, error) {
+	return api.AddressCoins{UTXOs: make([]api.AddressCoin, most)}, nil
+}
+
+func (n *fakeNode) Indexes() []api.IndexStatus {
+	return []api.IndexStatus{{Name: "tx_index", Enabled: true, Percent: 41.2}}
+}

@@ -102,6 +102,8 @@ func (s *Server) routesExplorer(api huma.API, read func(id, path, summary string
 			return SearchAnswer{Q: in.Q, Results: orEmpty(results)}, err
 		})
 
+	s.routesAddress(api, read)
+
 	show(s, api, read("mempool-txs", "/mempool/txs", "Unconfirmed transactions"),
 		func(_ context.Context, n Node, in *struct {
 			Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"Items in the answer, at most"`
@@ -116,6 +118,10 @@ func (s *Server) routesExplorer(api huma.API, read func(id, path, summary string
 	show(s, api, read("fees-estimate", "/fees/estimate", "What to pay to be mined soon"),
 		func(_ context.Context, n Node, _ *nothing) (FeeEstimates, error) { return n.FeeEstimates(), nil })
 
+	show(s, api, read("indexes", "/indexes", "How far the optional indexes are"),
+		func(_ context.Context, n Node, _ *nothing) (IndexesAnswer, error) {
+			return IndexesAnswer{orEmpty(n.Indexes())}, nil
+		})
 	show(s, api, read("storage", "/storage", "What is on disk"),
 		func(_ context.Context, n Node, _ *nothing) (Storage, error) { return n.Storage() })
 	show(s, api, read("discovery", "/discovery", "Where peers came from, and what became of them"),
@@ -126,6 +132,39 @@ func (s *Server) routesExplorer(api huma.API, read func(id, path, summary string
 		func(_ context.Context, n Node, _ *nothing) (SyncHistory, error) { return n.SyncHistory(), nil })
 	show(s, api, read("miner-history", "/miner/history", "The miner of the last half hour"),
 		func(_ context.Context, n Node, _ *nothing) (MinerHistory, error) { return n.MinerHistory(), nil })
+}
+
+// routesAddress registers what needs the address index.
+func (s *Server) routesAddress(api huma.API, read func(id, path, summary string) huma.Operation) {
+	show(s, api, read("address", "/address/{address}", "What happened to an address; needs storage.address_index"),
+		func(ctx context.Context, n Node, in *struct {
+			Address string `path:"address" maxLength:"128"`
+		},
+		) (Address, error) {
+			return n.Address(ctx, in.Address)
+		})
+	show(s, api, read("address-txs", "/address/{address}/txs", "Transactions of an address; needs storage.address_index"),
+		func(ctx context.Context, n Node, in *struct {
+			Address string `path:"address" maxLength:"128"`
+			Limit   int    `query:"limit" minimum:"1" maximum:"100" default:"25" doc:"Items in the answer, at most"`
+			Cursor  string `query:"cursor" maxLength:"128" doc:"next of the page before"`
+		},
+		) (AddressTxs, error) {
+			out, err := n.AddressTxs(ctx, in.Address, in.Cursor, in.Limit)
+			out.Txs = orEmpty(out.Txs)
+			return out, err
+		})
+	show(s, api, read("address-utxos", "/address/{address}/utxos", "Unspent outputs of an address; needs storage.address_index"),
+		func(ctx context.Context, n Node, in *struct {
+			Address string `path:"address" maxLength:"128"`
+			Limit   int    `query:"limit" minimum:"1" maximum:"100" default:"25" doc:"After how many the page ends; the outputs of one transaction stay together"`
+			Cursor  string `query:"cursor" maxLength:"128" doc:"next of the page before"`
+		},
+		) (AddressCoins, error) {
+			out, err := n.AddressCoins(ctx, in.Address, in.Cursor, in.Limit)
+			out.UTXOs = orEmpty(out.UTXOs)
+			return out, err
+		})
 }
 
 // blockHash is the hash of a block that is named by height or hash.

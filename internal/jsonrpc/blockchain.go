@@ -40,6 +40,8 @@ var chainMethods = []method{
 		return consensus.Difficulty(tip.Bits), nil
 	}},
 	{name: "gettxout", params: "txid n include_mempool?", help: "An unspent output, or null.", run: getTxOut},
+	{name: "getindexinfo", params: "index_name?", help: "State of the optional indexes: txindex and addressindex.", run: getIndexInfo},
+	{name: "scantxoutset", params: "action scanobjects?", help: "Finds the unspent outputs of addr() and raw() descriptors by reading all: start, status or abort.", run: scanTxOutSet},
 	{name: "gettxoutsetinfo", params: "hash_type?", help: "Statistics of all unspent outputs, read from disk. hash_type: hash_serialized_3 or none.", run: getTxOutSetInfo},
 	{name: "invalidateblock", params: "blockhash", help: "Takes a block, and all that builds on it, out of the chain.", run: func(c *call) (any, error) {
 		return mark(c, c.o.Node.Invalidate)

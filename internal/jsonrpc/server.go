@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"golang.org/x/sync/semaphore"
 
@@ -73,6 +74,11 @@ type Node interface {
 	// SubmitTx hands a transaction to the mempool and has it told to others.
 	// *consensus.RuleError: refused.
 	SubmitTx(ctx context.Context, tx *wire.MsgTx) error
+	// FindTx finds the block that has a transaction, on whatever branch, in the transaction
+	// index; false: it has it not, or is off.
+	FindTx(id chainhash.Hash) (block chainhash.Hash, ok bool, err error)
+	// Indexes tells how far the optional indexes are.
+	Indexes() []api.IndexStatus
 	Addrs() []string
 	Stop()
 }
@@ -104,8 +110,9 @@ type Handler struct {
 	bodies  *semaphore.Weighted // bytes
 	peerIDs peerNumbers
 
-	mu     sync.Mutex // guards active
-	active map[*call]time.Time
+	mu      sync.Mutex // guards what follows
+	active  map[*call]time.Time
+	scanned *coinScan // the scantxoutset under way; nil: none
 }
 
 // New returns a handler. It starts nothing.

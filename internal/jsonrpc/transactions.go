@@ -17,7 +17,7 @@ import (
 var txMethods = []method{
 	{name: "decoderawtransaction", params: "hexstring iswitness?", help: "Shows a transaction.", run: decodeRawTransaction},
 	{name: "decodescript", params: "hexstring", help: "Shows a script, and the addresses that stand for its hash.", run: decodeScript},
-	{name: "getrawtransaction", params: "txid verbosity|verbose? blockhash?", help: "A transaction of the mempool, of a named block, or with an unspent output: 0 in hex, 1 shown, 2 with what it spends.", run: getRawTransaction},
+	{name: "getrawtransaction", params: "txid verbosity|verbose? blockhash?", help: "A transaction of the mempool, of a named block, with an unspent output, or, with storage.tx_index, any: 0 in hex, 1 shown, 2 with what it spends.", run: getRawTransaction},
 	{name: "sendrawtransaction", params: "hexstring maxfeerate? maxburnamount?", help: "Hands a transaction in.", run: sendRawTransaction},
 	{name: "testmempoolaccept", params: "rawtxs maxfeerate?", help: "Says whether the mempool would take a transaction.", run: testMempoolAccept},
 }
@@ -155,10 +155,12 @@ func getRawTransaction(c *call) (any, error) {
 		}
 	} else if e, ok := c.o.Pool.Get(id); ok {
 		return c.poolTx(e, verbosity)
-	} else if block, ok, err = c.blockOf(id); err != nil {
+	} else if id == c.params.Genesis.Transactions[0].TxHash() {
+		return nil, fault(codeInvalidAddress, "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved")
+	} else if block, ok, err = c.find(id); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, fault(codeInvalidAddress, "No such mempool transaction, nor one with an unspent output. Give the hash of its block for another.")
+		return nil, c.noSuchTx()
 	}
 	raw, err := c.rawBlock(block)
 	if err != nil {
@@ -197,6 +199,30 @@ func getRawTransaction(c *call) (any, error) {
 		return d, nil
 	}
 	return nil, fault(codeInvalidAddress, "No such transaction found in the provided block")
+}
+
+// find finds the block of a transaction by an unspent output, else in the index.
+func (h *Handler) find(id chainhash.Hash) (block chainhash.Hash, ok bool, err error) {
+	if block, ok, err = h.blockOf(id); err != nil || ok {
+		return block, ok, err
+	}
+	return h.o.Node.FindTx(id)
+}
+
+// noSuchTx says, as Core does, what would help to find a transaction.
+func (h *Handler) noSuchTx() error {
+	for _, x := range h.o.Node.Indexes() {
+		switch {
+		case x.Name != "tx_index" || !x.Enabled:
+		case x.Error != "":
+			return fault(codeInvalidAddress, "No such mempool transaction. The transaction index stands still at height %d: %s", x.Height, x.Error)
+		case !x.Synced:
+			return fault(codeInvalidAddress, "No such mempool transaction. Blockchain transactions are still in the process of being indexed: still building, %.0f%%", x.Percent)
+		default:
+			return fault(codeInvalidAddress, "No such mempool or blockchain transaction. Use gettransaction for wallet transactions.")
+		}
+	}
+	return fault(codeInvalidAddress, "No such mempool transaction, nor one with an unspent output. Set storage.tx_index (--tx-index), or give the hash of its block.")
 }
 
 // poolTx shows a transaction of the mempool.

@@ -21,6 +21,7 @@ import (
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/index"
 	"dunlin/chain/mempool"
 	"dunlin/internal/address"
 	"dunlin/internal/api"
@@ -471,13 +472,13 @@ func (f face) TxDetails(_ context.Context, text, block string) (api.TxDetails, e
 		return api.TxDetails{}, err
 	}
 	if !ok {
-		return api.TxDetails{}, api.Errorf(http.StatusNotFound, "transaction %s is not in the mempool and has no unspent output in the chain; %s", id, f.howToFind())
+		return api.TxDetails{}, f.notFound(id)
 	}
 	return f.txOfBlock(id, hash)
 }
 
-// findTx finds the block of the active chain that has a transaction, by an output that
-// is not spent.
+// findTx finds the block that has a transaction: of the active chain by an output that is
+// not spent, else, with the transaction index, any.
 func (n *Node) findTx(id chainhash.Hash) (block chainhash.Hash, ok bool, err error) {
 	for i := range uint32(maxTxOutputs) {
 		coin, unspent, err := n.chain.Coin(wire.OutPoint{Hash: id, Index: i})
@@ -492,12 +493,11 @@ func (n *Node) findTx(id chainhash.Hash) (block chainhash.Hash, ok bool, err err
 			return block, ok, nil
 		}
 	}
+	if x := n.indexes[index.Txs]; x != nil {
+		p, ok, err := x.Tx(id)
+		return p.Block, ok, err
+	}
 	return block, false, nil
-}
-
-// howToFind says how else a transaction could be found.
-func (n *Node) howToFind() string {
-	return "name its block with ?block="
 }
 
 func (n *Node) txOfBlock(id, block chainhash.Hash) (api.TxDetails, error) {
@@ -653,6 +653,12 @@ func (f face) Storage() (api.Storage, error) {
 	}
 	if info, err := os.Stat(filepath.Join(f.c.Home, poolFile)); err == nil {
 		out.MempoolFileBytes = info.Size()
+	}
+	if x := f.indexes[index.Txs]; x != nil {
+		out.TxIndexBytes = x.Status().Bytes
+	}
+	if x := f.indexes[index.Addresses]; x != nil {
+		out.AddressIndexBytes = x.Status().Bytes
 	}
 	out.TotalBytes = out.BlocksBytes + out.UndoBytes + out.IndexBytes + out.TxIndexBytes + out.AddressIndexBytes + out.MempoolFileBytes
 	return out, nil

@@ -30,6 +30,7 @@ import (
 	"dunlin/chain/consensus"
 	"dunlin/chain/exchange"
 	"dunlin/chain/ibd"
+	"dunlin/chain/index"
 	"dunlin/chain/mempool"
 	"dunlin/chain/mining"
 	"dunlin/config"
@@ -117,6 +118,7 @@ type Node struct {
 	summed    summaries
 	poolViews poolViews
 	history   history
+	indexes   map[index.Kind]*index.Index // those that are on; fixed
 }
 
 // New builds the node in the home of o.Config, making what is missing (home, key,
@@ -149,6 +151,9 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.closers = append(n.closers, n.chain.Close)
 	if _, err := n.c.WriteFile(); err != nil {
+		return nil, err
+	}
+	if err := n.openIndexes(); err != nil {
 		return nil, err
 	}
 	if err := n.openLedger(); err != nil {
@@ -367,6 +372,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := runStages(ctx, n.log, []stage{
 		{"api", n.api.Run},
 		{"chain", n.chain.Run},
+		{"indexes", n.runIndexes},
 		{"mempool", n.pool.Run},
 		{"wallet", n.wallet.Run},
 		{"reach", n.host.Run},

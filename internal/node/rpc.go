@@ -4,11 +4,13 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/index"
 	"dunlin/internal/api"
 	"dunlin/internal/jsonrpc"
 )
@@ -68,4 +70,14 @@ func (f face) Disconnect(id string) error {
 	}
 	f.log.Info("disconnecting", "peer", p)
 	return f.host.Network().ClosePeer(p)
+}
+
+// FindTx implements jsonrpc.Node.
+func (f rpcFace) FindTx(id chainhash.Hash) (block chainhash.Hash, ok bool, err error) {
+	x := f.indexes[index.Txs]
+	if x == nil {
+		return block, false, nil
+	}
+	p, ok, err := x.Tx(id)
+	return p.Block, ok, err
 }
