@@ -185,7 +185,7 @@ func (x *XPrv) PrivateKey() *PrivateKey {
 	if err != nil {
 		panic(err) // x is private
 	}
-	return &PrivateKey{k: hold(k), compressed: true}
+	return &PrivateKey{k: hold(k), pub: x.Public().PublicKey(), compressed: true}
 }
 
 // Reveal returns the key as xprv… or tprv….

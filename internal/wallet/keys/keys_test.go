@@ -575,7 +575,7 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// TestRingLimits: single keys and roots are bounded.
+// TestRingLimits: extended keys are bounded, and as many as there may be rest in a file.
 func TestRingLimits(t *testing.T) {
 	ring := keys.NewRing()
 	x := mustXPrv(t, "000102030405060708090a0b0c0d0e0f")
@@ -586,6 +586,13 @@ func TestRingLimits(t *testing.T) {
 	}
 	if err := ring.AddXPrv(x, keys.Origin{Path: keys.Path{keys.Hardened}}); err == nil {
 		t.Error("one root too many")
+	}
+	v := newVault(t, ring, "p")
+	if err := v.Unlock([]byte("p"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if roots, err := v.Spender().Roots(); err != nil || len(roots) != keys.MaxRoots {
+		t.Errorf("%d roots, %v", len(roots), err)
 	}
 	if err := keys.NewRing().AddXPrv(x, keys.Origin{Path: make(keys.Path, 256)}); err == nil {
 		t.Error("an origin of 256 steps")

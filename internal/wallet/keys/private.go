@@ -18,7 +18,17 @@ import (
 type PrivateKey struct {
 	secret
 	k          func() *btcec.PrivateKey
+	pub        *btcec.PublicKey // of k: computing it takes as long as signing
 	compressed bool
+}
+
+func newKey(k *btcec.PrivateKey, compressed bool) *PrivateKey {
+	return &PrivateKey{k: hold(k), pub: k.PubKey(), compressed: compressed}
+}
+
+// clone returns a key that shares no secret memory with k.
+func (k *PrivateKey) clone() *PrivateKey {
+	return &PrivateKey{k: hold(btcec.PrivKeyFromScalar(&k.k().Key)), pub: k.pub, compressed: k.compressed}
 }
 
 // NewPrivateKey takes 32 big-endian bytes. compressed says which form of the public key its outputs use.
@@ -28,8 +38,7 @@ func NewPrivateKey(b []byte, compressed bool) (*PrivateKey, error) {
 	if len(b) != 32 || s.SetByteSlice(b) || s.IsZero() {
 		return nil, errors.New("private key: not a number from 1 to the order of the curve")
 	}
-	k, _ := btcec.PrivKeyFromBytes(b)
-	return &PrivateKey{k: hold(k), compressed: compressed}, nil
+	return newKey(btcec.PrivKeyFromScalar(&s), compressed), nil
 }
 
 // ParseWIF reads a private key in the wallet import format of the given network only. The error
@@ -45,7 +54,7 @@ func ParseWIF(text string, net *consensus.Params) (*PrivateKey, error) {
 	if !w.IsForNet(&chaincfg.Params{PrivateKeyID: net.PrivateKeyID}) {
 		return nil, fmt.Errorf("private key (WIF): of another network than %s", net.Name)
 	}
-	return &PrivateKey{k: hold(w.PrivKey), compressed: w.CompressPubKey}, nil
+	return newKey(w.PrivKey, w.CompressPubKey), nil
 }
 
 // RevealWIF returns the key in the wallet import format.
@@ -61,14 +70,14 @@ func (k *PrivateKey) RevealWIF(net *consensus.Params) string {
 func (k *PrivateKey) Compressed() bool { return k.compressed }
 
 // PublicKey returns the public key.
-func (k *PrivateKey) PublicKey() *btcec.PublicKey { return k.k().PubKey() }
+func (k *PrivateKey) PublicKey() *btcec.PublicKey { return k.pub }
 
 // PublicBytes returns the public key as its outputs use it: 33 bytes compressed or 65.
 func (k *PrivateKey) PublicBytes() []byte {
 	if k.compressed {
-		return k.k().PubKey().SerializeCompressed()
+		return k.pub.SerializeCompressed()
 	}
-	return k.k().PubKey().SerializeUncompressed()
+	return k.pub.SerializeUncompressed()
 }
 
 // Origin is the key's own fingerprint, without steps.
@@ -113,7 +122,7 @@ func TaprootOutputKey(internal *btcec.PublicKey, root []byte) *btcec.PublicKey {
 
 // matches says whether the key belongs to a public key in any of its three forms.
 func (k *PrivateKey) matches(pubKey []byte) bool {
-	pub := k.k().PubKey()
+	pub := k.pub
 	switch len(pubKey) {
 	case 32:
 		return bytes.Equal(schnorr.SerializePubKey(pub), pubKey)

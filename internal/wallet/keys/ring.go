@@ -13,7 +13,7 @@ import (
 // Limits of a [Ring], which bound the file of a [Vault] too.
 const (
 	MaxRoots = 256
-	MaxKeys  = 50_000
+	MaxKeys  = 10_000
 )
 
 // A Ring is a set of secrets in memory: masters, extended keys and single keys. It finds the one that
@@ -115,12 +115,7 @@ func (r *Ring) AddKey(k *PrivateKey) error {
 	if len(r.s().keys) >= MaxKeys {
 		return fmt.Errorf("more than %d single keys", MaxKeys)
 	}
-	b := k.k().Serialize()
-	defer wipe(b)
-	c, err := NewPrivateKey(b, k.compressed)
-	if err != nil {
-		return err
-	}
+	c := k.clone()
 	r.s().keys = append(r.s().keys, c)
 	r.s().byX[at] = append(r.s().byX[at], c)
 	return nil
@@ -186,9 +181,7 @@ func (r *Ring) words(fp Fingerprint) (*Words, error) {
 func (r *Ring) PrivateKey(ref Ref) (*PrivateKey, error) {
 	for _, k := range r.s().byX[xOf(ref.PubKey)] {
 		if k.matches(ref.PubKey) {
-			b := k.k().Serialize()
-			defer wipe(b)
-			return NewPrivateKey(b, k.compressed)
+			return k.clone(), nil
 		}
 	}
 	// Fingerprints are four bytes and origins are claimed by whoever wrote a descriptor, so only

@@ -60,8 +60,8 @@ const (
 	keyBytes = 32
 	sumBytes = 32
 
-	// maxVaultBytes bounds what is read: a full [Ring] takes 2.2 MB.
-	maxVaultBytes = 4 << 20
+	// maxVaultBytes bounds what is read: a full [Ring] takes 0.74 MB.
+	maxVaultBytes = 1 << 20
 )
 
 // KDF are the costs of turning a passphrase into a key by argon2id. They are stored in the file. The defaults take
