@@ -281,7 +281,8 @@ func homeChain(home string) (*config.Network, error) {
 func invite(n *config.Network, node *api.NodeFile, others ...string) (string, error) {
 	var own []string
 	if node != nil && node.ChainID == n.ChainID() {
-		own = node.ListenAddrs
+		// Those through a relay are for who is connected with it already.
+		own = slices.DeleteFunc(slices.Clone(node.ListenAddrs), relayed)
 		// The best come first; those that only this machine can dial are of use only if there are no others.
 		if beyond := slices.DeleteFunc(slices.Clone(own), onlyHere); len(beyond) > 0 {
 			own = beyond
@@ -302,6 +303,8 @@ func invite(n *config.Network, node *api.NodeFile, others ...string) (string, er
 	}
 	return text, nil
 }
+
+func relayed(addr string) bool { return strings.Contains(addr, "/p2p-circuit") }
 
 func onlyHere(addr string) bool {
 	a, err := ma.NewMultiaddr(addr)
