@@ -138,6 +138,14 @@ func (b *browser) clean(when string) {
 	b.faults = nil
 }
 
+// faultsOfRefusals takes what the browser says of answers that refuse something, 4xx, as
+// what the test asked for.
+func (b *browser) faultsOfRefusals() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults = slices.DeleteFunc(b.faults, func(f string) bool { return strings.Contains(f, "with a status of 4") })
+}
+
 // away says that the node is gone on purpose, or back.
 func (b *browser) away(gone bool) {
 	b.mu.Lock()

@@ -5,10 +5,15 @@ package main
 import (
 	"fmt"
 	"image"
+	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/chromedp/chromedp"
+
+	"dunlin/internal/api"
 )
 
 // hostile is a text that would do harm as markup, and that turns the line it stands in.
@@ -78,6 +83,19 @@ func TestE2EDashboard(t *testing.T) {
 	}
 	b.clean("hostile text")
 
+	// A wallet is made where its words are seen by nobody else; what is mined from now on is its.
+	b.goTo("wallet")
+	b.says("This node has no wallet yet.")
+	const passphrase = "correct horse"
+	secret := filepath.Join(t.TempDir(), "passphrase")
+	if err := os.WriteFile(secret, []byte(passphrase+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := dunlin(t, nil, "wallet", "create", "--home", near.home, "--passphrase-file", secret); code != 0 {
+		t.Fatalf("wallet create: %d %s", code, errs)
+	}
+	b.until("there is a wallet", `document.getElementById('spendable')`)
+
 	// A block of one's own, with a text.
 	b.goTo("miner")
 	b.fill("Text (optional)", "made in the browser")
@@ -90,13 +108,43 @@ func TestE2EDashboard(t *testing.T) {
 	b.until("the miner has stopped", `document.querySelector('[role=switch]').getAttribute('aria-checked') === 'false'`)
 	b.clean("mining")
 
+	// Its reward is ripe a hundred blocks later, and sent.
+	tip := far.mine(100)
+	near.reaches(tip.Hash, patience)
+	b.goTo("wallet/receive")
+	b.click("New address")
+	b.until("an address with its code", `document.querySelector('#address')?.innerText.startsWith('bcrt1q') && document.querySelector('.qr path')`)
+	b.goTo("wallet/send")
+	b.until("a ripe reward", `parseFloat(document.getElementById('spendable').innerText) >= 50`)
+	b.fill("Address", "bcrt1qnobody")
+	b.fill("Amount", "12.345")
+	b.click("Review")
+	b.until("a refusal", `document.querySelector('main .fault')`)
+	b.faultsOfRefusals()
+	b.fill("Address", asks[api.MinerStatus](t, far, "/miner", http.StatusOK).Address)
+	b.click("Review")
+	b.says("Is this right?")
+	b.says("12.345")
+	b.fill("Passphrase", passphrase)
+	b.accessible("the review of a payment")
+	b.click("Send now")
+	b.until("it is sent", `/^[0-9a-f]{64}$/.test(document.querySelector('#sent .mono')?.innerText)`)
+	far.holds(1)
+	b.goTo("wallet")
+	b.until("the payment", `document.querySelector('main tbody tr').innerText.includes('waiting')`)
+	js[bool](b, `(document.querySelector('main tbody button').click(), true)`)
+	b.until("the payment in full", `document.querySelector('dialog .rows .tag')`)
+	b.accessible("a payment")
+	b.click("Close")
+	b.clean("the wallet")
+
 	// Transactions that wait, and the way from a block to one of its transactions.
 	for i := range 8 {
 		far.mustSend(p.pay(i+4, int64(700*(i*i+1))))
 	}
-	near.holds(8)
+	near.holds(9)
 	b.goTo("mempool")
-	b.until("the mempool", `document.querySelectorAll('main tbody tr').length === 8`)
+	b.until("the mempool", `document.querySelectorAll('main tbody tr').length === 9`)
 	js[bool](b, `(document.body.focus(), true)`)
 	b.run(chromedp.KeyEvent("/"))
 	b.until("the search has the focus", `document.activeElement.id === 'search' && (document.activeElement.select(), true)`) // DevTools sends the letter all the same
@@ -133,9 +181,9 @@ func TestE2EDashboard(t *testing.T) {
 
 	// Each goes its own way; when they meet, one gives up its blocks, and the page tells it.
 	near.mine(2)
-	tip := far.mine(4)
+	tip = far.mine(4)
 	b.goTo("blocks")
-	b.until("two blocks on", fmt.Sprintf("document.querySelector('main tbody a')?.innerText === '%d'", height+3))
+	b.until("two blocks on", fmt.Sprintf("document.querySelector('main tbody a')?.innerText === '%d'", height+103))
 	b.goTo("peers")
 	b.click("Unban")
 	b.says("Nobody is kept away.")
@@ -201,7 +249,7 @@ func (b *browser) shows(d *daemon, tx string) {
 	}
 	b.window(360, 740)
 	var phone []image.Image
-	for _, v := range []string{"overview", "peers", "explorer/tx/" + tx} {
+	for _, v := range []string{"overview", "wallet/receive", "explorer/tx/" + tx} {
 		b.goTo(v)
 		phone = append(phone, b.picture())
 	}

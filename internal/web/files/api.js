@@ -131,7 +131,7 @@ function found() {
 	const l = link.get();
 	clearTimeout(timer);
 	link.set({ up: true, starting: false, since: Date.now(), retry: 0 });
-	if (!l.up) for (const r of cache.values()) r.refresh();
+	if (!l.up) for (const r of cache.values()) if (r.users.size) r.refresh();
 }
 
 /** Asks whether the node is back. */

@@ -169,7 +169,7 @@ function Send({ w, b }) {
 		['In all', html`<b><${Coins} sat=${review.amount + review.fee} /></b>`], review.change > 0 && ['Change back to you', html`<${Coins} sat=${review.change} />`], ['Spends', plural(review.inputs?.length || 0, 'coin')]]} />
 		${w.locked && html`<${Field} label="Passphrase">${(a) => html`<input ...${a} type="password" autocomplete="off" autofocus value=${pass} onInput=${(e) => setPass(e.target.value)} />`}<//>`}
 		<${FaultNote} error=${error} />
-		<div class="buttons"><button type="button" onClick=${() => { setReview(null); setPass(''); }}>Back</button><button type="submit" class="primary" disabled=${busy || (w.locked && !pass)}>${busy ? 'Sending…' : 'Send'}</button></div></form>`;
+		<div class="buttons"><button type="button" onClick=${() => { setReview(null); setPass(''); }}>Back</button><button type="submit" class="primary" disabled=${busy || (w.locked && !pass)}>${busy ? 'Sending…' : 'Send now'}</button></div></form>`;
 	return html`<form class="review" onSubmit=${go}>
 		<${Field} label="Address">${(a) => html`<input ...${a} class="mono" maxlength="128" spellcheck=${false} autocomplete="off" required value=${form.address} onInput=${put('address')} />`}<//>
 		<div class="fields"><${Field} label="Amount" error=${form.amount && sat === null ? 'Up to eight decimals.' : ''} hint=${b ? `${coins(b.spendable)} can be spent` : ''}>${(a) => html`<input ...${a} inputmode="decimal" autocomplete="off" disabled=${form.all} value=${form.all ? '' : form.amount} onInput=${put('amount')} />`}<//>
