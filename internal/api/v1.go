@@ -234,7 +234,7 @@ func (s *Server) routesV1(mux *router) {
 			return answer(out), nil
 		})
 	type blockID struct {
-		ID string `path:"id" maxLength:"64" doc:"Height on the active chain, or hash"`
+		ID string `path:"id" maxLength:"64" doc:"Height on the active chain, or hash" example:"0"`
 	}
 	huma.Register(api, read("chain-block", "/chain/blocks/{id}", "One block by height or hash"),
 		func(ctx context.Context, in *blockID) (*body[Block], error) {
@@ -303,7 +303,7 @@ func (s *Server) routesV1(mux *router) {
 		func(context.Context, *nothing) (*body[Mempool], error) { return answer(s.theNode().Mempool()), nil })
 	huma.Register(api, read("tx", "/tx/{txid}", "What is known of a transaction: in the mempool, in the chain, or why it is not"),
 		func(ctx context.Context, in *struct {
-			TxID string `path:"txid" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex"`
+			TxID string `path:"txid" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex" example:"4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"`
 		},
 		) (*body[Tx], error) {
 			out, err := s.theNode().Tx(ctx, in.TxID)

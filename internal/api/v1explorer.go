@@ -87,7 +87,7 @@ func (s *Server) routesExplorer(api huma.API, read func(id, path, summary string
 		})
 	show(s, api, read("tx-details", "/tx/{txid}/details", "All about a transaction of the mempool or of the chain"),
 		func(ctx context.Context, n Node, in *struct {
-			TxID  string `path:"txid" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex"`
+			TxID  string `path:"txid" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex" example:"4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"`
 			Block string `query:"block" maxLength:"64" pattern:"^([0-9a-fA-F]{64})?$" doc:"Hash of the block to look in"`
 		},
 		) (TxDetails, error) {

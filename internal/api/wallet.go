@@ -439,7 +439,7 @@ func (s *Server) routesWallet(api huma.API, read func(id, path, summary string) 
 			return WalletHistory{orEmpty(page), next, total}, err
 		})
 	type txPath struct {
-		TxID string `path:"txid" minLength:"64" maxLength:"64" doc:"RPC (reversed) hex"`
+		TxID string `path:"txid" minLength:"64" maxLength:"64" doc:"RPC (reversed) hex" example:"4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"`
 	}
 	getRoute(&r, "tx", "/tx/{txid}", "One payment in full",
 		func(_ context.Context, in *txPath) (WalletTx, error) { return s.wallet().Payment(in.TxID) })
