@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -140,3 +141,49 @@ func TestRoff(t *testing.T) {
 		}
 	}
 }
+
+// TestSecurityNames: the tests that SECURITY.md names as the proof of what it claims exist.
+func TestSecurityNames(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join("..", "..")
+	doc, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names strings.Builder // of all tests
+	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() && (e.Name() == "node_modules" || e.Name() == ".git") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		raw, err := os.ReadFile(path)
+		for _, m := range testFunc.FindAllSubmatch(raw, -1) {
+			names.WriteString("\n" + string(m[1]) + "(")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, m := range regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)(…?)`").FindAllStringSubmatch(string(doc), -1) {
+		found++
+		want := "\n" + m[1]
+		if m[2] == "" {
+			want += "("
+		}
+		if !strings.Contains(names.String(), want) {
+			t.Errorf("SECURITY.md names %s, which does not exist", m[1])
+		}
+	}
+	if found < 80 {
+		t.Errorf("%d names only", found)
+	}
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]+)\(`)

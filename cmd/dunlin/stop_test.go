@@ -190,7 +190,7 @@ func TestUnit(t *testing.T) {
 	if set != 2 {
 		t.Errorf("%d flags in %s", set, line)
 	}
-	analyze, err := exec.LookPath("systemd-analyze")
+	checker, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		return // a machine without systemd has no say
 	}
@@ -202,9 +202,9 @@ func TestUnit(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(unit, program, own)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", file).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), checker, "verify", "--man=no", file).CombinedOutput()
 	// It looks at the machine's other units too; only what it says of this one counts.
 	if strings.Contains(string(out), "dunlin.service") {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+		t.Errorf("systemd does not like the unit: %v\n%s", err, out)
 	}
 }
