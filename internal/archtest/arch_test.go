@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/address":           {"chain/consensus"},
 	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/mempool", "chain/mining", "internal/address", "internal/api"},
 	"internal/gbt":               {"chain/consensus", "chain/consensus/pow"},
+	"internal/faucet":            {},
 	"internal/logs":              {},
 	"internal/host":              {},
 	"internal/api":               {"chain/consensus", "internal/web"},
