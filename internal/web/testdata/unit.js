@@ -53,4 +53,15 @@ assert.deepEqual(layOut([]).nodes, []);
 
 assert.deepEqual(steps({ count: 10, buckets: [{ le_s: 0.01, count: 2 }, { le_s: 1, count: 7 }] }).map((x) => [x.name, x.value]), [['10ms', 2], ['1s', 5], ['more', 3]]);
 
+// QR codes: the digests are those of the codes that the npm package qrcode 1.5 makes, and jsqr reads.
+const { encode } = await import('./qr.js');
+const { createHash } = await import('node:crypto');
+const digest = (t) => createHash('sha256').update(encode(t).map((r) => r.join('')).join('\n')).digest('hex').slice(0, 16);
+assert.equal(digest('a'), 'e8ab680854e4019c');
+assert.equal(digest('bcrt1q55a34q25s58z3mr5z5feemm9c37yrl3te7w37v'), '68a00b1b083b2dd8');
+assert.equal(digest('bcrt1p' + 'q'.repeat(58)), '5932daeb549a8dc5');
+assert.equal(digest('y'.repeat(122)), 'fa3ce7e280571d5e'); // the first version with its number in it
+assert.equal(digest('w'.repeat(213)), '9018344b2b099d5a'); // as long as it gets
+assert.equal(encode('q'.repeat(214)), null);
+
 process.exit(0); // the clock would go on
