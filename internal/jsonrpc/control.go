@@ -45,7 +45,7 @@ func help(c *call) (any, error) {
 		return strings.TrimSpace(fmt.Sprintf("%s %s", m.name, strings.Replace(m.usage(), "no arguments", "", 1))) + "\n\n" + m.help, nil
 	}
 	var b strings.Builder
-	for i, category := range []string{"Blockchain", "Control", "Mining", "Network", "Rawtransactions", "Util"} {
+	for i, category := range []string{"Blockchain", "Control", "Mining", "Network", "Rawtransactions", "Util", "Wallet"} {
 		if i > 0 {
 			b.WriteString("\n")
 		}

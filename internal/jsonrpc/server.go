@@ -4,7 +4,7 @@
 // Names, arguments (positional or named), results and error codes are those of
 // Bitcoin Core 28 (its RPC help is the reference). What differs: peers are
 // libp2p's, so their addresses are multiaddrs where Core takes host:port too;
-// there is no wallet behind the wallet's calls yet; blocks of a proof-of-stake
+// private keys never leave the wallet; blocks of a proof-of-stake
 // network have their seal after the header, as on disk.
 //
 // Whoever serves it authenticates the caller first. A handler keeps no state of
@@ -37,6 +37,7 @@ import (
 	"dunlin/chain/mining"
 	"dunlin/internal/address"
 	"dunlin/internal/api"
+	"dunlin/internal/wallet"
 )
 
 // Limits of the handler. The body's length is bounded by whoever serves it.
@@ -90,6 +91,7 @@ type Options struct {
 	Pool   *mempool.Pool
 	Miner  *mining.Miner
 	Node   Node
+	Wallet *wallet.Wallet // nil: none
 
 	Agent    string           // "dunlin/0.1.0", for subversion
 	Warnings func() []string  // what the operator should know; default: nothing
@@ -145,6 +147,7 @@ func New(o Options) (*Handler, error) {
 		{"Network", networkMethods},
 		{"Rawtransactions", txMethods},
 		{"Util", utilMethods},
+		{"Wallet", walletMethods},
 	} {
 		for _, m := range group.methods {
 			m.category = group.category

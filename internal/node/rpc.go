@@ -21,7 +21,7 @@ type rpcFace struct{ face }
 
 func (n *Node) openRPC() (http.Handler, error) {
 	return jsonrpc.New(jsonrpc.Options{
-		Chain: n.chain, Engine: n.engine, Pool: n.pool, Miner: n.miner, Node: rpcFace{face{n}},
+		Chain: n.chain, Engine: n.engine, Pool: n.pool, Miner: n.miner, Node: rpcFace{face{n}}, Wallet: n.wallet,
 		Agent: n.agent, Warnings: n.warnings, Logger: n.log.With("subsystem", "rpc"),
 	})
 }

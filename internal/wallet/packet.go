@@ -209,3 +209,49 @@ func (w *Wallet) ShowPSBT(text string) (*PSBTView, error) {
 	}
 	return v, nil
 }
+
+// SignTx signs the inputs of a transaction that this wallet can sign, and says of each of the others what it lacks.
+// prevs are outputs that it spends and that the wallet does not know.
+func (w *Wallet) SignTx(m *wire.MsgTx, prevs map[wire.OutPoint]*wire.TxOut) (signed *wire.MsgTx, complete bool, missing []string, err error) {
+	if _, err := w.theVault(); err != nil {
+		return nil, false, nil, err
+	}
+	p := spend.NewPacket(m)
+	for i, in := range m.TxIn {
+		if out := prevs[in.PreviousOutPoint]; out != nil {
+			p.Inputs[i].PrevOut = out
+		}
+		if len(in.SignatureScript) > 0 || len(in.Witness) > 0 { // somebody else's
+			p.Inputs[i].FinalScript, p.Inputs[i].FinalWitness = in.SignatureScript, in.Witness
+		}
+	}
+	if err := p.Update(w.describe, w.known); err != nil {
+		return nil, false, nil, refuse("%v", err)
+	}
+	err = w.withKeys(nil, func(k *keys.Spender) error {
+		_, err := p.Sign(k, w.signOptions())
+		return err
+	})
+	if errors.Is(err, ErrLocked) {
+		return nil, false, nil, err
+	}
+	if err != nil {
+		return nil, false, nil, refuse("%v", err)
+	}
+	_ = p.Finalise(w.describe) // what lacks is said by input
+	a := p.Analyse(w.describe)
+	signed, complete = m.Copy(), true
+	for i := range p.Inputs {
+		why := ""
+		if p.Inputs[i].Final() {
+			signed.TxIn[i].SignatureScript, signed.TxIn[i].Witness = p.Inputs[i].FinalScript, p.Inputs[i].FinalWitness
+		} else {
+			complete, why = false, "not signed"
+			if a.Inputs[i].Why != nil {
+				why = a.Inputs[i].Why.Error()
+			}
+		}
+		missing = append(missing, why)
+	}
+	return signed, complete, missing, nil
+}
