@@ -104,6 +104,7 @@ func (s *Server) routesV1(mux *router) {
 	c.CreateHooks = nil                // they add a $schema key to every answer
 	c.Info.Description = "The node's own interface. Reads from this machine are open; everything else wants the content of api.cookie as a bearer token."
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"cookie": {Type: "http", Scheme: "bearer"}}
+	c.Transformers = append(c.Transformers, hideSecrets)
 	api := humago.New(mux, c)
 
 	read := func(id, path, summary string) huma.Operation {

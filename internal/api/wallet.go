@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -384,6 +385,25 @@ func bigWalletBody(path string) bool {
 		return true
 	}
 	return false
+}
+
+// hideSecrets keeps faults of the wallet's routes from repeating what was sent: a body that is not as it should be may
+// have a passphrase all the same.
+func hideSecrets(ctx huma.Context, _ string, v any) (any, error) {
+	e, ok := v.(*huma.ErrorModel)
+	if !ok || !strings.HasPrefix(ctx.Operation().Path, walletPath) {
+		return v, nil
+	}
+	quiet := *e
+	quiet.Errors = nil
+	for _, d := range e.Errors {
+		// Of what is wrong with the form of JSON, the message may quote it.
+		if d = &(huma.ErrorDetail{Message: d.Message, Location: d.Location}); d.Location == "body" {
+			d.Message = "the body is not what this route takes"
+		}
+		quiet.Errors = append(quiet.Errors, d)
+	}
+	return &quiet, nil
 }
 
 // routesWallet registers the wallet's routes. read and write make operations.

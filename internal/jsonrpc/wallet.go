@@ -49,7 +49,7 @@ var walletMethods = []method{
 	{name: "fundrawtransaction", params: "hexstring options? iswitness?", help: "Adds coins and change to a transaction.", run: fundRawTransaction},
 	{name: "signrawtransactionwithwallet", params: "hexstring prevtxs? sighashtype?", help: "Signs a transaction.", run: signRawTransactionWithWallet},
 	{name: "walletcreatefundedpsbt", params: "inputs outputs locktime? options? bip32derivs?", help: "A PSBT with coins and change.", run: walletCreateFundedPSBT},
-	{name: "walletprocesspsbt", params: "psbt sign? sighashtype? bip32derivs? finalize?", help: "Adds what the wallet knows, and its signatures.", run: walletProcessPSBT},
+	{name: "walletprocesspsbt", params: "psbt sign? sighashtype? bip32derivs? finalize?", help: "Adds what the wallet knows, and its signatures.", run: walletProcessPSBT}, //nolint:misspell // Core's name
 	{name: "finalizepsbt", params: "psbt extract?", help: "Makes the transaction.", run: finalizePSBT},
 	{name: "combinepsbt", params: "txs", help: "Gathers signatures.", run: combinePSBT},
 	{name: "decodepsbt", params: "psbt", help: "What a PSBT would do.", run: decodePSBT},
@@ -79,7 +79,7 @@ const (
 // walletFault gives the wallet's errors Core's codes.
 func walletFault(err error) error {
 	var request *wallet.RequestError
-	var refusal *wallet.Refusal
+	var refusal *wallet.RefusalError
 	var short *spend.ShortError
 	var fee *spend.FeeError
 	var dust *spend.DustError
@@ -1210,7 +1210,7 @@ func importDescriptors(c *call) (any, error) {
 	}
 	out := []result{}
 	for _, r := range requests {
-		from := int32(0)
+		var from int32
 		var when int64
 		switch {
 		case string(r.Timestamp) == `"now"`:

@@ -60,16 +60,16 @@ type walletFace struct{ *Node }
 var _ api.Wallet = walletFace{}
 
 // Wallet implements api.Node.
-func (f face) Wallet() api.Wallet { return walletFace{f.Node} }
+func (f face) Wallet() api.Wallet { return walletFace(f) }
 
 // WalletFault gives the wallet's errors their status.
 func walletFault(err error) error {
 	if err == nil {
 		return nil
 	}
-	status := 0
+	var status int
 	var request *wallet.RequestError
-	var refusal *wallet.Refusal
+	var refusal *wallet.RefusalError
 	var short *spend.ShortError
 	var fee *spend.FeeError
 	var dust *spend.DustError

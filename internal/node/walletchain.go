@@ -110,7 +110,7 @@ func (p walletPool) Submit(ctx context.Context, tx *wire.MsgTx) error {
 	if !ok {
 		return err
 	}
-	r := &wallet.Refusal{Why: rule.Error()}
+	r := &wallet.RefusalError{Why: rule.Error()}
 	// In a block the chain says so itself, and takes it back if the block goes.
 	if c, ok := errors.AsType[*mempool.ConflictError](err); ok && c.Block == (chainhash.Hash{}) && p.n.pool.Have(c.By) {
 		r.By = c.By

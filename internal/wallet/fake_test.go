@@ -301,7 +301,6 @@ type bench struct {
 	pool  *fakePool
 	w     *wallet.Wallet
 	stop  func()
-	now   time.Time
 }
 
 const (

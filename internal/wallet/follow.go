@@ -532,7 +532,7 @@ func (p *poolWatch) offer(ctx context.Context) {
 
 // noteOffer keeps what the mempool said to a transaction. Callers hold mu.
 func (w *Wallet) noteOffer(t *tx, err error) {
-	refusal, refused := errors.AsType[*Refusal](err)
+	refusal, refused := errors.AsType[*RefusalError](err)
 	switch {
 	case err == nil:
 		t.pooled, t.trouble = true, ""

@@ -28,7 +28,7 @@ func TestPaymentStates(t *testing.T) {
 	b.settled()
 	for n := int32(1); n <= 7; n++ {
 		p := b.payment(id)
-		state, text := wallet.StateConfirming, string(rune('0'+n))+" of 6"
+		state, text := wallet.StateConfirming, string('0'+n)+" of 6"
 		if n >= 6 {
 			state, text = wallet.StateConfirmed, "confirmed"
 		}

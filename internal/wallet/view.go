@@ -649,7 +649,7 @@ func (w *Wallet) address(a *addr) Address {
 	}
 	if c.d != nil {
 		if o, err := c.d.Derive(a.index); err == nil && len(o.Keys) > 0 {
-			out.Path = o.Keys[0].Origin.String()
+			out.Path = o.Keys[0].String()
 		}
 	}
 	return out

@@ -91,7 +91,7 @@ type Pool interface {
 	// Family counts the unconfirmed transactions that one builds on, itself included,
 	// and their weight, and those that build on it.
 	Family(txid chainhash.Hash) (ancestors, descendants int, weight int64)
-	// Submit hands a transaction of ours in and has it told to others. *Refusal: it is
+	// Submit hands a transaction of ours in and has it told to others. *RefusalError: it is
 	// not taken.
 	Submit(ctx context.Context, tx *wire.MsgTx) error
 	// Rate is the fee rate to be mined within so many blocks, MinRate the least that
@@ -108,14 +108,14 @@ type Fate struct {
 	Why   string         // for people
 }
 
-// A Refusal is why the mempool does not take a transaction.
-type Refusal struct {
+// A RefusalError is why the mempool does not take a transaction.
+type RefusalError struct {
 	Why string         // for people
 	By  chainhash.Hash // an unconfirmed transaction that spends the same output; zero: none
 }
 
 // Error implements error.
-func (r *Refusal) Error() string { return "refused by the mempool: " + r.Why }
+func (r *RefusalError) Error() string { return "refused by the mempool: " + r.Why }
 
 // Options configure New. Zero means the default given.
 type Options struct {

@@ -45,8 +45,8 @@ func TestSend(t *testing.T) {
 	if err != nil || plan.Sent || plan.Signed || b.balance().Spendable != 4*coin {
 		t.Fatalf("dry run: %+v, %v", plan, err)
 	}
-	b.pool.refuse = &wallet.Refusal{Why: "no room"}
-	if _, err := b.w.Send(t.Context(), wallet.Send{Outputs: []wallet.Pay{{Script: outside, Amount: coin}}}); !errors.As(err, new(*wallet.Refusal)) {
+	b.pool.refuse = &wallet.RefusalError{Why: "no room"}
+	if _, err := b.w.Send(t.Context(), wallet.Send{Outputs: []wallet.Pay{{Script: outside, Amount: coin}}}); !errors.As(err, new(*wallet.RefusalError)) {
 		t.Fatalf("refused: %v", err)
 	}
 	if page, _, _, _ := b.w.History("", 10); len(page) != 4 || b.balance().Spendable != 4*coin {
@@ -120,7 +120,7 @@ func TestOffered(t *testing.T) {
 	b.until("it is in the mempool again", func() bool { return b.pool.Have(id) })
 	b.stop()
 	b.pool.drop(id, wallet.Fate{Why: "a restart"})
-	b.pool.refuse = &wallet.Refusal{Why: "min relay fee not met"}
+	b.pool.refuse = &wallet.RefusalError{Why: "min relay fee not met"}
 	b.open()
 	b.until("why is told", func() bool { return strings.Contains(b.payment(id).Explain, "min relay fee not met") })
 	if p, err := b.w.Abandon(id); err != nil || p.State != wallet.StateAbandoned {
