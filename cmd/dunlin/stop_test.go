@@ -190,7 +190,7 @@ func TestUnit(t *testing.T) {
 	if set != 2 {
 		t.Errorf("%d flags in %s", set, line)
 	}
-	checker, err := exec.LookPath("systemd-analyze")
+	checker, err := exec.LookPath("systemd-analyze") //nolint:misspell // its name
 	if err != nil {
 		return // a machine without systemd has no say
 	}
