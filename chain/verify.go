@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -540,7 +539,7 @@ func (v *verifier) connect(con *conductor, i uint32) error {
 		err = c.o.Engine.CheckBlock(parent, parentCoins{c.coins}, b)
 	}
 	if err == nil {
-		err = v.scripts(f)
+		err = v.c.checkScripts(f.step.spent, f.flags, nil)
 	}
 	if asRule(err) != nil {
 		p := t.body(i).block
@@ -548,26 +547,6 @@ func (v *verifier) connect(con *conductor, i uint32) error {
 		return errFaulty
 	}
 	return v.take(err)
-}
-
-// scripts runs all scripts of a block on every core.
-func (v *verifier) scripts(f *flight) error {
-	var wg sync.WaitGroup
-	next := make(chan int)
-	errs := make([]error, len(f.step.spent))
-	for range v.c.o.Workers {
-		wg.Go(func() {
-			for n := range next {
-				errs[n] = consensus.CheckTxScripts(f.step.spent[n].Tx, f.step.spent[n].Coins, f.flags)
-			}
-		})
-	}
-	for n := 1; n < len(errs); n++ {
-		next <- n
-	}
-	close(next)
-	wg.Wait()
-	return cmp.Or(errs...)
 }
 
 // same checks that the coins in memory, back where they were, are those on disk.

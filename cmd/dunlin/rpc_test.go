@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,7 +178,11 @@ func TestE2ERPCClient(t *testing.T) {
 	}
 	_, err = c.GetBlockTemplate(&btcjson.TemplateRequest{Mode: "template"})
 	refusedWith(t, btcjson.ErrRPCInvalidParameter, err)
+	if !slices.Contains(template.Capabilities, "proposal") {
+		t.Errorf("capabilities %q", template.Capabilities)
+	}
 	block := mineTemplate(t, template)
+	testProposals(t, d, block)
 	bare := block.Copy() // as pools send it: the node adds the coinbase's witness
 	bare.Transactions[0].TxIn[0].Witness = nil
 	if err := c.SubmitBlock(btcutil.NewBlock(bare), nil); err != nil {
@@ -188,6 +193,9 @@ func TestE2ERPCClient(t *testing.T) {
 	}
 	if h := must[*chainhash.Hash](t)(c.GetBestBlockHash()); *h != block.BlockHash() {
 		t.Errorf("tip %s, want the block made of the template", h)
+	}
+	if answer := propose(t, d, block); answer != `"duplicate"` {
+		t.Errorf("proposing what is the tip: %s", answer)
 	}
 	other.holds(0)
 	vb := must[*btcjson.GetBlockVerboseTxResult](t)(c.GetBlockVerboseTx(new(block.BlockHash())))
@@ -271,6 +279,58 @@ func decoded(t *testing.T, raw []byte) *wire.MsgBlock {
 	return &b
 }
 
+// propose asks what the node thinks of a block (BIP23).
+func propose(t *testing.T, d *daemon, b *wire.MsgBlock) string {
+	t.Helper()
+	var raw bytes.Buffer
+	if err := b.Serialize(&raw); err != nil {
+		t.Fatal(err)
+	}
+	answer := rpcRaw(t, d, `{"method":"getblocktemplate","params":[{"mode":"proposal","data":"`+hex.EncodeToString(raw.Bytes())+`"}],"id":1}`)
+	var r struct {
+		Result json.RawMessage
+		Error  *btcjson.RPCError
+	}
+	if err := json.Unmarshal([]byte(answer[strings.Index(answer, "{"):]), &r); err != nil {
+		t.Fatalf("%s: %v", answer, err)
+	}
+	if r.Error != nil {
+		return r.Error.Message
+	}
+	return string(r.Result)
+}
+
+// testProposals proposes variants of a block that is good, none with a proof.
+func testProposals(t *testing.T, d *daemon, good *wire.MsgBlock) {
+	t.Helper()
+	for _, row := range []struct {
+		name   string
+		change func(*wire.MsgBlock)
+		want   string
+	}{
+		{"good", func(*wire.MsgBlock) {}, `null`},
+		{"too much money", func(b *wire.MsgBlock) { b.Transactions[0].TxOut[0].Value++ }, `"bad-cb-amount"`},
+		{"another parent", func(b *wire.MsgBlock) { b.Header.PrevBlock[0]++ }, `"inconclusive-not-best-prevblk"`},
+		{"no parent of the child", func(b *wire.MsgBlock) { b.Transactions = slices.Delete(b.Transactions, 1, 2) }, `"bad-witness-merkle-match"`},
+		{"from the future", func(b *wire.MsgBlock) { b.Header.Timestamp = b.Header.Timestamp.Add(3 * time.Hour) }, `"time-too-new"`},
+	} {
+		b := good.Copy()
+		row.change(b)
+		txs := make([]*btcutil.Tx, len(b.Transactions))
+		for i, tx := range b.Transactions {
+			txs[i] = btcutil.NewTx(tx)
+		}
+		b.Header.MerkleRoot = blockchain.CalcMerkleRoot(txs, false)
+		target := blockchain.CompactToBig(b.Header.Bits)
+		for hash := b.BlockHash(); blockchain.HashToBig(&hash).Cmp(target) <= 0; hash = b.BlockHash() {
+			b.Header.Nonce++
+		}
+		if got := propose(t, d, b); got != row.want {
+			t.Errorf("%s: %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
 // mineTemplate makes a block as an outside miner does, by what the template says.
 func mineTemplate(t *testing.T, g *btcjson.GetBlockTemplateResult) *wire.MsgBlock {
 	t.Helper()
@@ -340,7 +400,7 @@ func TestE2ERPCForms(t *testing.T) {
 		{`{"method":"getblockhash","params":[1,2],"id":1}`, `500 {"result":null,"error":{"code":-1,"message":"getblockhash takes height, not 2 arguments"},"id":1}`},
 		{`{"method":"getblockhash","params":{"hight":0},"id":1}`, `500 {"result":null,"error":{"code":-8,"message":"Unknown named parameter hight"},"id":1}`},
 		{`{"method":"getblock","params":{"blockhash":"` + genesis + `","verbose":"x"},"id":1}`, `500 {"result":null,"error":{"code":-3,"message":"argument 2 (verbosity) of getblock: JSON value of type string is not of expected type int"},"id":1}`},
-		{`{"method":"getblocktemplate","params":[{"rules":["segwit"],"mode":"proposal","client":"x"}],"id":1}`, `500 {"result":null,"error":{"code":-8,"message":"mode proposal is not served: hand the block in with submitblock"},"id":1}`},
+		{`{"method":"getblocktemplate","params":[{"rules":["segwit"],"mode":"proposal","client":"x"}],"id":1}`, `500 {"result":null,"error":{"code":-3,"message":"Missing data String key for proposal"},"id":1}`},
 		{`{"method":"getblockhash","params":7,"id":1}`, `400 {"result":null,"error":{"code":-32600,"message":"Params must be an array or object"},"id":1}`},
 		{`{"id":1}`, `400 {"result":null,"error":{"code":-32600,"message":"Missing method"},"id":1}`},
 		{`[{"method":"getblockcount","id":1},{"jsonrpc":"2.0","method":"getblockcount"},7,{"jsonrpc":"2.0","method":"nosuch","id":3}]`, `200 [{"result":0,"error":null,"id":1},` +

@@ -94,15 +94,15 @@ func getBlockTemplate(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.params.SealBytes > 0 {
+		return nil, fault(codeMisc, "blocks of network %s are sealed by stake, not by work", c.params.Name)
+	}
 	switch req.Mode {
 	case "", "template":
 	case "proposal":
-		return nil, fault(codeInvalidParameter, "mode proposal is not served: hand the block in with submitblock")
+		return c.testProposal(req.Data)
 	default:
 		return nil, fault(codeInvalidParameter, "Invalid mode")
-	}
-	if c.params.SealBytes > 0 {
-		return nil, fault(codeMisc, "blocks of network %s are sealed by stake, not by work", c.params.Name)
 	}
 	if !slices.Contains(req.Rules, "segwit") {
 		return nil, fault(codeInvalidParameter, "getblocktemplate must be called with the segwit rule set (call with {\"rules\": [\"segwit\"]})")
@@ -122,6 +122,42 @@ func getBlockTemplate(c *call) (any, error) {
 		}
 	}
 	return c.template()
+}
+
+// testProposal is BIP23's block proposal: null if the block in hex would be accepted on
+// top of the tip, were it proven, else why not.
+func (c *call) testProposal(text string) (any, error) {
+	if text == "" {
+		return nil, fault(codeType, "Missing data String key for proposal")
+	}
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, fault(codeDeserialization, "Block decode failed")
+	}
+	b, err := consensus.DecodeBlock(c.params, raw)
+	if err != nil {
+		return nil, fault(codeDeserialization, "Block decode failed: %v", err)
+	}
+	switch st, known := c.o.Chain.Status(b.Hash); {
+	case !known:
+	case st.Valid:
+		return "duplicate", nil
+	case st.Invalid:
+		return "duplicate-invalid", nil
+	default:
+		return "duplicate-inconclusive", nil
+	}
+	err = c.o.Chain.TestBlock(c.ctx, b)
+	rule, refused := errors.AsType[*consensus.RuleError](err)
+	switch {
+	case err == nil:
+		return nil, nil //nolint:nilnil // null is the answer
+	case errors.Is(err, chain.ErrNotNext):
+		return "inconclusive-not-best-prevblk", nil
+	case refused:
+		return rule.Rule, nil
+	}
+	return nil, err
 }
 
 // longPollID names the state that a template was made of.
@@ -187,7 +223,7 @@ func (c *call) describeTemplate(t *mining.Template, tip chain.Tip, entries []mem
 	}
 	forks := c.params.Forks(past)
 	out := blockTemplate{
-		Capabilities: []string{}, Version: t.Header.Version, Rules: []string{"csv"}, VBAvailable: map[string]int{},
+		Capabilities: []string{"proposal"}, Version: t.Header.Version, Rules: []string{"csv"}, VBAvailable: map[string]int{},
 		Previous: tip.Hash.String(), Transactions: []templateTx{}, CoinbaseAux: map[string]string{},
 		Value: t.Txs[0].TxOut[0].Value, LongPollID: c.longPollID(tip.Hash, sequence), Target: targetHex(t.Header.Bits),
 		MinTime: mining.EarliestTime(c.params, past), Mutable: []string{"time", "transactions", "prevblock"}, NonceRange: "00000000ffffffff",

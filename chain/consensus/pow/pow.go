@@ -83,8 +83,8 @@ func (e *Engine) CheckHeader(past consensus.Past, h *consensus.Header, now time.
 	if err := e.checkWork(&hash, h.Bits); err != nil {
 		return err
 	}
-	if want := e.NextBits(past, h.Timestamp); h.Bits != want {
-		return invalid("bad-diffbits", "bits %08x at height %d, want %08x", h.Bits, height, want)
+	if err := e.checkBits(past, h); err != nil {
+		return err
 	}
 	if want, ok := e.p.Checkpoints[height]; ok && hash != want {
 		return invalid("checkpoint-mismatch", "%s at height %d, want %s", hash, height, want)
@@ -93,6 +93,32 @@ func (e *Engine) CheckHeader(past consensus.Past, h *consensus.Header, now time.
 		return err
 	}
 	return consensus.CheckVersion(e.p, height, h.Version)
+}
+
+// CheckProposal is CheckHeader of a header that is to be worked on: its hash is not
+// looked at, so neither work nor a checkpoint.
+func (e *Engine) CheckProposal(past consensus.Past, h *consensus.Header, now time.Time) error {
+	if parent := past.Hash(); h.PrevBlock != parent {
+		return fmt.Errorf("check proposal: given the past of %s for a child of %s", parent, h.PrevBlock)
+	}
+	if len(h.Seal) != 0 {
+		return ruleError("bad-seal", consensus.BlameSender, "seal of %d bytes on a network without", len(h.Seal))
+	}
+	if err := e.checkBits(past, h); err != nil {
+		return err
+	}
+	if err := e.checkTime(past, h.Timestamp.Unix(), now); err != nil {
+		return err
+	}
+	return consensus.CheckVersion(e.p, past.Height()+1, h.Version)
+}
+
+// checkBits compares the claimed bits with those that the past demands.
+func (e *Engine) checkBits(past consensus.Past, h *consensus.Header) error {
+	if want := e.NextBits(past, h.Timestamp); h.Bits != want {
+		return invalid("bad-diffbits", "bits %08x at height %d, want %08x", h.Bits, past.Height()+1, want)
+	}
+	return nil
 }
 
 // checkWork checks that the claimed bits are a target within the limit and that
