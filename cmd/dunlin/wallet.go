@@ -517,7 +517,7 @@ func (w *walletCommand) send() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return w.pay(cmd, dry, func(dry bool, maxFee int64, phrase string) (s api.WalletSent, err error) {
+			return w.pay(cmd, dry, r.MaxFee, func(dry bool, maxFee int64, phrase string) (s api.WalletSent, err error) {
 				again := r
 				again.DryRun, again.Passphrase, again.MaxFee = dry, phrase, cmp.Or(maxFee, r.MaxFee)
 				return s, w.call(cmd, http.MethodPost, "/send", again, &s)
@@ -531,8 +531,8 @@ func (w *walletCommand) send() *cobra.Command {
 	return cmd
 }
 
-// pay shows what do would do, asks, and has it done. do gets the fee that was shown as a cap.
-func (w *walletCommand) pay(cmd *cobra.Command, dry bool, do func(dry bool, maxFee int64, phrase string) (api.WalletSent, error)) error {
+// pay shows what do would do, asks, and has it done. do gets the fee that was shown as a cap, limit (if it is not 0) at most.
+func (w *walletCommand) pay(cmd *cobra.Command, dry bool, limit int64, do func(dry bool, maxFee int64, phrase string) (api.WalletSent, error)) error {
 	s := newSecrets(cmd, w.file)
 	ask := !w.yes && s.terminal() != nil
 	if dry || ask {
@@ -547,7 +547,11 @@ func (w *walletCommand) pay(cmd *cobra.Command, dry bool, do func(dry bool, maxF
 		if err := s.agree("Send it?"); err != nil {
 			return err
 		}
-		return w.paySigned(cmd, s, plan.Fee+plan.Fee/5, do) // other coins may cost a little more
+		most := plan.Fee + plan.Fee/5 // other coins may cost a little more
+		if limit > 0 {
+			most = min(most, limit)
+		}
+		return w.paySigned(cmd, s, most, do)
 	}
 	if !w.yes {
 		return usage(errors.New("nobody is there to be asked: --yes sends it, --dry-run shows what it would be"))
@@ -622,7 +626,7 @@ func (w *walletCommand) bump() *cobra.Command {
 					return usage(fmt.Errorf("--max-fee: %w", err))
 				}
 			}
-			return w.pay(cmd, dry, func(dry bool, maxFee int64, phrase string) (s api.WalletSent, err error) {
+			return w.pay(cmd, dry, r.MaxFee, func(dry bool, maxFee int64, phrase string) (s api.WalletSent, err error) {
 				again := r
 				again.DryRun, again.Passphrase, again.MaxFee = dry, phrase, cmp.Or(maxFee, r.MaxFee)
 				return s, w.call(cmd, http.MethodPost, "/bump", again, &s)

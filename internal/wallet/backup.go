@@ -36,6 +36,8 @@ const (
 	vaultEntry   = "vault"
 	// maxBackupBytes bounds a backup, packed and unpacked.
 	maxBackupBytes = 256 << 20
+	// maxPackedBytes is what a backup that is made has packed at most: what the API takes back, in base64.
+	maxPackedBytes = 23 << 20
 	// Costs of a backup's passphrase if the vault's options say nothing.
 	backupPasses, backupMemoryKiB, backupThreads = 4, 128 << 10, 2
 	// What a file may demand at most.
@@ -86,6 +88,10 @@ func (w *Wallet) Backup(passphrase []byte) ([]byte, error) {
 	}
 	if err := z.Close(); err != nil {
 		return nil, fmt.Errorf("backup: %w", err)
+	}
+	if packed.Len() > maxPackedBytes {
+		return nil, refuse("the wallet's history is too long for a backup: %d bytes, and restoring takes %d; its words bring the coins back, and the vault is %s",
+			packed.Len(), maxPackedBytes, w.path(vaultName))
 	}
 	out, err := sealBackup(packed.Bytes(), passphrase, w.o.Vault.KDF)
 	if err == nil {
@@ -252,12 +258,7 @@ func (w *Wallet) unpack(entries []change) (err error) {
 			batch = append(batch, e)
 		}
 	}
-	for len(batch) > 0 && err == nil { // a batch has its limit
-		n := min(len(batch), 1000)
-		err = j.append(batch[:n], false)
-		batch = batch[n:]
-	}
-	if err = errors.Join(err, j.close()); err != nil {
+	if err = errors.Join(j.appendAll(batch, false), j.close()); err != nil {
 		return err
 	}
 	if vault == nil {

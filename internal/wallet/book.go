@@ -162,6 +162,10 @@ type txInfo struct {
 	Via      chainhash.Hash `json:"via,omitzero"`       // the ancestor that died, if not itself
 	Was      *Place         `json:"was,omitempty"`      // the block that had it until a reorganisation
 	Replaces chainhash.Hash `json:"replaces,omitzero"`
+	// Rest is one more than the index of the output that took all there was; 0: none.
+	Rest int `json:"rest,omitempty"`
+	// GivenUp says that it was given up by hand and not seen since: what ended it besides may go, and it stays so.
+	GivenUp bool `json:"given_up,omitempty"`
 }
 
 // A debit is an input that spends a coin of ours.
@@ -209,6 +213,8 @@ type book struct {
 	dirty   map[string]any // by key of the journal: what is to be stored; nil: removed
 	now     func() time.Time
 	grown   bool // scripts were added since somebody last looked
+	// news says that what is in the mempool already may concern the wallet now.
+	news bool
 }
 
 func newBook(address func([]byte) (string, bool), now func() time.Time) *book {
@@ -236,11 +242,13 @@ func (b *book) add(c *chainOf, known func(index uint32) []byte) error {
 
 // extend derives scripts until as many are watched as must be.
 func (b *book) extend(c *chainOf, known func(index uint32) []byte) error {
-	want := uint32(1)
-	if c.info.Range {
-		want = max(c.info.Next, uint32(c.info.Used+1)) + b.lookahead()
+	want := func() uint32 {
+		if !c.info.Range {
+			return 1
+		}
+		return max(c.info.Next, uint32(c.info.Used+1)) + b.lookahead()
 	}
-	for i := uint32(len(c.scripts)); i < want; i++ {
+	for i := uint32(len(c.scripts)); i < want(); i++ {
 		var script []byte
 		if known != nil {
 			script = known(i)
@@ -254,12 +262,43 @@ func (b *book) extend(c *chainOf, known func(index uint32) []byte) error {
 		}
 		a := &addr{of: c, index: i, script: script}
 		c.scripts = append(c.scripts, a)
-		if _, ok := b.scripts[string(script)]; !ok { // of two descriptors with one script the first counts
+		switch old := b.scripts[string(script)]; {
+		case old == nil:
 			b.scripts[string(script)] = a
 			b.grown = true
+		case old.of.info.WatchOnly && !c.info.WatchOnly:
+			b.succeed(old, a)
+		default: // of two descriptors with one script the first counts
 		}
 	}
 	return nil
+}
+
+// succeed puts an address whose keys are here in the place of one that was only watched: its coins can be spent from now on.
+func (b *book) succeed(old, a *addr) {
+	b.scripts[string(a.script)] = a
+	if old.info != (addrInfo{}) {
+		a.info = old.info
+		b.touchAddr(a)
+	}
+	if c := a.of; a.info.Used && int64(a.index) > c.info.Used {
+		c.info.Used, c.info.Next = int64(a.index), max(c.info.Next, a.index+1)
+		b.touchDesc(c)
+	}
+	for _, k := range b.coins {
+		if k.to == old {
+			k.to = a
+		}
+	}
+}
+
+// payee is the address that a credit went to; nil: its descriptor is gone.
+func (b *book) payee(c credit) *addr {
+	d := b.descs[c.Desc]
+	if d == nil || uint64(c.Index) >= uint64(len(d.scripts)) {
+		return nil
+	}
+	return b.scripts[string(d.scripts[c.Index].script)]
 }
 
 func (b *book) touchDesc(c *chainOf) { b.dirty[prefDesc+c.id] = &c.info }
@@ -301,6 +340,40 @@ func (b *book) hand(c *chainOf, label string) (*addr, error) {
 	a.info.Handed, a.info.Label = b.now().Unix(), label
 	b.touchAddr(a)
 	return a, nil
+}
+
+// take takes an address out of those that are handed out next, and watches more behind it.
+func (b *book) take(a *addr) error {
+	a.info.Handed = b.now().Unix()
+	b.touchAddr(a)
+	if a.index < a.of.info.Next {
+		return nil
+	}
+	a.of.info.Next = a.index + 1
+	b.touchDesc(a.of)
+	return b.extend(a.of, nil)
+}
+
+// giveBack undoes take, if nothing pays the address. Else payments that failed would use addresses up, and the
+// next that succeeds might pay its change to one so far behind the last on the chain that nobody who
+// restores the wallet from its words looks there.
+func (b *book) giveBack(a *addr) {
+	for _, k := range b.coins {
+		if k.to == a {
+			return
+		}
+	}
+	c := a.of
+	a.info.Used = false
+	if c.info.Next == a.index+1 {
+		c.info.Next--
+		a.info.Handed = 0
+	}
+	for c.info.Used >= 0 && !c.scripts[c.info.Used].info.Used {
+		c.info.Used--
+	}
+	b.touchAddr(a)
+	b.touchDesc(c)
 }
 
 // unusedInARow is how many addresses before the next were not paid.
@@ -363,16 +436,8 @@ func (b *book) record(m *wire.MsgTx, id chainhash.Hash, where *Place, own bool) 
 	for _, d := range debits {
 		if !slices.Contains(t.info.Debits, d) {
 			t.info.Debits = append(t.info.Debits, d)
-			b.touchTx(t)
+			b.reckon(t)
 		}
-	}
-	if len(t.info.Debits) == len(m.TxIn) && t.info.Fee < 0 && !t.info.Coinbase {
-		sum := -t.info.OutSum
-		for _, d := range t.info.Debits {
-			sum += d.Amount
-		}
-		t.info.Fee = sum
-		b.touchTx(t)
 	}
 	for _, c := range credits {
 		a := b.descs[c.Desc].scripts[c.Index]
@@ -394,6 +459,18 @@ func (b *book) record(m *wire.MsgTx, id chainhash.Hash, where *Place, own bool) 
 	return nil
 }
 
+// reckon finds out the fee of a transaction, once all that it spends is known to be ours.
+func (b *book) reckon(t *tx) {
+	b.touchTx(t)
+	if len(t.info.Debits) != len(t.info.Ins) || t.info.Fee >= 0 {
+		return
+	}
+	t.info.Fee = -t.info.OutSum
+	for _, d := range t.info.Debits {
+		t.info.Fee += d.Amount
+	}
+}
+
 func (b *book) addCoin(t *tx, c credit, a *addr) {
 	op := wire.OutPoint{Hash: t.id, Index: c.N}
 	k := &coin{op: op, tx: t, amount: c.Amount, to: a}
@@ -406,7 +483,7 @@ func (b *book) addCoin(t *tx, c credit, a *addr) {
 		for i, in := range s.info.Ins {
 			if in == opText(op) && !slices.ContainsFunc(s.info.Debits, func(d debit) bool { return d.In == i }) {
 				s.info.Debits = append(s.info.Debits, debit{i, c.Amount})
-				b.touchTx(s)
+				b.reckon(s)
 			}
 		}
 	}
@@ -472,8 +549,8 @@ func (b *book) settle(t *tx, where *Place) {
 	t.info.Block, t.info.Was = where, nil
 	t.pooled, t.trouble = false, ""
 	revived := t.info.Dead != alive
-	t.info.Dead, t.info.By, t.info.ByBlock, t.info.Via = alive, chainhash.Hash{}, nil, chainhash.Hash{}
-	b.touchTx(t)
+	t.info.GivenUp = false
+	b.wait(t)
 	i, _ := slices.BinarySearchFunc(b.mined, t, byPlace)
 	b.mined = slices.Insert(b.mined, i, t)
 	for _, in := range t.info.Ins {
@@ -519,6 +596,7 @@ func (b *book) kill(t *tx, why string, by chainhash.Hash, where *Place, via chai
 		return
 	}
 	t.info.Dead, t.info.By, t.info.ByBlock, t.info.Via = why, by, where, via
+	t.info.GivenUp = t.info.GivenUp || why == abandoned
 	t.pooled = false
 	b.touchTx(t)
 	root := via
@@ -596,12 +674,12 @@ func (b *book) spender(op wire.OutPoint) *tx {
 	return nil
 }
 
-// forget drops the dead payments of others, the oldest first, when there are too many,
-// and returns how many went.
+// forget drops payments of others that are dead or left the mempool, the oldest first, when there are too many, and
+// returns how many went. One that is mined all the same is found in its block.
 func (b *book) forget(most int) int {
 	var dead []*tx
 	for _, t := range b.open {
-		if t.info.Dead != alive && !t.info.Own && len(t.info.Debits) == 0 && t.info.Label == "" {
+		if (t.info.Dead != alive || !t.pooled && t.info.Was == nil) && !t.info.Own && len(t.info.Debits) == 0 && t.info.Label == "" && !b.builtOn(t) {
 			dead = append(dead, t)
 		}
 	}
@@ -614,6 +692,13 @@ func (b *book) forget(most int) int {
 		b.drop(t)
 	}
 	return len(dead)
+}
+
+// builtOn says whether one of ours spends from a transaction.
+func (b *book) builtOn(t *tx) bool {
+	return slices.ContainsFunc(t.info.Credits, func(c credit) bool {
+		return len(b.spends[wire.OutPoint{Hash: t.id, Index: c.N}]) > 0
+	})
 }
 
 // drop forgets a transaction without a block.
@@ -759,12 +844,12 @@ func (b *book) loadTxs(j *journal, one func(string, any) (bool, error)) error {
 	slices.SortFunc(b.mined, byPlace)
 	for _, t := range b.txs {
 		for _, c := range t.info.Credits {
-			d := b.descs[c.Desc]
-			if d == nil || uint64(c.Index) >= uint64(len(d.scripts)) {
+			to := b.payee(c)
+			if to == nil {
 				continue
 			}
 			op := wire.OutPoint{Hash: t.id, Index: c.N}
-			k := &coin{op: op, tx: t, amount: c.Amount, to: d.scripts[c.Index]}
+			k := &coin{op: op, tx: t, amount: c.Amount, to: to}
 			b.coins[op] = k
 			if b.minedSpender(op) == nil {
 				b.live[op] = k

@@ -19,6 +19,8 @@ const (
 	// storeBlocks and storeEvery bound what a crash makes the wallet read again.
 	storeBlocks = 1000
 	storeEvery  = 5 * time.Second
+	// storeChanges bounds what waits in memory to be stored.
+	storeChanges = 10_000
 	// offerEvery is how often payments that are not in the mempool are offered to it.
 	offerEvery = time.Minute
 	// poolPause is the least time between two looks into the mempool.
@@ -381,7 +383,7 @@ func (w *Wallet) searched(hash chainhash.Hash, h int32, blk *consensus.Block) er
 		w.scan.logged = now
 		w.log.Info("wallet searches the chain", "pass", r.Pass, "height", h, "of", w.book.pos.Height, "payments", len(w.book.txs))
 	}
-	if w.scan.unstored >= storeBlocks || now.Sub(w.scan.stored) > storeEvery {
+	if w.scan.unstored >= storeBlocks || len(w.book.dirty) >= storeChanges || now.Sub(w.scan.stored) > storeEvery {
 		w.book.dirty[keyRescan] = r
 		return w.keepPlace(false)
 	}
@@ -392,7 +394,8 @@ func (w *Wallet) searched(hash chainhash.Hash, h int32, blk *consensus.Block) er
 // added in this one may have been paid before they were. Callers hold mu.
 func (w *Wallet) endPass(r *rescan) error {
 	if r.Grown {
-		*r = rescan{From: r.From, Next: r.From, Pass: r.Pass + 1, Started: r.Started, Until: r.Next - 1}
+		// Blocks that came meanwhile were looked through without the scripts that this pass added.
+		*r = rescan{From: r.From, Next: r.From, Pass: r.Pass + 1, Started: r.Started, Until: w.book.pos.Height}
 		w.book.dirty[keyRescan] = r
 		w.scan.began = time.Time{}
 		return w.keepPlace(false)
@@ -401,7 +404,7 @@ func (w *Wallet) endPass(r *rescan) error {
 		"payments", len(w.book.txs), "took_s", w.o.Now().Unix()-r.Started)
 	w.book.meta.From = min(w.book.meta.From, r.From)
 	w.book.touchMeta()
-	w.book.rescan = nil
+	w.book.rescan, w.book.news = nil, true
 	w.book.dirty[keyRescan] = nil
 	w.scan.began = time.Time{}
 	return w.keepPlace(true)
@@ -418,11 +421,21 @@ type poolWatch struct {
 func (p *poolWatch) look(ctx context.Context) {
 	w := p.w
 	for ctx.Err() == nil {
-		txs, last := w.o.Pool.Newer(p.after, poolMost)
 		w.mu.Lock()
 		if w.journal == nil || w.broken != nil {
 			w.mu.Unlock()
+			p.after = 0
 			return // what is there now is looked at when there is a wallet
+		}
+		if w.book.news {
+			w.book.news, p.after = false, 0
+		}
+		w.mu.Unlock()
+		txs, last := w.o.Pool.Newer(p.after, poolMost)
+		w.mu.Lock()
+		if w.broken != nil {
+			w.mu.Unlock()
+			return
 		}
 		for _, m := range txs {
 			if !w.book.concerns(m) {
@@ -462,6 +475,7 @@ func (p *poolWatch) review() {
 		switch {
 		case have:
 			if t.trouble = ""; t.info.Dead != alive { // whatever was thought of it, it may be mined
+				t.info.GivenUp = false
 				w.book.wait(t)
 			}
 		case t.info.Dead == replaced && !w.replaces(t.info.By):
@@ -471,6 +485,9 @@ func (p *poolWatch) review() {
 			f, ok := w.o.Pool.Fate(t.id)
 			if !ok {
 				continue
+			}
+			if f.Block != nil && !w.active(f.Block.Hash) {
+				continue // that block was left
 			}
 			t.trouble = f.Why
 			if f.Block != nil {
@@ -487,6 +504,12 @@ func (p *poolWatch) review() {
 	_ = w.store(false) // it is told where it is stored
 }
 
+// active says whether a block is on the active chain.
+func (w *Wallet) active(hash chainhash.Hash) bool {
+	_, _, active, _ := w.o.Chain.Where(hash)
+	return active
+}
+
 // replaces says whether a transaction may still be mined in place of others. Callers hold mu.
 func (w *Wallet) replaces(by chainhash.Hash) bool {
 	if by == (chainhash.Hash{}) {
@@ -499,6 +522,9 @@ func (w *Wallet) replaces(by chainhash.Hash) bool {
 // wait lets a dead transaction wait to be mined again.
 func (b *book) wait(t *tx) {
 	t.info.Dead, t.info.By, t.info.ByBlock, t.info.Via = alive, chainhash.Hash{}, nil, chainhash.Hash{}
+	if t.info.GivenUp {
+		t.info.Dead = abandoned
+	}
 	b.touchTx(t)
 }
 

@@ -23,6 +23,9 @@ type Import struct {
 	Passphrase []byte
 }
 
+// maxNext bounds the index from which an imported descriptor hands addresses out: those before are all watched.
+const maxNext = 100_000
+
 // kindNames are the names of addresses by descriptor.
 var kindNames = map[descriptor.Kind]string{
 	descriptor.Pk: "p2pk", descriptor.Pkh: "p2pkh", descriptor.Wpkh: "p2wpkh", descriptor.ShWpkh: "p2sh-p2wpkh", descriptor.Multi: "multisig",
@@ -43,6 +46,9 @@ func (w *Wallet) Import(r Import) ([]Descriptor, error) {
 	}
 	if len(r.Label) > maxLabel {
 		return nil, refuse("label of %d bytes: at most %d", len(r.Label), maxLabel)
+	}
+	if r.Next > maxNext {
+		return nil, refuse("next index %d: at most %d, as all before it are watched", r.Next, maxNext)
 	}
 	if err := w.checkFrom(r.From >= 0, r.From); err != nil {
 		return nil, err
@@ -108,6 +114,7 @@ func (w *Wallet) addChains(chains []*chainOf, from int32) ([]Descriptor, error) 
 		out = append(out, old.view())
 	}
 	w.log.Info("wallet watches more", "descriptors", len(chains), "from", from)
+	b.news = true
 	if from >= 0 {
 		if b.rescan != nil {
 			from = min(from, b.rescan.From)

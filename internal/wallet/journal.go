@@ -2,6 +2,7 @@ package wallet
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ const (
 	compactBytes = 4 << 20
 	// copyBytes is the size of the batches of a journal that is written anew.
 	copyBytes = 1 << 20
+	// bigBatch is what is written as one batch at most, if it has more than one entry.
+	bigBatch = 16 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -57,6 +60,8 @@ type journal struct {
 	live int64 // bytes of the entries that count
 	at   map[string]span
 	err  error // the first write that failed and could not be taken back
+	// tooBig is the size below which writing it anew is not tried again: there was no room.
+	tooBig int64
 }
 
 // A cut says that the end of a journal could not be read.
@@ -290,10 +295,47 @@ func (j *journal) append(batch []change, durable bool) error {
 			return err
 		}
 	}
-	if j.end > compactBytes && j.end > 3*j.live {
-		return j.compact()
+	if j.end > compactBytes && j.end > 3*j.live && j.end > j.tooBig {
+		// What was to be written is written: that there is no room to write all of it anew is no fault of this batch.
+		if err := j.compact(); err != nil {
+			j.tooBig = 2 * j.end
+		}
 	}
-	return nil
+	return j.err
+}
+
+// order is how the entries of a change that needs several batches follow each other, so that each batch stands by
+// itself: what others refer to comes first, and how far the chain was followed last.
+func order(key string) int {
+	prefixes := []string{prefRaw, prefOut, prefDesc, prefAddr, prefTx, prefLock}
+	if i := slices.Index(prefixes, key[:min(2, len(key))]); i >= 0 {
+		return i
+	}
+	return len(prefixes)
+}
+
+// appendAll writes changes of any size: as one batch if they fit into it.
+func (j *journal) appendAll(all []change, durable bool) error {
+	size := func(c change) int { return len(c.key) + len(c.value) + 2*binary.MaxVarintLen32 }
+	total := 0
+	for _, c := range all {
+		total += size(c)
+	}
+	if total > bigBatch {
+		slices.SortStableFunc(all, func(x, y change) int { return cmp.Compare(order(x.key), order(y.key)) })
+	}
+	for total > bigBatch {
+		n, bytes := 1, size(all[0]) // an entry is a block at most
+		for n < len(all) && bytes+size(all[n]) <= bigBatch {
+			bytes += size(all[n])
+			n++
+		}
+		if err := j.append(all[:n], false); err != nil {
+			return err
+		}
+		all, total = all[n:], total-bytes
+	}
+	return j.append(all, durable)
 }
 
 // sync makes everything durable. After a fault nobody knows what is on disk.

@@ -531,7 +531,7 @@ func (w *Wallet) StopRescan() error {
 		return refuse("no search of the chain is under way")
 	}
 	w.log.Info("wallet gave a search of the chain up", "at", w.book.rescan.Next)
-	w.book.rescan = nil
+	w.book.rescan, w.book.news = nil, true
 	w.book.dirty[keyRescan] = nil
 	w.scan.began = time.Time{}
 	return w.keepPlace(true)

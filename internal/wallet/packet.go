@@ -144,6 +144,10 @@ func (w *Wallet) SendPSBT(ctx context.Context, text, label string) (*Sent, error
 	for i := range coins {
 		out.Spent = append(out.Spent, wire.NewTxOut(coins[i].Value, coins[i].Script))
 	}
+	// Who made the packet may have mistaken amounts: the caps of what is planned here hold for it too.
+	if fee > spend.DefaultMaxFee || spend.Rate(out.Rate) > spend.DefaultMaxRate {
+		return nil, &spend.FeeError{Fee: fee, MaxFee: spend.DefaultMaxFee, Rate: spend.Rate(out.Rate), MaxRate: spend.DefaultMaxRate}
+	}
 	w.sending.Lock()
 	defer w.sending.Unlock()
 	err = w.commit(ctx, m, nil, func(t *tx) {

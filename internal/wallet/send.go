@@ -11,6 +11,7 @@ import (
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/internal/wallet/descriptor"
@@ -81,7 +82,7 @@ func (w *Wallet) rate(rate int64, target int) (spend.Rate, error) {
 // A plan is a spend.Plan with what the wallet must do when it is used.
 type plan struct {
 	*spend.Plan
-	change *chainOf // that the change goes to; nil: none
+	change []byte // script that the change goes to; nil: none
 }
 
 // request makes a spend.Request of a Send.
@@ -106,7 +107,7 @@ func (w *Wallet) request(s *Send) (spend.Request, error) {
 		if s.All && o.Amount == 0 {
 			p.Rest, p.PaysFee = true, false
 			rests++
-		} else if o.Amount == 0 {
+		} else if o.Amount == 0 && !txscript.IsUnspendable(o.Script) {
 			return r, refuse("output %d has no amount", i)
 		}
 		r.Payments = append(r.Payments, p)
@@ -163,10 +164,9 @@ func (w *Wallet) build(r spend.Request, watchOnly bool, freed []wire.OutPoint, n
 			return nil, err
 		}
 	}
-	var chains []*chainOf
 	if !slices.ContainsFunc(r.Payments, func(p spend.Payment) bool { return p.Rest }) {
 		var err error
-		if r.Change, chains, err = w.changes(watchOnly); err != nil {
+		if r.Change, err = w.changes(watchOnly); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +176,7 @@ func (w *Wallet) build(r spend.Request, watchOnly bool, freed []wire.OutPoint, n
 	}
 	out := &plan{Plan: p}
 	if p.Change >= 0 {
-		out.change = chains[p.ChangeOf]
+		out.change = p.Tx.TxOut[p.Change].PkScript
 	}
 	for i := range p.Coins { // what only the chosen ones need
 		c := w.book.coins[p.Coins[i].OutPoint]
@@ -234,7 +234,7 @@ func (w *Wallet) spendable(c *coin, means *spend.Means, patterns map[string]*spe
 }
 
 // changes are where change may go: the next address of each descriptor for change. Callers hold mu.
-func (w *Wallet) changes(watchOnly bool) (out []spend.Change, chains []*chainOf, err error) {
+func (w *Wallet) changes(watchOnly bool) (out []spend.Change, err error) {
 	for _, only := range []bool{watchOnly, !watchOnly} {
 		for _, c := range w.book.order {
 			if !c.info.Change || !c.info.Active || !c.info.Range || c.info.WatchOnly != only {
@@ -242,15 +242,15 @@ func (w *Wallet) changes(watchOnly bool) (out []spend.Change, chains []*chainOf,
 			}
 			o, err := c.d.Derive(c.info.Next)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			out, chains = append(out, spend.ChangeTo(o)), append(chains, c)
+			out = append(out, spend.ChangeTo(o))
 		}
 		if len(out) > 0 {
-			return out, chains, nil
+			return out, nil
 		}
 	}
-	return nil, nil, refuse("there is no descriptor for change: import one with --change --active, or send all")
+	return nil, refuse("there is no descriptor for change: import one with --change --active, or send all")
 }
 
 // describe is what is known of an output script of ours; nil: it is none.
@@ -323,8 +323,10 @@ func (w *Wallet) Plan(s Send) (*Sent, error) {
 		return nil, err
 	}
 	defer w.mu.Unlock()
-	if _, err := w.book.hand(p.change, ""); err != nil {
-		return nil, err
+	if a := w.book.scripts[string(p.change)]; a != nil {
+		if err := w.book.take(a); err != nil {
+			return nil, err
+		}
 	}
 	return out, w.store(true)
 }
@@ -347,7 +349,13 @@ func (w *Wallet) Send(ctx context.Context, s Send) (*Sent, error) {
 	if s.DryRun {
 		return sentOf(p), nil
 	}
-	return w.pay(ctx, p, s.Passphrase, func(t *tx) { t.info.Label = s.Label })
+	return w.pay(ctx, p, s.Passphrase, func(t *tx) { t.info.Label, t.info.Rest = s.Label, restOf(r.Payments) })
+}
+
+// restOf is one more than the index of the payment that takes the rest; 0: none does. Without change, outputs are in
+// the order of payments.
+func restOf(payments []spend.Payment) int {
+	return slices.IndexFunc(payments, func(p spend.Payment) bool { return p.Rest }) + 1
 }
 
 // pay signs a plan and sends it. note changes what is stored of it. Callers hold sending.
@@ -384,16 +392,17 @@ func (w *Wallet) signOptions() spend.SignOptions {
 }
 
 // commit stores a payment and then hands it to the mempool; if that refuses it, it is forgotten again.
-func (w *Wallet) commit(ctx context.Context, m *wire.MsgTx, change *chainOf, note func(*tx)) error {
+func (w *Wallet) commit(ctx context.Context, m *wire.MsgTx, change []byte, note func(*tx)) error {
 	id := m.TxHash()
 	if err := w.use(); err != nil {
 		return err
 	}
 	fresh := w.book.txs[id] == nil
+	to := w.book.scripts[string(change)]
 	err := func() error {
 		defer w.mu.Unlock()
-		if change != nil {
-			if _, err := w.book.hand(change, ""); err != nil {
+		if to != nil {
+			if err := w.book.take(to); err != nil {
 				return err
 			}
 		}
@@ -427,6 +436,9 @@ func (w *Wallet) commit(ctx context.Context, m *wire.MsgTx, change *chainOf, not
 	case t != nil && fresh && t.info.Block == nil && w.broken == nil:
 		// Whoever is told that it failed must not see it leave later.
 		w.book.drop(t)
+		if to != nil {
+			w.book.giveBack(to)
+		}
 		return errors.Join(err, w.store(true))
 	}
 	return err
@@ -468,7 +480,7 @@ func (w *Wallet) Bump(ctx context.Context, b Bump) (*Sent, error) {
 		Spend: old.spends, AddCoins: true, Payments: old.payments, Rate: rate, MaxFee: b.MaxFee, Maturity: w.o.Params.CoinbaseMaturity, Rand: newRand(),
 		Replaces: &spend.Replaced{Fees: old.fees, Increment: step}, // and so no coin is added that is unconfirmed
 	}
-	if old.payments[0].Rest {
+	if restOf(old.payments) > 0 {
 		r.AddCoins = false // all it spends, not all there is
 	}
 	p, err := w.build(r, false, old.spends, old.family)
@@ -481,7 +493,7 @@ func (w *Wallet) Bump(ctx context.Context, b Bump) (*Sent, error) {
 		return out, nil
 	}
 	out, err := w.pay(ctx, p, b.Passphrase, func(t *tx) {
-		t.info.Label, t.info.Replaces = old.label, b.TxID
+		t.info.Label, t.info.Replaces, t.info.Rest = old.label, b.TxID, restOf(old.payments)
 	})
 	if err != nil {
 		return nil, err
@@ -533,11 +545,15 @@ func (w *Wallet) bumpable(id chainhash.Hash) (*oldPayment, error) {
 	}
 	for n, out := range m.TxOut {
 		if i := slices.IndexFunc(t.info.Credits, func(c credit) bool { return int(c.N) == n }); i >= 0 {
-			if d := w.book.descs[t.info.Credits[i].Desc]; d != nil && d.info.Change {
+			if a := w.book.payee(t.info.Credits[i]); a != nil && a.of.info.Change {
 				continue // made anew
 			}
 		}
-		old.payments = append(old.payments, spend.Payment{Script: out.PkScript, Value: out.Value})
+		p := spend.Payment{Script: out.PkScript, Value: out.Value}
+		if n == t.info.Rest-1 { // what took all there was pays the higher fee, as nothing else is left to
+			p.Rest = true
+		}
+		old.payments = append(old.payments, p)
 	}
 	if len(old.payments) == 0 { // it paid nobody but ourselves: all goes there again, less the fee
 		old.payments = []spend.Payment{{Script: m.TxOut[0].PkScript, Rest: true}}

@@ -219,16 +219,23 @@ const maxTrust = 30
 // trusted says whether an unconfirmed transaction spends coins of ours only, all the way back to
 // mined ones. Callers hold mu.
 func (w *Wallet) trusted(t *tx, deep int) bool {
+	return w.trustedBut(t, deep, make(map[*tx]bool))
+}
+
+// trustedBut is trusted but for those in seen, which are looked at elsewhere: each is once, or a few dozen with many
+// inputs each would take years.
+func (w *Wallet) trustedBut(t *tx, deep int, seen map[*tx]bool) bool {
 	if deep > maxTrust || t.info.Dead != alive || t.info.Coinbase || len(t.info.Debits) == 0 || len(t.info.Debits) != len(t.info.Ins) {
 		return false
 	}
+	seen[t] = true
 	for _, in := range t.info.Ins {
 		op, err := parseOp(in)
 		if err != nil {
 			return false
 		}
 		c := w.book.coins[op]
-		if c == nil || c.tx.info.Block == nil && !w.trusted(c.tx, deep+1) {
+		if c == nil || c.tx.info.Block == nil && !seen[c.tx] && !w.trustedBut(c.tx, deep+1, seen) {
 			return false
 		}
 	}
@@ -408,10 +415,9 @@ func (w *Wallet) fillSides(p *Payment, t *tx) {
 	for _, c := range t.info.Credits {
 		p.Amount += c.Amount
 		k := Credit{N: c.N, Amount: c.Amount}
-		if d := w.book.descs[c.Desc]; d != nil && int(c.Index) < len(d.scripts) {
-			a := d.scripts[c.Index]
+		if a := w.book.payee(c); a != nil {
 			k.Address, _ = address.Of(a.script, w.addr)
-			k.Label, k.Change, k.WatchOnly = a.info.Label, d.info.Change, d.info.WatchOnly
+			k.Label, k.Change, k.WatchOnly = a.info.Label, a.of.info.Change, a.of.info.WatchOnly
 			if k.WatchOnly {
 				watched++
 			}

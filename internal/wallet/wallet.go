@@ -245,7 +245,7 @@ func (w *Wallet) Close() error {
 func (w *Wallet) store(durable bool) error {
 	batch, err := w.book.changes()
 	if err == nil {
-		err = w.journal.append(batch, durable)
+		err = w.journal.appendAll(batch, durable)
 	}
 	if err != nil {
 		// The book is ahead of the disk: from here on neither can be trusted.
