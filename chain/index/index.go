@@ -128,6 +128,7 @@ type Index struct {
 	synced bool
 	height int32
 	err    error
+	told   string // the last error that the log has; "" once it went on
 }
 
 // A blockMark is a block of the active chain.
@@ -245,9 +246,10 @@ func (x *Index) Run(ctx context.Context) error {
 // fail keeps an error for Status and logs it if it is another.
 func (x *Index) fail(err error) {
 	x.mu.Lock()
-	same := x.err != nil && x.err.Error() == err.Error()
-	x.err = err
+	same := x.told == err.Error()
+	x.err, x.told = err, err.Error()
 	x.mu.Unlock()
+	x.last = nil // it may be of a batch that was lost
 	if !same {
 		x.log.Error("index stands still", "err", err)
 	}
@@ -264,7 +266,9 @@ func (x *Index) catchUp(ctx context.Context) (moved <-chan struct{}, err error) 
 	if err != nil {
 		return nil, err
 	}
-	x.tell(from, tip.Height, false)
+	x.mu.Lock()
+	x.height = from
+	x.mu.Unlock()
 	b := x.side.Batch()
 	blocks := 0
 	began, told := x.o.Now(), x.o.Now()
@@ -284,16 +288,22 @@ func (x *Index) catchUp(ctx context.Context) (moved <-chan struct{}, err error) 
 		x.tell(at, tip.Height, false)
 		return nil
 	}
+	end := func(why error) (<-chan struct{}, error) {
+		if err := commit(); err != nil { // a write that failed is worse than any reason to stop
+			return nil, err
+		}
+		return nil, why
+	}
 	for h := from + 1; h <= tip.Height; h++ {
 		if err := ctx.Err(); err != nil {
-			return nil, errors.Join(err, commit())
+			return end(err)
 		}
 		hash, ok := x.o.Chain.HashAt(h)
 		if !ok {
-			return nil, errors.Join(errMoved, commit())
+			return end(errMoved)
 		}
 		if err := x.add(b, hash, h); err != nil {
-			return nil, errors.Join(err, commit())
+			return end(err)
 		}
 		at = h
 		blocks++
@@ -321,7 +331,7 @@ func (x *Index) catchUp(ctx context.Context) (moved <-chan struct{}, err error) 
 func (x *Index) tell(height, tip int32, done bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.height, x.err = height, nil
+	x.height, x.err, x.told = height, nil, ""
 	// A tip that has just come, or a sync that goes on, does not make it unfinished, a
 	// long way behind does.
 	x.synced = done || x.synced && tip-height <= farBehind

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -20,6 +21,7 @@ import (
 	"dunlin/chain"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
+	"dunlin/chain/consensus/pos"
 	"dunlin/chain/consensus/pow"
 	"dunlin/chain/index"
 )
@@ -38,14 +40,20 @@ type ledger struct {
 // newLedger runs a chain on a file system in memory until the test ends.
 func newLedger(t *testing.T, p *consensus.Params) *ledger {
 	t.Helper()
-	c, err := chain.Open(chain.Options{
+	b := enginetest.NewBuilder(p)
+	o := chain.Options{
 		Dir: "home", FS: vfs.NewMem(), Params: p, Engine: pow.New(p),
 		Now: func() time.Time { return time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC) },
-	})
+	}
+	if p.SealBytes > 0 {
+		s, engine := enginetest.NewStakenet(p), pos.New(p)
+		b.Engine, b.Prepare, b.Seal, o.Engine = engine, s.Prepare, s.Seal, engine
+	}
+	c, err := chain.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &ledger{Chain: c, t: t, b: enginetest.NewBuilder(p)}
+	l := &ledger{Chain: c, t: t, b: b}
 	l.stop = runs(t, c.Run)
 	t.Cleanup(func() {
 		l.stop()
@@ -144,7 +152,11 @@ func scan(t *testing.T, c index.Chain) (places map[chainhash.Hash]index.Place, s
 	places, scripts = map[chainhash.Hash]index.Place{}, map[string]*history{}
 	coins := map[wire.OutPoint]*wire.TxOut{}
 	tip, _ := c.Tip()
-	for h := int32(1); h <= tip.Height; h++ {
+	first := int32(1)
+	if c.Params().GenesisSpendable() {
+		first = 0
+	}
+	for h := first; h <= tip.Height; h++ {
 		hash, _ := c.HashAt(h)
 		raw, err := c.Block(hash)
 		if err != nil {
@@ -334,6 +346,42 @@ func TestAgainstAFullScan(t *testing.T) {
 	}
 	if _, _, err := addresses.History(t.Context(), enginetest.OpTrue(), "nonsense", 1); !errors.Is(err, index.ErrCursor) {
 		t.Errorf("a bad cursor: %v", err)
+	}
+}
+
+// TestInitialStake: where genesis makes coins, both indexes have them, before and after they are spent.
+func TestInitialStake(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, consensus.Stakenet())
+	fs := vfs.NewMem()
+	txs := openIndex(t, l, index.Txs, fs, 0)
+	addresses := openIndex(t, l, index.Addresses, fs, 0)
+	check := func() {
+		t.Helper()
+		txs.synced(l)
+		addresses.synced(l)
+		agrees(t, l, txs.Index, addresses.Index)
+	}
+	check()
+	secret := consensus.StakenetKey(4)
+	key, _ := btcec.PrivKeyFromBytes(secret[:])
+	genesis := l.b.Genesis().Txs[0]
+	out := genesis.MsgTx().TxOut[3]
+	tx := wire.NewMsgTx(2)
+	tx.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: *genesis.Hash(), Index: 3}})
+	tx.AddTxOut(wire.NewTxOut(out.Value-1000, enginetest.OpTrue()))
+	hashes := txscript.NewTxSigHashes(tx, txscript.NewCannedPrevOutputFetcher(out.PkScript, out.Value))
+	witness, err := txscript.TaprootWitnessSignature(tx, hashes, 0, out.Value, out.PkScript, txscript.SigHashDefault, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.TxIn[0].Witness = witness
+	first := l.b.Mine(l.b.Genesis())
+	l.connect(first, l.b.Mine(first, tx))
+	check()
+	sum, err := addresses.Sum(t.Context(), out.PkScript)
+	if want := (index.Sum{Received: out.Value, Sent: out.Value, Txs: 2, First: 0, Last: 2}); err != nil || sum != want {
+		t.Errorf("%+v %v, want %+v", sum, err, want)
 	}
 }
 

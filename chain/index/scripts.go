@@ -64,10 +64,10 @@ func part(script []byte) [scriptPart]byte {
 }
 
 // addScripts puts what a block paid and spent into a batch. Outputs that nobody can spend
-// are no entries; nor are those of genesis, nor of a coinbase that repeats an older one,
-// whose coins it replaces.
+// are no entries; nor are those of genesis where they are no coins, nor of a coinbase that
+// repeats an older one, whose coins it replaces.
 func (x *Index) addScripts(b *store.SideBatch, raw []byte, number uint32, height int32) error {
-	if height == 0 {
+	if height == 0 && !x.o.Chain.Params().GenesisSpendable() {
 		return nil
 	}
 	decoded, err := consensus.DecodeBlock(x.o.Chain.Params(), raw)

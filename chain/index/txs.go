@@ -79,10 +79,10 @@ func (x *Index) blockOf(number uint32) (b block, err error) {
 	return b, nil
 }
 
-// addTxs puts the transactions of a block into a batch, but for genesis, whose coinbase
-// nobody can spend (Bitcoin Core has it in no index either).
+// addTxs puts the transactions of a block into a batch, but for those of a genesis whose
+// coinbase nobody can spend (Bitcoin Core has it in no index either).
 func (x *Index) addTxs(b *store.SideBatch, raw []byte, number uint32, height int32) error {
-	if height == 0 {
+	if height == 0 && !x.o.Chain.Params().GenesisSpendable() {
 		return nil
 	}
 	offset := consensus.HeaderBytes + x.o.Chain.Params().SealBytes

@@ -155,7 +155,7 @@ func getRawTransaction(c *call) (any, error) {
 		}
 	} else if e, ok := c.o.Pool.Get(id); ok {
 		return c.poolTx(e, verbosity)
-	} else if id == c.params.Genesis.Transactions[0].TxHash() {
+	} else if !c.params.GenesisSpendable() && id == c.params.Genesis.Transactions[0].TxHash() {
 		return nil, fault(codeInvalidAddress, "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved")
 	} else if block, ok, err = c.find(id); err != nil {
 		return nil, err
