@@ -10,7 +10,7 @@ import (
 // here is not for such users, so that a new one has to be thought about.
 var reads = map[string]bool{
 	"getbestblockhash": true, "getblock": true, "getblockchaininfo": true, "getblockcount": true, "getblockhash": true,
-	"getblockheader": true, "getchaintips": true, "getdifficulty": true, "gettxout": true, "gettxoutsetinfo": true,
+	"getblockheader": true, "getchaintips": true, "getdifficulty": true, "getindexinfo": true, "gettxout": true, "gettxoutsetinfo": true,
 	"getmempoolancestors": true, "getmempooldescendants": true, "getmempoolentry": true, "getmempoolinfo": true, "getrawmempool": true,
 	"help": true, "uptime": true, "getrpcinfo": true,
 	"getblocktemplate": true, "getmininginfo": true, "getnetworkhashps": true,
