@@ -185,8 +185,16 @@ func (m *Miner) Run(ctx context.Context) error {
 	}
 }
 
+// A passing fault is one of the way to the node, or of a node that has no time.
+type passing struct{ error }
+
+func (p passing) Unwrap() error { return p.error }
+
 // passes says whether an error may go away by itself.
 func passes(err error) bool {
+	if _, ok := errors.AsType[passing](err); ok {
+		return true
+	}
 	if rpc, ok := errors.AsType[*Error](err); ok {
 		return rpc.Code == codeNotConnected || rpc.Code == codeDownloading || rpc.Code == codeWarmUp
 	}
@@ -281,7 +289,7 @@ func (m *Miner) post(ctx context.Context, timeout time.Duration, body []byte, re
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("reading the answer: %w", err)
+		return passing{fmt.Errorf("reading the answer: %w", err)} // it went away meanwhile
 	case len(raw) > maxAnswer:
 		return fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
 	}
@@ -289,11 +297,15 @@ func (m *Miner) post(ctx context.Context, timeout time.Duration, body []byte, re
 		Result json.RawMessage `json:"result"`
 		Error  *Error          `json:"error"`
 	}
-	if err := json.Unmarshal(raw, &answer); err != nil {
-		return fmt.Errorf("answer %s is no JSON-RPC", res.Status)
-	}
-	if answer.Error != nil {
+	err = json.Unmarshal(raw, &answer)
+	switch {
+	case err == nil && answer.Error != nil:
 		return answer.Error
+	// dunlin says so while it starts, Core when its queue of calls is full.
+	case res.StatusCode == http.StatusServiceUnavailable || res.StatusCode == http.StatusTooManyRequests:
+		return passing{fmt.Errorf("answer %s", res.Status)}
+	case err != nil || answer.Result == nil:
+		return fmt.Errorf("answer %s is no JSON-RPC", res.Status)
 	}
 	if err := json.Unmarshal(answer.Result, result); err != nil {
 		return fmt.Errorf("decoding the answer: %w", err)

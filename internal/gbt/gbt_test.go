@@ -34,6 +34,12 @@ type fakeNode struct {
 	hold      chan struct{} // long polls wait for it; nil: they are not answered
 }
 
+// busy is an answer with a status and no JSON-RPC, torn one whose end does not come.
+type (
+	busy int
+	torn struct{}
+)
+
 type rpcError struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
@@ -111,7 +117,16 @@ func (f *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v = next(&f.verdicts)
 	}
 	answer := map[string]any{"id": 1, "result": v, "error": nil}
-	if e, ok := v.(rpcError); ok {
+	switch e := v.(type) {
+	case busy:
+		w.WriteHeader(int(e))
+		fmt.Fprint(w, `{"status":false,"message":"the node is starting"}`)
+		return
+	case torn:
+		w.Header().Set("Content-Length", "100")
+		fmt.Fprint(w, `{"resu`)
+		return
+	case rpcError:
 		answer["result"], answer["error"] = nil, e
 		w.WriteHeader(http.StatusInternalServerError) // as Core and btcd do
 	}
@@ -174,7 +189,7 @@ func TestMines(t *testing.T) {
 func TestWaitsForNode(t *testing.T) {
 	t.Parallel()
 	f := &fakeNode{t: t, params: consensus.Regtest()}
-	f.templates = []any{rpcError{-10, "downloading"}, f.easy(nil)}
+	f.templates = []any{rpcError{-10, "downloading"}, busy(503), torn{}, f.easy(nil)}
 	f.verdicts = []any{"high-hash", nil}
 	var found []gbt.Found
 	if _, err := mine(t, f, 1, func(o *gbt.Options) { o.Found = func(b gbt.Found) { found = append(found, b) } }); err != nil {
@@ -196,6 +211,7 @@ func TestWaitsForNode(t *testing.T) {
 		{f.easy(func(m map[string]any) { m["coinbaseaux"] = map[string]string{"flags": strings.Repeat("aa", 90)} }), "the coinbase script would have"},
 		{f.easy(func(m map[string]any) { m["default_witness_commitment"] = "x" }), "default_witness_commitment"},
 		{"no object", "decoding the answer"},
+		{busy(404), "is no JSON-RPC"},
 	} {
 		f := &fakeNode{t: t, params: consensus.Regtest(), templates: []any{tt.template}}
 		if _, err := mine(t, f, 1, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
