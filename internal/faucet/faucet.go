@@ -214,8 +214,9 @@ func (f *Faucet) asker(r *http.Request) string {
 		return "?"
 	}
 	if f.o.TrustProxy && ip.Unmap().IsLoopback() {
-		// The last one is what our proxy saw; what stands before it the caller may have made up.
-		list := strings.Split(r.Header.Get("X-Forwarded-For"), ",")
+		// The last one is what our proxy saw; what stands before it, in this line or in one of its own, the caller may
+		// have made up.
+		list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 		if said, err := netip.ParseAddr(strings.TrimSpace(list[len(list)-1])); err == nil {
 			ip = said
 		}

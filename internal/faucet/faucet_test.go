@@ -63,9 +63,11 @@ func open(t *testing.T, w *wallet, change func(*faucet.Options)) *faucet.Faucet 
 func ask(f http.Handler, method, path, from, body string, header ...string) (int, map[string]any) {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.RemoteAddr = from
-	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
+		r.Header.Add(header[i], header[i+1])
+	}
+	if r.Header.Get("Content-Type") == "" {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	w := httptest.NewRecorder()
 	f.ServeHTTP(w, r)
@@ -210,6 +212,7 @@ func TestRequests(t *testing.T) {
 			{"POST", "/claims", "address=addr1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415},
 			{"POST", "/claims", `{"address":"addr1"}`, []string{"X-Forwarded-For", "10.0.0.1, 192.0.2.1"}, 202},
 			{"POST", "/claims", `{"address":"addr2"}`, []string{"X-Forwarded-For", "10.9.0.1, 192.0.2.2"}, 429},
+			{"POST", "/claims", `{"address":"addr2"}`, []string{"X-Forwarded-For", "10.9.0.1", "X-Forwarded-For", "192.0.2.2"}, 429}, // some proxies add a line
 			{"POST", "/claims", `{"address":"addr2"}`, []string{"X-Forwarded-For", "198.51.100.1"}, 202},
 			{"POST", "/claims", `{"address":"addr3"}`, nil, 202},
 			{"POST", "/claims", `{"address":"addr4"}`, []string{"X-Forwarded-For", "203.0.113.1"}, 503}, // the queue is full
