@@ -496,6 +496,21 @@ func TestPprof(t *testing.T) {
 	})
 }
 
+// TestProfileOutlastsTheReadTimeout: that is for requests to arrive, and a profile takes as long as it was asked to.
+func TestProfileOutlastsTheReadTimeout(t *testing.T) {
+	t.Parallel()
+	r := serve(t, newFakeNode(1), func(o *api.Options) { o.Pprof, o.ReadTimeout = true, 2*time.Second }) // the machine may have other work
+	// TestPprof's may be under way.
+	until(t, "a profile is taken", func() bool {
+		began := time.Now()
+		a := r.do("GET", "/debug/pprof/trace?seconds=3", "", "Authorization: Bearer "+r.token)
+		if took := time.Since(began); a.status == 200 && took < 3*time.Second {
+			t.Errorf("3 s of a trace took %v", took)
+		}
+		return a.status == 200
+	})
+}
+
 // until polls a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -278,6 +278,10 @@ func TestEventsAccess(t *testing.T) {
 	if a := decode[api.LogRecords](t, get("/api/v1/log/records?after=1", token).body); len(a.Records) != 1 || a.Records[0].Seq != 2 {
 		t.Errorf("records behind 1: %+v", a)
 	}
+	// A number of the run before: the answer tells that there is no such line yet.
+	if a := decode[api.LogRecords](t, get("/api/v1/log/records?after=99", token).body); len(a.Records) != 0 || a.Last != 2 {
+		t.Errorf("records behind one that is not there: %+v", a)
+	}
 	if a := decode[api.LogRecords](t, get("/api/v1/log/records?limit=1", token).body); len(a.Records) != 1 || a.Records[0].Seq != 2 {
 		t.Errorf("the last record: %+v", a)
 	}

@@ -77,8 +77,11 @@ func (s *Server) over(missing, most time.Duration, start func(*bytes.Buffer) (st
 			fail(w, r, http.StatusConflict, "another profile is being taken")
 			return
 		}
-		// A recorder in a test has no deadline to move, and needs none.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(most + writeTimeout))
+		// The deadline of reading is for the request: later net/http would take it for a caller that has gone. A
+		// recorder in a test has no deadline to move, and needs none.
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(time.Time{})
+		_ = c.SetWriteDeadline(time.Now().Add(most + writeTimeout))
 		t := time.NewTimer(time.Duration(seconds) * time.Second)
 		defer t.Stop()
 		select {

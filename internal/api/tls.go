@@ -30,11 +30,12 @@ type certificate struct {
 
 func loadCertificate(cert, key string, log *slog.Logger, now func() time.Time) (*certificate, error) {
 	c := &certificate{cert: cert, key: key, log: log, now: now}
+	c.looked, c.changed = now(), c.times() // before they are read: what comes in between is read again
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		return nil, fmt.Errorf("api: TLS certificate %s: %w", cert, err)
 	}
-	c.pair, c.looked, c.changed = &pair, now(), c.times()
+	c.pair = &pair
 	return c, nil
 }
 

@@ -375,7 +375,7 @@ func (s *Server) routesV1(mux *router) {
 // logRecords picks lines of the log: those behind a number from there on, else the last.
 func logRecords(n Node, after uint64, limit int, least, subsystem string) LogRecords {
 	rank := func(level string) int { return slices.Index([]string{"debug", "info", "warn", "error"}, level) }
-	out := LogRecords{Records: []LogRecord{}, Last: after}
+	out := LogRecords{Records: []LogRecord{}}
 	for at := after; ; {
 		batch := n.LogRecords(at, logBatch)
 		out.Dropped = batch.Dropped
@@ -393,7 +393,8 @@ func logRecords(n Node, after uint64, limit int, least, subsystem string) LogRec
 			out.Records = append(out.Records, *r)
 			out.Last = r.Seq
 		}
-		if at, out.Last = batch.Last, max(out.Last, batch.Last); len(batch.Records) == 0 {
+		// Of a number that is none of this run's, the last there is: whoever asks sees that it must begin anew.
+		if at, out.Last = batch.Last, batch.Last; len(batch.Records) == 0 {
 			return out
 		}
 	}
