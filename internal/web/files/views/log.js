@@ -12,6 +12,7 @@ function useRecords(paused) {
 	const [error, setError] = useState(null);
 	const last = useRef(0);
 	const held = useRef([]);
+	const early = useRef([]); // lines that came before the last ones were asked for; then null
 	const stop = useRef(paused);
 	stop.current = paused;
 	const flows = useStore(streaming);
@@ -32,13 +33,15 @@ function useRecords(paused) {
 				setError(null);
 				setLines((l) => l || []);
 				take(v.records);
+				if (early.current) take(early.current.splice(0));
+				early.current = null;
 			} catch (e) {
 				if (live) setError(e);
 			}
 		};
 		ask();
 		const timer = setInterval(() => !document.hidden && ask(), flows ? 15_000 : 1500);
-		const end = listen('log', (r) => take([r]));
+		const end = listen('log', (r) => (early.current ? (early.current = [...early.current, r].slice(-keep)) : take([r])));
 		return () => {
 			live = false;
 			clearInterval(timer);
