@@ -455,16 +455,21 @@ func (b *bundle) logFile(path string) error {
 		return nil
 	}
 	defer f.Close()
+	cut := false
 	if info, err := f.Stat(); err == nil && info.Size() > maxBundleItem {
 		if _, err := f.Seek(info.Size()-maxBundleItem, io.SeekStart); err != nil {
 			b.fault(name, err)
 			return nil
 		}
+		cut = true
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxBundleItem))
 	if err != nil {
 		b.fault(name, err)
 		return nil
+	}
+	if cut { // the second half of a secret is none that would be found
+		_, data, _ = bytes.Cut(data, []byte("\n"))
 	}
 	return b.text(name, data)
 }
