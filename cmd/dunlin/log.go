@@ -76,7 +76,7 @@ the node log more.`,
 				return err
 			}
 			t := tail{
-				out: cmd.OutOrStdout(), json: g.output != "table",
+				out: cmd.OutOrStdout(), errs: cmd.ErrOrStderr(), json: g.output != "table",
 				wants: func(r *api.LogRecord) bool {
 					return levelRank(r.Level) >= least && (subsystem == "" || r.Subsystem == subsystem)
 				},
@@ -108,6 +108,7 @@ func levelRank(level string) int {
 // A tail follows the log of a node.
 type tail struct {
 	out   io.Writer
+	errs  io.Writer // for what is no line of the log
 	json  bool
 	wants func(*api.LogRecord) bool
 	last  uint64 // number of the last line that was seen
@@ -144,7 +145,7 @@ func (t *tail) run(ctx context.Context, c *api.Client, lines int) error {
 				return t.begin(ctx, c, lines)
 			case api.EventReset:
 				t.last = 0
-				_, err := fmt.Fprintln(t.out, "… lines are missing here")
+				_, err := fmt.Fprintln(t.errs, "… lines are missing here")
 				return err
 			}
 			var r api.LogRecord
