@@ -74,6 +74,7 @@ func (n *Node) runHistory(ctx context.Context) error {
 	var s sampler
 	for {
 		n.sample(&s, time.Now())
+		n.poolViews.forget()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

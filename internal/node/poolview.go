@@ -108,6 +108,15 @@ func mempoolTx(e *mempool.Entry) api.MempoolTx {
 	return tx
 }
 
+// forget drops a copy that has had its time: it keeps transactions in memory that the pool may have dropped.
+func (v *poolViews) forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.view != nil && time.Since(v.view.at) > poolCopyAge {
+		v.view = nil
+	}
+}
+
 // feeSteps are the bounds of the histogram, in satoshi per 1000 virtual bytes: a step
 // about every 1.5 times.
 var feeSteps = []int64{
