@@ -53,6 +53,9 @@ func setTOML(name string, data []byte, key string, values []string) ([]byte, err
 		return nil, &KeyError{Key: key, Problem: "unknown key" + suggestKey(fields, key)}
 	}
 	f := fields[at]
+	if f.secret {
+		return nil, fmt.Errorf("%s is for a person to write: it is never shown, so not written either", key)
+	}
 	if faults := scratch.setText(f, "", values); len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
