@@ -138,14 +138,14 @@ func (s *Server) routesExplorer(api huma.API, read func(id, path, summary string
 func (s *Server) routesAddress(api huma.API, read func(id, path, summary string) huma.Operation) {
 	show(s, api, read("address", "/address/{address}", "What happened to an address; needs storage.address_index"),
 		func(ctx context.Context, n Node, in *struct {
-			Address string `path:"address" maxLength:"128"`
+			Address string `path:"address" maxLength:"128" doc:"Address of the node's network" example:"1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"`
 		},
 		) (Address, error) {
 			return n.Address(ctx, in.Address)
 		})
 	show(s, api, read("address-txs", "/address/{address}/txs", "Transactions of an address; needs storage.address_index"),
 		func(ctx context.Context, n Node, in *struct {
-			Address string `path:"address" maxLength:"128"`
+			Address string `path:"address" maxLength:"128" doc:"Address of the node's network" example:"1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"`
 			Limit   int    `query:"limit" minimum:"1" maximum:"100" default:"25" doc:"Items in the answer, at most"`
 			Cursor  string `query:"cursor" maxLength:"128" doc:"next of the page before"`
 		},
@@ -156,7 +156,7 @@ func (s *Server) routesAddress(api huma.API, read func(id, path, summary string)
 		})
 	show(s, api, read("address-utxos", "/address/{address}/utxos", "Unspent outputs of an address; needs storage.address_index"),
 		func(ctx context.Context, n Node, in *struct {
-			Address string `path:"address" maxLength:"128"`
+			Address string `path:"address" maxLength:"128" doc:"Address of the node's network" example:"1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"`
 			Limit   int    `query:"limit" minimum:"1" maximum:"100" default:"25" doc:"After how many the page ends; the outputs of one transaction stay together"`
 			Cursor  string `query:"cursor" maxLength:"128" doc:"next of the page before"`
 		},
