@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -566,12 +567,21 @@ func (w *walletCommand) paySigned(cmd *cobra.Command, s *secrets, maxFee int64, 
 	}
 	sent, err := do(false, maxFee, phrase)
 	if err != nil {
-		return err
+		return maybeSent(err)
 	}
 	return w.g.print(cmd, sent, func(out io.Writer) {
 		fmt.Fprintln(out, sent.TxID)
 		printWarnings(cmd, sent.Warnings)
 	})
+}
+
+// maybeSent says of a payment without an answer that nobody knows: whoever sends it again may pay twice.
+func maybeSent(err error) error {
+	coded, ok := errors.AsType[*codedError](err)
+	if !ok || !errors.Is(err, api.ErrUnreachable) || errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return &codedError{coded.code, fmt.Errorf("%w\nthe payment may have been stored, and is sent then as soon as the node runs: look at dunlin wallet history before you send it again", coded.err)}
 }
 
 // unlocking returns the passphrase if the wallet is locked and one is to be had.

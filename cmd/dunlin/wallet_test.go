@@ -318,6 +318,16 @@ func TestE2EWalletRPC(t *testing.T) {
 	if s := rpcRaw(t, d, `{"method":"importdescriptors","params":[[{"desc":"addr(mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn)","timestamp":"now"}]],"id":1}`); !strings.Contains(s, `"success":false`) || !strings.Contains(s, "checksum") {
 		t.Errorf("importdescriptors without a checksum: %s", s)
 	}
+	// What would be lost is refused: a payment for later must not become one for now.
+	later := rpcResult[string](t, d, "createrawtransaction", `[[],[{"`+elsewhere.EncodeAddress()+`":0.25}],5000]`)
+	for _, body := range []string{
+		`{"method":"fundrawtransaction","params":["` + later + `"],"id":1}`,
+		`{"method":"walletcreatefundedpsbt","params":[[],[{"` + elsewhere.EncodeAddress() + `":0.25}],5000],"id":1}`,
+	} {
+		if s := rpcRaw(t, d, body); !strings.Contains(s, `"code":-8`) || !strings.Contains(s, "lock times") {
+			t.Errorf("%s: %s", body, s)
+		}
+	}
 	info := must[*btcjson.GetWalletInfoResult](t)(c.GetWalletInfo())
 	if info.TransactionCount < 105 || !info.PrivateKeysEnabled {
 		t.Errorf("getwalletinfo: %+v", info)

@@ -927,6 +927,9 @@ func (c *call) funded(outs []wallet.Pay, coins []wire.OutPoint, o *fundOptions) 
 	return out, nil
 }
 
+// errTimes refuses what would be lost: without it, a payment meant for later could be mined at once.
+var errTimes = fault(codeInvalidParameter, "Invalid parameter, lock times and relative locks cannot be kept by a call that adds coins: choose the coins, and use createrawtransaction")
+
 func fundRawTransaction(c *call) (any, error) {
 	text, err := arg(c, 0, "")
 	if err != nil {
@@ -947,8 +950,14 @@ func fundRawTransaction(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.LockTime != 0 {
+		return nil, errTimes
+	}
 	var coins []wire.OutPoint
 	for _, in := range m.TxIn {
+		if in.Sequence < wire.MaxTxInSequenceNum-2 {
+			return nil, errTimes
+		}
 		coins = append(coins, in.PreviousOutPoint)
 	}
 	var outs []wallet.Pay
@@ -970,9 +979,13 @@ func fundRawTransaction(c *call) (any, error) {
 func walletCreateFundedPSBT(c *call) (any, error) {
 	refs, err1 := arg(c, 0, []outputRef(nil))
 	outs, err2 := outputsArg(c, 1)
-	o, err3 := arg(c, 3, fundOptions{})
-	if err := cmp.Or(err1, err2, err3); err != nil {
+	lock, err3 := intArg(c, 2, 0, 0, 1<<32-1)
+	o, err4 := arg(c, 3, fundOptions{})
+	if err := cmp.Or(err1, err2, err3, err4); err != nil {
 		return nil, err
+	}
+	if lock != 0 || slices.ContainsFunc(refs, func(r outputRef) bool { return r.Sequence != nil && *r.Sequence < wire.MaxTxInSequenceNum-2 }) {
+		return nil, errTimes
 	}
 	if len(refs) > 0 && o.AddInputs == nil {
 		o.AddInputs = new(bool) // as with Core: named coins are all

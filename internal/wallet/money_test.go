@@ -274,3 +274,20 @@ func TestBigChange(t *testing.T) {
 		t.Errorf("cut: %d entries, position %q, %v", len(got), got["pos"], err)
 	}
 }
+
+// TestSignTxHalf: what is signed half, or by others wrongly, is not called complete.
+func TestSignTxHalf(t *testing.T) {
+	b := rich(t, 1)
+	s, err := b.w.Plan(wallet.Send{Outputs: []wallet.Pay{{Script: outside, Amount: coin / 2}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, complete, missing, err := b.w.SignTx(s.Tx, nil)
+	if err != nil || !complete {
+		t.Fatalf("%t, %q, %v", complete, missing, err)
+	}
+	signed.TxIn[0].Witness[0][10] ^= 1
+	if _, complete, missing, err = b.w.SignTx(signed, nil); err != nil || complete || missing[0] == "" {
+		t.Errorf("a bad signature: complete %t, %q, %v", complete, missing, err)
+	}
+}

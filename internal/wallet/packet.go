@@ -232,6 +232,8 @@ func (w *Wallet) SignTx(m *wire.MsgTx, prevs map[wire.OutPoint]*wire.TxOut) (sig
 	if err := p.Update(w.describe, w.known); err != nil {
 		return nil, false, nil, refuse("%v", err)
 	}
+	w.sending.Lock() // a passphrase unlocks for one at a time
+	defer w.sending.Unlock()
 	err = w.withKeys(nil, func(k *keys.Spender) error {
 		_, err := p.Sign(k, w.signOptions())
 		return err
@@ -256,6 +258,11 @@ func (w *Wallet) SignTx(m *wire.MsgTx, prevs map[wire.OutPoint]*wire.TxOut) (sig
 			}
 		}
 		missing = append(missing, why)
+	}
+	if complete { // what others put in is theirs: it may be half a signature
+		if _, err := p.Extract(); err != nil {
+			complete, missing[0] = false, err.Error()
+		}
 	}
 	return signed, complete, missing, nil
 }
