@@ -167,6 +167,7 @@ func TestE2ERPCClient(t *testing.T) {
 		t.Errorf("decoderawtransaction: %+v", x)
 	}
 	other.holds(2) // it was told to others
+	testPackages(t, d, p, child)
 
 	// A block of a template, found here as any miner would.
 	template := must[*btcjson.GetBlockTemplateResult](t)(c.GetBlockTemplate(&btcjson.TemplateRequest{Mode: "template", Rules: []string{"segwit"}}))
@@ -327,6 +328,72 @@ func testProposals(t *testing.T, d *daemon, good *wire.MsgBlock) {
 		}
 		if got := propose(t, d, b); got != row.want {
 			t.Errorf("%s: %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
+// testPackages asks what would become of several transactions that build on one another, and on tip, which is in the mempool.
+func testPackages(t *testing.T, d *daemon, p *purse, tip *wire.MsgTx) {
+	t.Helper()
+	one := p.spend(tip, 10_000)
+	two := p.spend(one, 20_000)
+	other := p.pay(3, 5_000)
+	dear := p.spend(two, 50_000_000)
+	rival := p.spend(tip, 30_000)
+	poor := p.spend(two, 0)
+	for _, row := range []struct {
+		name string
+		txs  []*wire.MsgTx
+		want string // allowed, or why not, of each
+	}{
+		{"a family", []*wire.MsgTx{one, other, two}, "true true true"},
+		{"children first", []*wire.MsgTx{two, one}, "package-not-sorted package-not-sorted"},
+		{"the same twice", []*wire.MsgTx{one, one}, "package-contains-duplicates package-contains-duplicates"},
+		{"rivals", []*wire.MsgTx{one, rival}, "conflict-in-package conflict-in-package"},
+		{"without the parent", []*wire.MsgTx{other, two}, "- missing-inputs"},
+		{"one in the mempool", []*wire.MsgTx{tip, one}, "txn-already-in-mempool -"},
+		{"a replacement", []*wire.MsgTx{p.pay(1, 9_000_000), other}, "bip125-replacement-disallowed -"},
+		{"too dear", []*wire.MsgTx{one, two, dear, p.spend(dear, 10_000)}, "true true max-fee-exceeded -"},
+		{"too cheap", []*wire.MsgTx{one, two, poor}, "- - min-relay-fee-not-met"},
+	} {
+		var texts []string
+		for _, tx := range row.txs {
+			texts = append(texts, hex.EncodeToString(serialised(tx)))
+		}
+		params := must[[]byte](t)(json.Marshal([]any{texts}))
+		answer := rpcRaw(t, d, `{"method":"testmempoolaccept","params":`+string(params)+`,"id":1}`)
+		var r struct {
+			Result []struct {
+				TxID    string `json:"txid"`
+				Error   string `json:"package-error"`
+				Allowed *bool
+				Reason  string `json:"reject-reason"`
+				Fees    struct {
+					Includes []string `json:"effective-includes"`
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(answer[strings.Index(answer, "{"):]), &r); err != nil || len(r.Result) != len(row.txs) {
+			t.Fatalf("%s: %s", row.name, answer)
+		}
+		var got []string
+		for i, x := range r.Result {
+			said := "-"
+			switch {
+			case x.Error != "":
+				said = x.Error
+			case x.Allowed != nil && *x.Allowed && len(x.Fees.Includes) == 1:
+				said = "true"
+			case x.Allowed != nil:
+				said = x.Reason
+			}
+			got = append(got, said)
+			if x.TxID != row.txs[i].TxHash().String() {
+				t.Errorf("%s: result %d is of %s", row.name, i, x.TxID)
+			}
+		}
+		if strings.Join(got, " ") != row.want {
+			t.Errorf("%s: %s, want %s: %s", row.name, got, row.want, answer)
 		}
 	}
 }

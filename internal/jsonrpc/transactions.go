@@ -19,7 +19,7 @@ var txMethods = []method{
 	{name: "decodescript", params: "hexstring", help: "Shows a script, and the addresses that stand for its hash.", run: decodeScript},
 	{name: "getrawtransaction", params: "txid verbosity|verbose? blockhash?", help: "A transaction of the mempool, of a named block, with an unspent output, or, with storage.tx_index, any: 0 in hex, 1 shown, 2 with what it spends.", run: getRawTransaction},
 	{name: "sendrawtransaction", params: "hexstring maxfeerate? maxburnamount?", help: "Hands a transaction in.", run: sendRawTransaction},
-	{name: "testmempoolaccept", params: "rawtxs maxfeerate?", help: "Says whether the mempool would take a transaction.", run: testMempoolAccept},
+	{name: "testmempoolaccept", params: "rawtxs maxfeerate?", help: "Says whether the mempool would take a transaction, or several that build on one another.", run: testMempoolAccept},
 }
 
 const (
@@ -27,7 +27,7 @@ const (
 	// 1,000 virtual bytes (Core's DEFAULT_MAX_RAW_TX_FEE_RATE).
 	defaultMaxFeeRate = amount(satoshiPerCoin / 10)
 	// maxTestTxs bounds testmempoolaccept, as in Core.
-	maxTestTxs = 25
+	maxTestTxs = mempool.MaxPackage
 	// maxOutputsAsked is how many outputs are looked up to find the block of a
 	// transaction: one of them must be unspent.
 	maxOutputsAsked = 100
@@ -328,6 +328,29 @@ func (h *Handler) refusal(id chainhash.Hash, err error) error {
 	return fault(codeVerifyRejected, "%s", ruleText(rule))
 }
 
+// A txVerdict is what testmempoolaccept says of one transaction. Allowed is nil if it was
+// not looked at to the end, since something before it was refused.
+type txVerdict struct {
+	TxID         string    `json:"txid"`
+	WTxID        string    `json:"wtxid"`
+	PackageError string    `json:"package-error,omitempty"`
+	Allowed      *bool     `json:"allowed,omitempty"`
+	VSize        int       `json:"vsize,omitempty"`
+	Fees         *testFees `json:"fees,omitempty"`
+	Reason       string    `json:"reject-reason,omitempty"`
+	Details      string    `json:"reject-details,omitempty"`
+}
+
+type testFees struct {
+	Base     amount   `json:"base"`
+	Rate     amount   `json:"effective-feerate"`
+	Includes []string `json:"effective-includes"`
+}
+
+func (v *txVerdict) refuse(reason, details string) {
+	v.Allowed, v.Reason, v.Details = new(bool), reason, details
+}
+
 func testMempoolAccept(c *call) (any, error) {
 	texts, err := arg(c, 0, []string(nil))
 	if err != nil {
@@ -340,39 +363,46 @@ func testMempoolAccept(c *call) (any, error) {
 	if len(texts) < 1 || len(texts) > maxTestTxs {
 		return nil, fault(codeInvalidParameter, "Array must contain between 1 and %d transactions.", maxTestTxs)
 	}
-	if len(texts) > 1 {
-		return nil, fault(codeInvalidParameter, "one transaction at a time: packages are not tested")
+	txs, out := make([]*wire.MsgTx, len(texts)), make([]txVerdict, len(texts))
+	for i, text := range texts {
+		if txs[i], err = decodeTx(text); err != nil {
+			return nil, err
+		}
+		out[i].TxID, out[i].WTxID = txs[i].TxHash().String(), txs[i].WitnessHash().String()
 	}
-	tx, err := decodeTx(texts[0])
-	if err != nil {
-		return nil, err
+	var entries []mempool.Entry
+	refusedAt := 0
+	if len(txs) == 1 { // it may replace others, where a package may not
+		var e mempool.Entry
+		e, err = c.o.Pool.Check(c.ctx, txs[0])
+		entries = []mempool.Entry{e}
+	} else {
+		entries, err = c.o.Pool.CheckPackage(c.ctx, txs)
+		if whole, ok := errors.AsType[*mempool.PackageError](err); ok {
+			refusedAt = whole.At
+		}
 	}
-	type fees struct {
-		Base amount `json:"base"`
-		Rate amount `json:"effective-feerate"`
-	}
-	type verdict struct {
-		TxID    string `json:"txid"`
-		WTxID   string `json:"wtxid"`
-		Allowed bool   `json:"allowed"`
-		VSize   int    `json:"vsize,omitempty"`
-		Fees    *fees  `json:"fees,omitempty"`
-		Reason  string `json:"reject-reason,omitempty"`
-		Details string `json:"reject-details,omitempty"`
-	}
-	v := verdict{TxID: tx.TxHash().String(), WTxID: tx.WitnessHash().String()}
-	e, err := c.o.Pool.Check(c.ctx, tx)
 	rule, refused := errors.AsType[*consensus.RuleError](err)
 	switch {
+	case refused && refusedAt < 0:
+		for i := range out {
+			out[i].PackageError = ruleText(rule)
+		}
+		return out, nil
 	case refused:
-		v.Reason, v.Details = rule.Rule, ruleText(rule)
+		out[refusedAt].refuse(rule.Rule, ruleText(rule))
+		return out, nil
 	case err != nil:
 		return nil, err
-	case limit > 0 && tooDear(e, limit):
-		v.Reason = "max-fee-exceeded"
-	default:
-		v.Allowed, v.VSize = true, (e.Weight+3)/4
-		v.Fees = &fees{amount(e.Fee), amount(e.Fee * 1000 / int64(v.VSize))}
 	}
-	return []verdict{v}, nil
+	for i, e := range entries {
+		v := &out[i]
+		if limit > 0 && tooDear(e, limit) {
+			v.refuse("max-fee-exceeded", "")
+			break // what follows may build on it
+		}
+		v.Allowed, v.VSize = new(true), (e.Weight+3)/4
+		v.Fees = &testFees{amount(e.Fee), amount(e.Fee * 1000 / int64(v.VSize)), []string{v.WTxID}}
+	}
+	return out, nil
 }
