@@ -60,6 +60,9 @@ func OpenSide(o SideOptions) (s *Side, fresh bool, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if err := o.FS.MkdirAll(o.FS.PathJoin(o.Dir, o.Name), 0o700); err != nil {
+		return nil, false, fmt.Errorf("make %s: %w", o.Name, err)
+	}
 	x, err := openIndex(o.FS, o.Dir, o.Name, o.CacheBytes, o.Logger, mendWith(o.Mend))
 	if err != nil {
 		return nil, false, errors.Join(err, x.close())
