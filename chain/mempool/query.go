@@ -1,10 +1,8 @@
 package mempool
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -80,54 +78,4 @@ func (p *Pool) IsUnsent(txid chainhash.Hash) bool {
 	defer p.mu.RUnlock()
 	e := p.byID[txid]
 	return e != nil && e.unsent()
-}
-
-// FeeRates estimates what to pay to be mined within so many blocks, in satoshi per
-// 1000 virtual bytes, one for each of blocks: the rate at which the transactions that
-// pay more fill that many blocks of blockWeight. It knows no past; with a pool that is
-// not full, the least rate that gets in is enough.
-func (p *Pool) FeeRates(blockWeight int64, blocks ...int) []int64 {
-	type rated struct{ fee, weight int64 }
-	p.mu.RLock()
-	all := make([]rated, len(p.order))
-	for i, e := range p.order {
-		all[i] = rated{e.Fee, e.FeeWeight()}
-	}
-	p.mu.RUnlock()
-	slices.SortFunc(all, func(a, b rated) int { return CompareFeeRates(b.fee, b.weight, a.fee, a.weight) })
-	least := p.MinFeeRate()
-	rates := make([]int64, len(blocks))
-	for i, n := range blocks {
-		rates[i] = least
-		room := int64(n) * blockWeight
-		for _, e := range all {
-			if room -= e.weight; room < 0 {
-				rates[i] = max(least, rateOf(e.fee, e.weight)+1)
-				break
-			}
-		}
-	}
-	return rates
-}
-
-// Since returns the last entries, at most most, that were added behind a number and are
-// still here, oldest first; how many there are; and the number of the last. The greatest
-// number is behind all. It looks at every entry if any was added.
-func (p *Pool) Since(after uint64, most int) (added []Entry, total int, last uint64) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if after >= p.seq {
-		return nil, 0, p.seq
-	}
-	var found []*entry
-	for _, e := range p.order {
-		if e.seq > after {
-			found = append(found, e)
-		}
-	}
-	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
-	for _, e := range found[max(0, len(found)-most):] {
-		added = append(added, e.public())
-	}
-	return added, len(found), p.seq
 }

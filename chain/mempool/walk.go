@@ -17,13 +17,7 @@ func (p *Pool) Newer(after uint64, most int) (out []Entry, last uint64) {
 	if p.seq <= after || most <= 0 {
 		return nil, max(after, p.seq)
 	}
-	var found []*entry
-	for _, e := range p.listed {
-		if e.seq > after {
-			found = append(found, e)
-		}
-	}
-	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	found := p.behind(after)
 	last = p.seq
 	if len(found) > most {
 		found = found[:most]
@@ -62,31 +56,59 @@ func (p *Pool) FamilyOf(txid chainhash.Hash) (f Family, ok bool) {
 	return f, true
 }
 
-// RateFor estimates the fee rate, in satoshi per 1000 virtual bytes, with which a
-// transaction is mined within so many blocks, from the entries alone: those that pay
-// more fill as many blocks. With a pool that is not full the least rate that gets in
-// is enough. It knows no past.
-func (p *Pool) RateFor(blocks int) int64 {
-	room := int64(max(1, blocks)) * int64(p.params.MaxBlockWeight)
-	rate := p.MinFeeRate()
+// FeeRates estimates, for each of some numbers of blocks of blockWeight, the fee rate in
+// satoshi per 1000 virtual bytes with which a transaction is mined within so many, from
+// the entries alone: those that pay more, themselves or by what builds on them, fill as
+// many. With a pool that is not full the least rate that gets in is enough. It knows no
+// past.
+func (p *Pool) FeeRates(blockWeight int64, blocks ...int) []int64 {
 	type rated struct{ fee, weight, size int64 }
 	p.mu.RLock()
-	all := make([]rated, 0, len(p.listed))
-	total := int64(0)
-	for _, e := range p.listed {
+	all := make([]rated, len(p.listed))
+	for i, e := range p.listed {
 		fee, weight := e.score()
-		all = append(all, rated{fee, max(1, weight), e.FeeWeight()})
-		total += e.FeeWeight()
+		all[i] = rated{fee, max(1, weight), e.FeeWeight()}
 	}
 	p.mu.RUnlock()
-	if total <= room {
-		return rate
-	}
 	slices.SortFunc(all, func(a, b rated) int { return CompareFeeRates(b.fee, b.weight, a.fee, a.weight) })
-	for _, r := range all {
-		if room -= r.size; room < 0 {
-			return max(rate, rateOf(r.fee, r.weight)+1)
+	least := p.MinFeeRate()
+	rates := make([]int64, len(blocks))
+	for i, n := range blocks {
+		rates[i] = least
+		room := int64(max(1, n)) * blockWeight
+		for _, r := range all {
+			if room -= r.size; room < 0 {
+				rates[i] = max(least, rateOf(r.fee, r.weight)+1)
+				break
+			}
 		}
 	}
-	return rate
+	return rates
+}
+
+// Since returns the last entries, at most most, that were added behind a number and are
+// still here, oldest first; how many there are; and the number of the last. The greatest
+// number is behind all. It costs what Newer does.
+func (p *Pool) Since(after uint64, most int) (added []Entry, total int, last uint64) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if after >= p.seq {
+		return nil, 0, p.seq
+	}
+	found := p.behind(after)
+	for _, e := range found[max(0, len(found)-most):] {
+		added = append(added, e.public())
+	}
+	return added, len(found), p.seq
+}
+
+// behind returns the entries that came in after a number, oldest first. Callers hold mu.
+func (p *Pool) behind(after uint64) (found []*entry) {
+	for _, e := range p.listed {
+		if e.seq > after {
+			found = append(found, e)
+		}
+	}
+	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	return found
 }

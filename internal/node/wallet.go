@@ -285,7 +285,7 @@ func (f walletFace) sides(m *wire.MsgTx, spent []*wire.TxOut) (ins []api.WalletI
 
 // FeeRate implements api.Wallet.
 func (f walletFace) FeeRate(target int) api.WalletFee {
-	return api.WalletFee{FeeRate: f.pool.RateFor(target), Target: target, MinFeeRate: f.pool.MinFeeRate()}
+	return api.WalletFee{FeeRate: walletPool{f.Node}.Rate(target), Target: target, MinFeeRate: f.pool.MinFeeRate()}
 }
 
 // sendRequest reads a request.

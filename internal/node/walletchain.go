@@ -119,7 +119,9 @@ func (p walletPool) Submit(ctx context.Context, tx *wire.MsgTx) error {
 }
 
 // Rate implements wallet.Pool.
-func (p walletPool) Rate(target int) int64 { return p.n.pool.RateFor(target) }
+func (p walletPool) Rate(target int) int64 {
+	return p.n.pool.FeeRates(int64(p.n.params.MaxBlockWeight), target)[0]
+}
 
 // MinRate implements wallet.Pool.
 func (p walletPool) MinRate() int64 { return p.n.pool.MinFeeRate() }
