@@ -117,10 +117,10 @@ func (l *Levels) All() map[string]slog.Level { return maps.Clone(*l.set.Load()) 
 func (l *Levels) String() string {
 	set := *l.set.Load()
 	var b strings.Builder
-	b.WriteString(levelName(set[""]))
+	b.WriteString(LevelName(set[""]))
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		if name != "" {
-			fmt.Fprintf(&b, ",%s=%s", name, levelName(set[name]))
+			fmt.Fprintf(&b, ",%s=%s", name, LevelName(set[name]))
 		}
 	}
 	return b.String()
@@ -170,8 +170,8 @@ func (l *Levels) lowest(subsystem string) slog.Level {
 	return low
 }
 
-// levelName is what ParseLevel reads; levels in between have the name of the one below.
-func levelName(l slog.Level) string {
+// LevelName is what ParseLevel reads; levels in between have the name of the one below.
+func LevelName(l slog.Level) string {
 	switch {
 	case l < slog.LevelInfo:
 		return "debug"

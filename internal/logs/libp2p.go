@@ -41,7 +41,7 @@ func CaptureLibp2p(logger *slog.Logger, levels *Levels) {
 	// lowest level anyone wants, so that it formats no line for nothing.
 	levels.follow(func() {
 		// Every level that slog has a name for parses.
-		_ = golog.SetLogLevel("*", levelName(levels.lowest(libp2pSubsystem)))
+		_ = golog.SetLogLevel("*", LevelName(levels.lowest(libp2pSubsystem)))
 	})
 	slog.SetDefault(slog.New(h.WithAttrs([]slog.Attr{slog.String(libraryLoggerKey, "other")})))
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"errors"
-	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -133,7 +132,7 @@ func (f face) LogRecords(after uint64, most int) api.LogBatch {
 	for i := range t.Records {
 		r := &t.Records[i]
 		rec := api.LogRecord{
-			Seq: r.Seq, Time: r.Time.UTC(), Level: levelText(r.Level), Subsystem: r.Subsystem, Message: r.Message, Text: r.Text, Attrs: []api.LogAttr{},
+			Seq: r.Seq, Time: r.Time.UTC(), Level: logs.LevelName(r.Level), Subsystem: r.Subsystem, Message: r.Message, Text: r.Text, Attrs: []api.LogAttr{},
 		}
 		for _, a := range r.Attrs {
 			rec.Attrs = append(rec.Attrs, api.LogAttr(a))
@@ -143,29 +142,16 @@ func (f face) LogRecords(after uint64, most int) api.LogBatch {
 	return out
 }
 
-// levelText is a level as the settings have it.
-func levelText(l slog.Level) string {
-	switch {
-	case l < slog.LevelInfo:
-		return "debug"
-	case l < slog.LevelWarn:
-		return "info"
-	case l < slog.LevelError:
-		return "warn"
-	}
-	return "error"
-}
-
 // LogLevels implements api.Watcher.
 func (f face) LogLevels() api.LogLevels {
 	out := api.LogLevels{Levels: []api.SubsystemLevel{}, Subsystems: f.o.Levels.Known()}
 	set := f.o.Levels.All()
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		if name == "" {
-			out.Level = levelText(set[name])
+			out.Level = logs.LevelName(set[name])
 			continue
 		}
-		out.Levels = append(out.Levels, api.SubsystemLevel{Subsystem: name, Level: levelText(set[name])})
+		out.Levels = append(out.Levels, api.SubsystemLevel{Subsystem: name, Level: logs.LevelName(set[name])})
 	}
 	if out.Subsystems == nil {
 		out.Subsystems = []string{}
