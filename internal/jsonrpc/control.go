@@ -13,7 +13,7 @@ import (
 )
 
 var controlMethods = []method{
-	{name: "help", params: "command?", help: "Lists the calls, or tells of one.", run: help},
+	{name: "help", params: "command?", help: "Lists the calls, or tells of one: arguments, result, an example.", run: help},
 	{name: "stop", params: "wait?", help: "Stops the node.", run: func(c *call) (any, error) {
 		c.o.Node.Stop()
 		return "dunlin stopping", nil
@@ -42,7 +42,7 @@ func help(c *call) (any, error) {
 		if m == nil {
 			return "help: unknown command: " + clip(name), nil
 		}
-		return strings.TrimSpace(fmt.Sprintf("%s %s", m.name, strings.Replace(m.usage(), "no arguments", "", 1))) + "\n\n" + m.help, nil
+		return m.describe(), nil
 	}
 	var b strings.Builder
 	for i, category := range []string{"Blockchain", "Control", "Mining", "Network", "Rawtransactions", "Util", "Wallet"} {
@@ -52,7 +52,7 @@ func help(c *call) (any, error) {
 		fmt.Fprintf(&b, "== %s ==\n", category)
 		for _, name := range c.names {
 			if m := c.methods[name]; m.category == category {
-				b.WriteString(strings.TrimSpace(m.name+" "+strings.Replace(m.usage(), "no arguments", "", 1)) + "\n")
+				b.WriteString(m.line() + "\n")
 			}
 		}
 	}

@@ -1,7 +1,9 @@
 package jsonrpc
 
 import (
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -32,6 +34,21 @@ const (
 	MaxKeys   = maxKeys
 )
 
+// FaultsOfHelp says what help lacks for any call, or has too much.
+func FaultsOfHelp() []string {
+	return faultsOfHelp(slices.Concat(chainMethods, controlMethods, miningMethods, networkMethods, txMethods, utilMethods, walletMethods))
+}
+
+// HelpOf is help of one call.
+func HelpOf(name string) string {
+	for _, m := range slices.Concat(chainMethods, controlMethods) {
+		if m.name == name {
+			return m.describe()
+		}
+	}
+	return ""
+}
+
 // CallNames lists every call that there is.
 func CallNames() []string {
 	var names []string
@@ -60,4 +77,45 @@ func Bare() *Handler {
 		h.methods[m.name] = &m
 	}
 	return h
+}
+
+func faultsOfHelp(methods []method) (faults []string) {
+	used, known := make(map[string]bool), make(map[string]bool)
+	for _, m := range methods {
+		known[m.name] = true
+		man, ok := manuals[m.name]
+		if !ok || m.help == "" || man.result == "" || man.example == "" {
+			faults = append(faults, m.name+" has no manual")
+			continue
+		}
+		if _, e := m.arguments([]byte(man.example)); e != nil {
+			faults = append(faults, fmt.Sprintf("the example of %s: %v", m.name, e))
+		}
+		names := m.names()
+		for _, name := range names {
+			if man.args[name] == "" {
+				used[name] = true
+				if argumentHelp[name] == "" {
+					faults = append(faults, m.name+": nothing on argument "+name)
+				}
+			}
+		}
+		for name := range man.args {
+			if !slices.Contains(names, name) {
+				faults = append(faults, m.name+" has no argument "+name)
+			}
+		}
+	}
+	for name := range manuals {
+		if !known[name] {
+			faults = append(faults, "there is no call "+name)
+		}
+	}
+	for name := range argumentHelp {
+		if !used[name] {
+			faults = append(faults, "no call has an argument "+name)
+		}
+	}
+	slices.Sort(faults)
+	return faults
 }
