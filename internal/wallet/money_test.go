@@ -291,3 +291,23 @@ func TestSignTxHalf(t *testing.T) {
 		t.Errorf("a bad signature: complete %t, %q, %v", complete, missing, err)
 	}
 }
+
+// TestBumpRefused: a replacement that the mempool does not take leaves everything as it was.
+func TestBumpRefused(t *testing.T) {
+	b := rich(t, 2)
+	s := b.pay()
+	id := s.Tx.TxHash()
+	before := b.balance()
+	b.pool.refuse = &wallet.RefusalError{Why: "no room"}
+	if _, err := b.w.Bump(t.Context(), wallet.Bump{TxID: id}); !errors.As(err, new(*wallet.RefusalError)) {
+		t.Fatalf("%v", err)
+	}
+	b.pool.refuse = nil
+	if p := b.payment(id); p.State != wallet.StateUnconfirmed || !p.CanBump {
+		t.Errorf("%s: %s", p.State, p.Explain)
+	}
+	b.until("the balance is as before", func() bool { return b.balance() == before })
+	if r, err := b.w.Bump(t.Context(), wallet.Bump{TxID: id}); err != nil || b.balance().Total() != before.Total()+s.Fee-r.Fee {
+		t.Errorf("%+v, %v", b.balance(), err)
+	}
+}

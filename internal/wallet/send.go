@@ -492,20 +492,31 @@ func (w *Wallet) Bump(ctx context.Context, b Bump) (*Sent, error) {
 		out.Replaces = b.TxID
 		return out, nil
 	}
+	var id chainhash.Hash
 	out, err := w.pay(ctx, p, b.Passphrase, func(t *tx) {
+		id = t.id
 		t.info.Label, t.info.Replaces, t.info.Rest = old.label, b.TxID, restOf(old.payments)
+		if o := w.book.txs[b.TxID]; o != nil { // stored at once, so that at no time both count
+			w.book.kill(o, replaced, id, nil, chainhash.Hash{})
+		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, w.unreplace(id))
 	}
 	out.Replaces = b.TxID
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if t := w.book.txs[b.TxID]; t != nil && w.broken == nil {
-		w.book.kill(t, replaced, out.Tx.TxHash(), nil, chainhash.Hash{})
-		return out, w.store(true)
-	}
 	return out, nil
+}
+
+// unreplace lets what a payment should have replaced wait again.
+func (w *Wallet) unreplace(by chainhash.Hash) error {
+	if by == (chainhash.Hash{}) || w.use() != nil {
+		return nil
+	}
+	defer w.mu.Unlock()
+	if w.book.txs[by] == nil { // else it may replace it yet
+		w.book.reviveIf(func(o *tx) bool { return o.info.Dead == replaced && o.info.By == by })
+	}
+	return w.store(true)
 }
 
 // oldPayment is a payment that is to be replaced.

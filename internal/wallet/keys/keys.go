@@ -49,7 +49,7 @@ type Fingerprint [4]byte
 // ParseFingerprint reads 8 hexadecimal digits.
 func ParseFingerprint(text string) (f Fingerprint, err error) {
 	if len(text) != 8 {
-		return f, fmt.Errorf("fingerprint %q: %d characters, not 8", clip(text), len(text))
+		return f, fmt.Errorf("fingerprint: %d characters, not 8", len(text)) // not repeated: it may be a key in the wrong place
 	}
 	if _, err = hex.Decode(f[:], []byte(text)); err != nil {
 		return f, fmt.Errorf("fingerprint %q: not hexadecimal", clip(text))
