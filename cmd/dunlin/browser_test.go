@@ -138,12 +138,20 @@ func (b *browser) clean(when string) {
 	b.faults = nil
 }
 
-// faultsOfRefusals takes what the browser says of answers that refuse something, 4xx, as
-// what the test asked for.
-func (b *browser) faultsOfRefusals() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.faults = slices.DeleteFunc(b.faults, func(f string) bool { return strings.Contains(f, "with a status of 4") })
+// refused waits until the browser has said of an answer that it refuses something, 4xx, which is what the test asked
+// for: the page may show it before.
+func (b *browser) refused() {
+	b.t.Helper()
+	eventually(b.t, patience, "the browser speaks of a refusal", func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		i := slices.IndexFunc(b.faults, func(f string) bool { return strings.Contains(f, "with a status of 4") })
+		if i < 0 {
+			return errors.New("it does not")
+		}
+		b.faults = slices.Delete(b.faults, i, i+1)
+		return nil
+	})
 }
 
 // away says that the node is gone on purpose, or back.

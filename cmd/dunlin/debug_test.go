@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -106,7 +107,7 @@ func plant(t *testing.T, home string) map[string][]byte {
 		for _, form := range []string{name, name + " in hex", name + " in base64"} {
 			log += "read " + string(secrets[form]) + "\n"
 		}
-		if _, password, ok := bytes.Cut(raw, []byte(":")); ok {
+		if _, password, ok := bytes.Cut(raw, []byte(":")); ok && name == "api.cookie" { // a key may have a colon by chance
 			secrets[name+"'s password"] = password
 			log += "password of it is " + string(password) + "\n"
 		}
@@ -183,6 +184,13 @@ func TestE2EDebugBundle(t *testing.T) {
 	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, patience, "it is stopped", func() error {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+		if err == nil && !bytes.Contains(raw, []byte("State:\tT")) {
+			err = errors.New(string(raw))
+		}
+		return err
+	})
 	items, faults := gather("--timeout", "300ms")
 	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
-	"time"
 
 	"dunlin/internal/api"
 )
@@ -20,7 +19,7 @@ func (d *daemon) hears(after string, types []string, f func(api.Event) bool) str
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(d.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	err = c.Events(ctx, types, after, func(e api.Event) error {
 		after = e.ID
@@ -60,7 +59,7 @@ func TestE2EEvents(t *testing.T) {
 	// The reader is away; the chain changes to another branch.
 	rpcRaw(t, maker, `{"method":"invalidateblock","params":["`+stale.Hash+`"],"id":1}`)
 	last = maker.mine(3)
-	d.reaches(last.Hash, 60*time.Second)
+	d.reaches(last.Hash, patience)
 	reorgs, told := 0, map[string]int{}
 	after = d.hears(after, types, func(e api.Event) bool {
 		switch e.Type {

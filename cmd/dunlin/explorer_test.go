@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -90,6 +91,7 @@ func TestE2EExplorer(t *testing.T) {
 	// A block of it, and then a fork: the block is taken back, two others come, and the
 	// transactions wait again.
 	b := d.mine(1)
+	d.holds(0) // the mempool follows
 	recent := asks[api.RecentBlocks](t, d, "/chain/recent?limit=2", http.StatusOK)
 	if len(recent.Blocks) != 2 || recent.Next == "" {
 		t.Fatalf("recent: %+v", recent)
@@ -134,7 +136,13 @@ func TestE2EExplorer(t *testing.T) {
 		t.Errorf("a transaction of a stale block: %+v", x)
 	}
 
-	// Search.
+	// Search, once what was in the block waits or is mined again.
+	eventually(t, patience, "the child is back", func() error {
+		if len(asks[api.SearchAnswer](t, d, "/search?q="+child.TxHash().String(), http.StatusOK).Results) == 0 {
+			return errors.New("not found")
+		}
+		return nil
+	})
 	for q, want := range map[string]string{
 		"111": api.FoundBlock, "1,0": api.FoundBlock, b.Hash: api.FoundBlock, child.TxHash().String(): api.FoundTx,
 		top.MinerAddress: api.FoundAddress, "nonsense": "", strings.Repeat("1", 64): "",

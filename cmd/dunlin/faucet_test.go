@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 var faucetURL = regexp.MustCompile(`faucet url=(http://\S+)`)
@@ -34,7 +33,7 @@ func TestE2EFaucet(t *testing.T) {
 	do("wallet", "create", "--passphrase-file", pass)
 	own := do("wallet", "receive")
 	do("miner", "gbt", "--address", own, "--blocks", "101")
-	eventually(t, time.Minute, "the wallet has coins", func() error {
+	eventually(t, patience, "the wallet has coins", func() error {
 		if out := do("wallet", "balance"); !strings.Contains(out, "spendable  100.0") {
 			return errors.New(out)
 		}
@@ -43,7 +42,7 @@ func TestE2EFaucet(t *testing.T) {
 
 	w := onPipe(t, "faucet", "--home", d.home, "--listen", "127.0.0.1:0", "--amount", "0.5", "--interval", "100ms")
 	var url string
-	eventually(t, time.Minute, "it serves", func() error {
+	eventually(t, patience, "it serves", func() error {
 		m := faucetURL.FindStringSubmatch(w.errs.String())
 		if m == nil {
 			return fmt.Errorf("log: %s", w.errs)
@@ -71,7 +70,7 @@ func TestE2EFaucet(t *testing.T) {
 	}
 	shows := func(path string, want ...string) {
 		t.Helper()
-		eventually(t, time.Minute, fmt.Sprint(want), func() error {
+		eventually(t, patience, fmt.Sprint(want), func() error {
 			got := ask(http.MethodGet, path, "")
 			for _, s := range want {
 				if !strings.Contains(got, s) {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/btcsuite/btcd/btcjson"
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -37,7 +36,7 @@ func TestE2EIndexes(t *testing.T) {
 	id := tx.TxHash()
 	indexed := func(height int32) {
 		t.Helper()
-		eventually(t, 30*time.Second, "the indexes at the tip", func() error {
+		eventually(t, patience, "the indexes at the tip", func() error {
 			for _, x := range asks[api.IndexesAnswer](t, d, "/indexes", http.StatusOK).Indexes {
 				if !x.Enabled || !x.Synced || x.Height != height || x.Error != "" {
 					return fmt.Errorf("%+v", x)
@@ -47,6 +46,7 @@ func TestE2EIndexes(t *testing.T) {
 		})
 	}
 	indexed(111)
+	d.holds(0) // the mempool follows
 
 	// All outputs of tx are spent: only the index knows it.
 	found := func(confirmations int32) {
@@ -111,7 +111,7 @@ func TestE2EIndexes(t *testing.T) {
 	indexed(111)
 	found(1)
 	rpcRaw(t, d, `{"method":"invalidateblock","params":["`+b.Hash+`"],"id":1}`)
-	eventually(t, 30*time.Second, "the transactions back in the mempool", func() error {
+	eventually(t, patience, "the transactions back in the mempool", func() error {
 		if waiting := asks[api.Address](t, d, "/address/"+addr, http.StatusOK); waiting.Unconfirmed.Txs == 0 || waiting.Balance == a.Balance {
 			return fmt.Errorf("%+v", waiting)
 		}
@@ -120,6 +120,7 @@ func TestE2EIndexes(t *testing.T) {
 	rpcRaw(t, d, `{"method":"reconsiderblock","params":["`+b.Hash+`"],"id":1}`)
 	d.mine(1)
 	indexed(112)
+	d.holds(0)
 	found(2)
 
 	// Switched off.

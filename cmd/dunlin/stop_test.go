@@ -43,7 +43,7 @@ func TestE2EStop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		// Event streams that are read and that are not, sockets, a long poll, and an idle connection.
 		base, client := d.client.Endpoint()
@@ -106,7 +106,7 @@ func TestE2EStop(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
-		eventually(t, time.Minute, "blocks are written", func() error {
+		eventually(t, patience, "blocks are written", func() error {
 			info, err := os.Stat(filepath.Join(home, "blocks", "00000.blk"))
 			if err == nil && info.Size() < 500_000 {
 				err = fmt.Errorf("%d bytes", info.Size())
@@ -138,7 +138,7 @@ func TestE2EStop(t *testing.T) {
 		}
 		<-ended
 		d.launch()
-		eventually(t, time.Minute, "it has begun", func() error {
+		eventually(t, patience, "it has begun", func() error {
 			if !strings.Contains(d.log.String(), "listening") {
 				return fmt.Errorf("log: %s", d.log)
 			}
@@ -152,7 +152,7 @@ func TestE2EStop(t *testing.T) {
 		}
 		d.start()
 		young := startDaemon(t, "young", "--network", network, "--bootstrap", d.addr())
-		eventually(t, time.Minute, "it downloads", func() error {
+		eventually(t, patience, "it downloads", func() error {
 			if s := young.mustStatus(); s.Height == 0 {
 				return fmt.Errorf("%+v", s.Sync)
 			}

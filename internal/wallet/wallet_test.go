@@ -298,7 +298,11 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	step := max(1, (len(whole)-int(first(whole)))/12)
+	cuts := 12
+	if testing.Short() {
+		cuts = 3 // each opens a wallet: seconds under the race detector
+	}
+	step := max(1, (len(whole)-int(first(whole)))/cuts)
 	for at := int(first(whole)); at <= len(whole); at += step {
 		b.dir = t.TempDir()
 		for name, raw := range map[string][]byte{"wallet.log": whole[:at], "vault": vault} {

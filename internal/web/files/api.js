@@ -324,8 +324,11 @@ export function openEvents() {
 
 async function readEvents(mine) {
 	let pause = 500;
-	while (!mine.signal.aborted) {
+	for (let again = false; !mine.signal.aborted; again = true) {
 		try {
+			// Another process may have taken the node's place: it does not know the token that the one before did.
+			if (again && token.get()) await loadAccess();
+			if (mine.signal.aborted) return;
 			const types = 'block,reorg,sync,peer,mempool,wallet' + (mayWrite() ? ',log' : '');
 			const headers = { Accept: 'text/event-stream' };
 			if (token.get()) headers.Authorization = 'Bearer ' + token.get();
