@@ -26,6 +26,7 @@ func stakers(p *consensus.Params, n int) (*enginetest.Builder, []*consensus.Bloc
 }
 
 func openStakenet(t *testing.T, p *consensus.Params) *home {
+	t.Helper()
 	return open(t, func(o *chain.Options) { o.Params, o.Engine = p, pos.New(p) })
 }
 

@@ -200,7 +200,7 @@ the keys here. Of a backup the passphrase is that of the wallet when it was back
 				}
 				return w.printInfo(cmd, &i)
 			}
-			text := ""
+			var text string
 			var err error
 			if wordsFile != "" {
 				var raw []byte
@@ -826,7 +826,7 @@ The chain is looked through from --from-height on.`,
 		Example: "  dunlin wallet import 'wsh(sortedmulti(2,[…]tpub…/<0;1>/*,[…]tpub…/<0;1>/*))' --from-height 1000\n  dunlin wallet import tpub…\n  dunlin wallet import --wif < key.txt",
 		RunE: func(cmd *cobra.Command, a []string) error {
 			s := newSecrets(cmd, w.file)
-			text := ""
+			var text string
 			switch {
 			case len(a) == 1 && wif:
 				return usage(errors.New("a private key is not taken from the command line, where others can read it: type it, or give it on standard input"))

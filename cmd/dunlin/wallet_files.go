@@ -224,7 +224,7 @@ func (w *walletCommand) psbtCombine() *cobra.Command {
 
 func (w *walletCommand) psbtFinalise() *cobra.Command {
 	return &cobra.Command{
-		Use: "finalise PSBT|FILE|-", Aliases: []string{"finalize"}, Short: "Make the transaction, and print it as hex", Args: args(cobra.ExactArgs(1)),
+		Use: "finalise PSBT|FILE|-", Aliases: []string{"finalize"}, Short: "Make the transaction, and print it as hex", Args: args(cobra.ExactArgs(1)), //nolint:misspell // Core's spelling
 		RunE: func(cmd *cobra.Command, a []string) error {
 			text, err := readPSBT(cmd, a[0])
 			if err != nil {
