@@ -345,8 +345,11 @@ func (c *Config) crossChecks() (faults []error) {
 		}
 	}
 	if c.Storage.PruneMB > 0 {
-		for key, on := range map[string]bool{"storage.tx_index": c.Storage.TxIndex, "storage.address_index": c.Storage.AddressIndex} {
-			if on {
+		for _, x := range []struct {
+			key string
+			on  bool
+		}{{"storage.tx_index", c.Storage.TxIndex}, {"storage.address_index", c.Storage.AddressIndex}} {
+			if key := x.key; x.on {
 				fault(key, "true", "needs every block, and storage.prune_mb = "+strconv.Itoa(c.Storage.PruneMB)+" removes old ones; set storage.prune_mb = 0, or "+key+" = false")
 			}
 		}
