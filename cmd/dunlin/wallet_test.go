@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -209,6 +210,15 @@ func rivalOf(o *purseOwner, coins []string) *wire.MsgTx {
 	if err != nil || !complete {
 		o.t.Fatalf("signing: %v, complete %t", err, complete)
 	}
+	// Whoever asks for a signature of one output must not get one of all, nor the other way round.
+	var raw bytes.Buffer
+	if err := m.Serialize(&raw); err != nil {
+		o.t.Fatal(err)
+	}
+	_, err = o.rpc.RawRequest("signrawtransactionwithwallet", []json.RawMessage{
+		json.RawMessage(`"` + hex.EncodeToString(raw.Bytes()) + `"`), json.RawMessage("[]"), json.RawMessage(`"SINGLE"`),
+	})
+	refusedWith(o.t, btcjson.ErrRPCInvalidParameter, err)
 	if err := o.rpc.WalletLock(); err != nil {
 		o.t.Fatal(err)
 	}

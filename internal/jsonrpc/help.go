@@ -74,7 +74,7 @@ var argumentHelp = map[string]string{
 	"replaceable":           "boolean, default true: signal that it may be replaced (BIP125)",
 	"requests":              "array of objects: desc, timestamp and, if wanted, label, range, active, internal",
 	"scanobjects":           "array of texts or objects: descriptors addr() and raw(), for start",
-	"sighashtype":           "text: taken and not used, signatures commit to everything",
+	"sighashtype":           "text: DEFAULT or ALL; another is refused, signatures commit to everything",
 	"sign":                  "boolean, default true: sign too",
 	"skip":                  "number, default 0: leave out so many of the last",
 	"start_height":          "number, default 0: the first block",

@@ -1009,6 +1009,19 @@ func walletCreateFundedPSBT(c *call) (any, error) {
 	}{s.PSBT, amount(s.Fee), s.Change}, nil
 }
 
+// onlyWhole refuses a signature hash type under which a signature would commit to less
+// than the whole transaction: the wallet makes none.
+func onlyWhole(c *call, i int) error {
+	kind, err := arg(c, i, "DEFAULT")
+	if err != nil {
+		return err
+	}
+	if kind != "DEFAULT" && kind != "ALL" {
+		return fault(codeInvalidParameter, "sighashtype %.32q: this wallet signs whole transactions only, DEFAULT or ALL", kind)
+	}
+	return nil
+}
+
 func signRawTransactionWithWallet(c *call) (any, error) {
 	w, err := c.theWallet()
 	if err != nil {
@@ -1025,6 +1038,9 @@ func signRawTransactionWithWallet(c *call) (any, error) {
 	}
 	given, err := arg(c, 1, []prevTx(nil))
 	if err != nil {
+		return nil, err
+	}
+	if err := onlyWhole(c, 2); err != nil {
 		return nil, err
 	}
 	prevs := make(map[wire.OutPoint]*wire.TxOut)
@@ -1087,7 +1103,7 @@ func walletProcessPSBT(c *call) (any, error) {
 	text, err1 := arg(c, 0, "")
 	sign, err2 := arg(c, 1, true)
 	final, err3 := arg(c, 4, true)
-	if err := cmp.Or(err1, err2, err3); err != nil {
+	if err := cmp.Or(err1, err2, err3, onlyWhole(c, 2)); err != nil {
 		return nil, err
 	}
 	do := w.UpdatePSBT
