@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,11 +19,28 @@ import (
 
 // A wallet is a fake one.
 type wallet struct {
+	mu   sync.Mutex
 	paid [][]string
 	err  error
 }
 
+// fail has payments fail from now on; nil: no longer.
+func (w *wallet) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+}
+
+// payments is who was paid, by transaction.
+func (w *wallet) payments() [][]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.paid)
+}
+
 func (w *wallet) pay(_ context.Context, to []string) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err != nil {
 		return "", w.err
 	}
@@ -110,8 +129,8 @@ func TestFaucet(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second) // in virtual time
 		synctest.Wait()
-		if fmt.Sprint(w.paid) != "[[addr1 addr2 addr3 addr4]]" {
-			t.Errorf("paid %v", w.paid)
+		if fmt.Sprint(w.payments()) != "[[addr1 addr2 addr3 addr4]]" {
+			t.Errorf("paid %v", w.payments())
 		}
 		if code, v := ask(f, http.MethodGet, "/claims/"+c["id"].(string), "192.0.2.1:5", ""); code != 200 || v["state"] != faucet.Paid || v["txid"] != "tx1" {
 			t.Errorf("%d %v", code, v)
@@ -139,17 +158,17 @@ func TestPaymentsThatFail(t *testing.T) {
 		if _, v := ask(f, http.MethodGet, "/info", "192.0.2.1:5", ""); v["reason"] != "not paid: the wallet is locked" || v["queue"] != 1.0 || v["left"] != 30.0 {
 			t.Errorf("%v", v)
 		}
-		w.err = errors.New("no answer")
+		w.fail(errors.New("no answer"))
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if _, v := ask(f, http.MethodGet, "/claims/"+c["id"].(string), "192.0.2.1:5", ""); v["state"] != faucet.Unknown {
 			t.Errorf("%v", v)
 		}
-		w.err = nil
+		w.fail(nil)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if _, v := ask(f, http.MethodGet, "/info", "192.0.2.1:5", ""); len(w.paid) != 0 || v["left"] != 30.0 || v["reason"] != nil {
-			t.Errorf("paid %v, %v", w.paid, v)
+		if _, v := ask(f, http.MethodGet, "/info", "192.0.2.1:5", ""); len(w.payments()) != 0 || v["left"] != 30.0 || v["reason"] != nil {
+			t.Errorf("paid %v, %v", w.payments(), v)
 		}
 	})
 }
