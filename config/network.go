@@ -33,7 +33,7 @@ type Network struct {
 func (n *Network) ChainID() string { return n.Params.ChainID() }
 
 // PresetNames lists the networks that need no network.toml.
-func PresetNames() []string { return []string{"bitcoin", "regtest", "simnet", "testnet"} }
+func PresetNames() []string { return []string{"bitcoin", "regtest", "simnet", "stakenet", "testnet"} }
 
 // Default ports of an operator's own networks.
 const (
@@ -51,14 +51,13 @@ func Preset(name string) (*Network, error) {
 		return &Network{Params: consensus.Regtest(), P2PPort: 9343, RPCPort: 9342, Private: true}, nil
 	case "simnet":
 		return &Network{Params: consensus.Simnet(), P2PPort: 9353, RPCPort: 9352, Private: true}, nil
+	case "stakenet":
+		return &Network{Params: consensus.Stakenet(), P2PPort: 9373, RPCPort: 9372, Private: true}, nil
 	case "testnet":
 		return &Network{Params: consensus.Testnet(), P2PPort: 9333, RPCPort: 9332, Private: true}, nil
 	}
 	known := strings.Join(PresetNames(), ", ")
-	switch name {
-	case "stakenet":
-		return nil, errors.New("stakenet comes with the proof-of-stake engine, which this version lacks; known networks are " + known)
-	case "mainnet", "main":
+	if name == "mainnet" || name == "main" {
 		return nil, errors.New("unknown network, did you mean bitcoin? Known networks are " + known)
 	}
 	hint := ""
@@ -137,7 +136,7 @@ func (s *NetworkSpec) fields() []field {
 			if !networkName.MatchString(v) {
 				return "is no name"
 			}
-			if v == "stakenet" || slices.Contains(PresetNames(), v) {
+			if slices.Contains(PresetNames(), v) {
 				return "is the name of a preset"
 			}
 			return ""

@@ -30,7 +30,7 @@ func TestPresets(t *testing.T) {
 			ports[port] = name
 		}
 	}
-	for name, want := range map[string]string{"mainnet": "bitcoin", "regtst": "regtest", "": "known networks", "stakenet": "proof-of-stake"} {
+	for name, want := range map[string]string{"mainnet": "bitcoin", "regtst": "regtest", "": "known networks", "staknet": "did you mean stakenet"} {
 		if _, err := config.Preset(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", name, err, want)
 		}

@@ -23,7 +23,7 @@ import (
 
 // Params are what the rules of one network depend on. Treat them as immutable.
 type Params struct {
-	Name        string // bitcoin, regtest, simnet, testnet or an operator's own
+	Name        string // bitcoin, regtest, simnet, stakenet, testnet or an operator's own
 	Magic       uint32 // before each record of a block file (little-endian on disk)
 	Genesis     *wire.MsgBlock
 	GenesisSeal []byte // SealBytes long; nil for PoW
@@ -95,6 +95,10 @@ const (
 
 // MaxBlockBytes is the largest serialised block, seal included.
 func (p *Params) MaxBlockBytes() int { return p.MaxBlockWeight + p.SealBytes }
+
+// ProofOfStake says whether stake makes the network's blocks, and not work: which
+// engine it has.
+func (p *Params) ProofOfStake() bool { return p.SlotDuration > 0 }
 
 // GenesisSpendable says whether the outputs of genesis are coins: the initial stake
 // where stake makes blocks. In Bitcoin they never were.

@@ -170,11 +170,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 // openLedger makes what works on the chain: mempool and miner.
 func (n *Node) openLedger() error {
-	engine, sealer, err := engines(n.params, n.c.Mining.Threads)
-	if err != nil {
-		return err
-	}
-	n.engine, n.sealer = engine, sealer
+	n.engine, n.sealer = engines(n.params, n.c.Mining.Threads)
 	o := mempool.Options{
 		Chain:      n.chain,
 		MaxBytes:   int64(n.c.Mempool.MaxMB) * 1_000_000,
@@ -186,8 +182,8 @@ func (n *Node) openLedger() error {
 	if n.c.Mempool.Persist {
 		o.File = filepath.Join(n.c.Home, poolFile)
 	}
-	n.pool, err = mempool.New(o)
-	if err != nil {
+	var err error
+	if n.pool, err = mempool.New(o); err != nil {
 		return err
 	}
 	payTo, payAddr, err := minerScript(n.params, n.c)
@@ -196,7 +192,7 @@ func (n *Node) openLedger() error {
 	}
 	n.payTo.Store(&payAddr)
 	n.miner, err = mining.New(mining.Options{
-		Chain: n.chain, Engine: engine, Sealer: sealer, Pool: n.pool,
+		Chain: n.chain, Engine: n.engine, Sealer: n.sealer, Pool: n.pool,
 		PayTo: payTo, CoinbaseText: n.c.Mining.CoinbaseText,
 		Interval: n.c.Mining.Interval, Mine: n.c.Mining.Enabled,
 		Ready:    n.mayMine,
@@ -434,6 +430,8 @@ func (n *Node) JoinLine() string {
 func (n *Node) mayMine() (bool, string) {
 	s := n.exchange.Sync()
 	switch { // test networks need no peers
+	case n.params.ProofOfStake():
+		return false, errNoStake.Error()
 	case n.chain.LowDisk():
 		return false, "the disk is almost full"
 	case n.params.Test && (s.State == exchange.Synced || s.State == exchange.Connecting || s.Target <= s.Height):

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -8,20 +9,29 @@ import (
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/pos"
 	"dunlin/chain/consensus/pow"
 	"dunlin/config"
 )
 
 // engines returns the engine and the sealer of a network. Engines are chosen
 // here, by a switch, and nowhere else.
-func engines(p *consensus.Params, threads int) (consensus.Engine, consensus.Sealer, error) {
-	switch p.SealBytes {
-	case 0:
-		return pow.New(p), pow.NewSealer(threads), nil
+func engines(p *consensus.Params, threads int) (consensus.Engine, consensus.Sealer) {
+	switch {
+	case p.ProofOfStake():
+		return pos.New(p), noSealer{}
 	default:
-		return nil, nil, fmt.Errorf("network %s wants a seal of %d bytes: this version has the proof-of-work engine only", p.Name, p.SealBytes)
+		return pow.New(p), pow.NewSealer(threads)
 	}
 }
+
+// errNoStake is why a node does not make blocks on a proof-of-stake network.
+var errNoStake = errors.New("blocks of this network are made with stake, and this node stakes none")
+
+// A noSealer seals nothing, as nothing can be searched for where stake makes blocks.
+type noSealer struct{}
+
+func (noSealer) Seal(<-chan struct{}, *consensus.Header) (bool, error) { return false, errNoStake }
 
 // OpenChain opens the chain in the home of c: for the daemon and for commands
 // that work on a stopped home. The caller runs and closes it.
@@ -38,10 +48,7 @@ func ReindexChain(c *config.Config, log *slog.Logger, anew bool) (*chain.Chain, 
 
 func openChain(c *config.Config, log *slog.Logger, change func(*chain.Options)) (*chain.Chain, error) {
 	p := c.Chain.Params
-	engine, _, err := engines(p, 1)
-	if err != nil {
-		return nil, err
-	}
+	engine, _ := engines(p, 1)
 	o := chain.Options{
 		Dir:           c.Home,
 		Params:        p,
