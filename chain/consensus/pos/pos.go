@@ -37,6 +37,13 @@ const SealBytes = 140
 // count; as many as these leave nothing to guess.
 const modifierHeaders = 32
 
+// maxGap is how much of the time between two blocks counts for the target, in
+// spacings. More cannot be caught up with: blocks come at most one a slot, and while
+// they do everybody wins every slot, whatever his stake. After a pause the target is
+// 2^(31/64) times easier at most. When 99 in 100 of the stake leave, it still has
+// followed after some 850 spacings.
+const maxGap = 32
+
 var (
 	kernelTag   = []byte("dunlin/kernel")
 	modifierTag = []byte("dunlin/modifier")
@@ -288,13 +295,19 @@ func Mature(p *consensus.Params, coin, height int32) bool {
 }
 
 // NextBits returns the bits that a child of past must have, whatever its time: the
-// target a satoshi at which a block comes every [consensus.SlotsPerBlock] slots, by
-// the schedule since genesis (aserti3-2d).
+// parent's target a satoshi, corrected for the parent's own gap towards a block every
+// [consensus.SlotsPerBlock] slots (the formula of aserti3-2d). While blocks come this
+// is the schedule since genesis; time in which the network stood still is not caught
+// up with, as more than maxGap of a gap does not count.
 func (e *Engine) NextBits(past consensus.Past, _ time.Time) uint32 {
-	anchor, height := &e.p.Genesis.Header, past.Height()
-	elapsed := past.At(height).Time - anchor.Timestamp.Unix()
-	return consensus.ASERT(anchor.Bits, e.p.PowLimit,
-		elapsed-int64(height)*int64(e.p.TargetSpacing/time.Second), int64(e.p.ASERTHalfLife/time.Second))
+	height := past.Height()
+	parent := past.At(height)
+	if height == 0 {
+		return parent.Bits
+	}
+	spacing := int64(e.p.TargetSpacing / time.Second)
+	gap := min(parent.Time-past.At(height-1).Time, maxGap*spacing)
+	return consensus.ASERT(parent.Bits, e.p.PowLimit, gap-spacing, int64(e.p.ASERTHalfLife/time.Second))
 }
 
 // Work is 2^256 / (target + 1): in proportion to the stake that took part. It is a

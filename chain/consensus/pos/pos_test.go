@@ -509,6 +509,46 @@ func (l *lottery) continueFrom(from, to int64, stakes []pos.Stake) int {
 	return n
 }
 
+// TestPause: a network that stood still for a year, or that began a year after its
+// genesis, goes on as if it had not: whoever has half of the stake does not win every
+// slot until the blocks of that year are there.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	const year = 365 * 24 * 3600 / 16
+	l := newLottery(3)
+	stakes := []pos.Stake{{Value: 500_000e8}, {Value: 500_000e8}}
+	stakes[1].OutPoint.Index = 1
+	for from := int64(year); from < 3*year; from += year {
+		if n := l.continueFrom(from, from+400, stakes); n < 60 || n > 180 { // a hundred, and some for the pause
+			t.Errorf("%d blocks in the 400 slots after a pause", n)
+		}
+		if n := l.continueFrom(from+400, from+2400, stakes); n < 400 || n > 600 {
+			t.Errorf("%d blocks in 2,000 slots later", n)
+		}
+	}
+}
+
+// TestMostLeave: a hundredth of the stake that is left alone makes blocks at the old
+// rate before long.
+func TestMostLeave(t *testing.T) {
+	t.Parallel()
+	l := newLottery(4)
+	stakes := []pos.Stake{{Value: 990_000e8}, {Value: 10_000e8}}
+	stakes[1].OutPoint.Index = 1
+	if n := l.continueFrom(0, 1_000, stakes); n < 200 {
+		t.Fatalf("%d blocks in 1,000 slots", n)
+	}
+	for from := int64(1_000); ; from += 100 {
+		if n := l.continueFrom(from, from+100, stakes[1:]); n >= 25 {
+			t.Logf("after %d slots", from+100-1_000)
+			break
+		}
+		if from > 1_000+4*1_000 {
+			t.Fatalf("no 25 blocks in 100 slots until slot %d", from)
+		}
+	}
+}
+
 func TestSealRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := pos.Stake{OutPoint: wire.OutPoint{Hash: chainhash.Hash{1, 2}, Index: 3}, Value: 4e8, Key: [32]byte{5}}
