@@ -59,6 +59,11 @@ type Params struct {
 	// The outputs of genesis, which only PoS networks can spend, are mature at once.
 	StakeMaturity int32
 
+	// MaxReorg is how many blocks the chain goes back for a branch with more work unless an
+	// operator says so; 0: no limit. Stake can be claimed for a branch from the past at no
+	// cost, work cannot.
+	MaxReorg int32
+
 	MinChainWork *big.Int // headers below it are not stored; 0 in every preset
 	// ScriptFlagExceptions are blocks that are checked with the given flags
 	// (mainnet's BIP16 and taproot exceptions), by hash.
@@ -209,6 +214,7 @@ func Stakenet() *Params {
 		HalvingInterval: 492_750, // a year of 64 s blocks
 		Subsidy:         10 * btcutil.SatoshiPerBitcoin,
 		Holders:         StakenetHolders(),
+		MaxReorg:        stakeMaxReorg,
 	}, 0)
 }
 
@@ -276,6 +282,9 @@ type Custom struct {
 	// Holders makes it a proof-of-stake network, whose initial stake is theirs; 1 to
 	// 1,000. Spacing is then SlotsPerBlock slots of whole seconds.
 	Holders []Holder
+	// MaxReorg is [Params.MaxReorg], 10 to 10,000 blocks; 0 for 100, or for none without
+	// Holders, where it must be 0.
+	MaxReorg int32
 }
 
 // A Holder has initial stake of a proof-of-stake network.
@@ -297,6 +306,13 @@ const (
 	// of blocks then varies by some 8 % (one standard deviation).
 	stakeHalfLives = 64
 	stakeMaturity  = 100
+	// stakeMaxReorg is no more than stakeMaturity: so what a block brings into being, its
+	// reward or new stake, cannot make blocks before the chain no longer leaves that block
+	// by itself. With a spacing of 64 s it is 1 h 47 min: a network that is cut in two
+	// for less comes together by itself. See docs/decisions/0012.
+	stakeMaxReorg = stakeMaturity
+	minMaxReorg   = 10
+	mostMaxReorg  = 10_000
 	// stakeLimitBits is a target of 2^224 a satoshi: a ten-thousandth of a coin wins
 	// one slot in some 4,300. No network needs an easier one.
 	stakeLimitBits = 0x1d00ffff
@@ -325,6 +341,14 @@ func New(c Custom) (*Params, error) {
 	if len(c.Holders) > 0 {
 		checkHolders(&c, bad)
 		c.PowLimitBits = 0
+		if c.MaxReorg == 0 {
+			c.MaxReorg = stakeMaxReorg
+		}
+		if c.MaxReorg < minMaxReorg || c.MaxReorg > mostMaxReorg {
+			bad("max reorg %d: want %d to %d blocks", c.MaxReorg, minMaxReorg, mostMaxReorg)
+		}
+	} else if c.MaxReorg != 0 {
+		bad("max reorg %d: a network of work has none", c.MaxReorg)
 	}
 	if c.PowLimitBits == 0 {
 		c.PowLimitBits = easiestBits
@@ -391,6 +415,7 @@ func ownNetwork(c Custom, nonce uint32) *Params {
 		p.SlotDuration = c.Spacing / SlotsPerBlock
 		p.ASERTHalfLife = stakeHalfLives * c.Spacing
 		p.StakeMaturity = stakeMaturity
+		p.MaxReorg = c.MaxReorg
 		p.PowLimitBits = stakeLimitBits
 		p.PowLimit = blockchain.CompactToBig(stakeLimitBits)
 		c.PowLimitBits = firstStakeBits(c.Holders)
@@ -404,16 +429,17 @@ func ownNetwork(c Custom, nonce uint32) *Params {
 }
 
 // ownGenesis is the genesis block of one of our own networks. Everything that
-// tells two networks apart is in it: name, spacing, subsidy and halving are
-// committed to in the coinbase next to the text, the limit in the header. Its outputs
+// tells two networks apart is in it: name, spacing, subsidy and halving, and where
+// stake makes blocks the limit of reorganisations, are committed to in the coinbase
+// next to the text, the limit of work in the header. Its outputs
 // are the holders' on PoS networks; else it has one that cannot be spent and carries
 // no value.
 func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
-	engine := ""
+	engine, reorg := "", ""
 	if len(c.Holders) > 0 {
-		engine = "pos/"
+		engine, reorg = "pos/", fmt.Sprintf("/%d", c.MaxReorg)
 	}
-	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s%s/%d/%d/%d", engine, c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy))
+	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s%s/%d/%d/%d%s", engine, c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy, reorg))
 	sig := append([]byte{8}, id[:8]...)
 	if n := len(c.GenesisText); n > 75 {
 		sig = append(sig, txscript.OP_PUSHDATA1, byte(n))

@@ -159,6 +159,11 @@ func TestNewStakeNetwork(t *testing.T) {
 	if got := p.GenesisBlock(); got.Hash != p.GenesisHash || len(got.Raw) <= 220 {
 		t.Errorf("genesis block %s of %d bytes", got.Hash, len(got.Raw))
 	}
+	explicit := stakeCustom()
+	explicit.MaxReorg = 100
+	if q, err := consensus.New(explicit); err != nil || p.MaxReorg != 100 || q.GenesisHash != p.GenesisHash {
+		t.Errorf("max reorg %d by default, and the same said aloud is another network (%v)", p.MaxReorg, err)
+	}
 	// The same fields with work instead are another network, and so is every other stake.
 	seen := map[string]string{p.GenesisHash.String(): "none"}
 	for name, change := range map[string]func(*consensus.Custom){
@@ -168,6 +173,7 @@ func TestNewStakeNetwork(t *testing.T) {
 		"key":     func(c *consensus.Custom) { c.Holders[1].Key = c.Holders[2].Key },
 		"spacing": func(c *consensus.Custom) { c.Spacing = 12 * time.Second },
 		"text":    func(c *consensus.Custom) { c.GenesisText = "" },
+		"reorg":   func(c *consensus.Custom) { c.MaxReorg = 101 },
 	} {
 		c := stakeCustom()
 		change(&c)
@@ -189,6 +195,9 @@ func TestNewStakeNetwork(t *testing.T) {
 		"holder 4: -1 satoshi":       func(c *consensus.Custom) { c.Holders[3].Value = -1 },
 		"holders: more than":         func(c *consensus.Custom) { c.Holders[3].Value = 21e14 },
 		"1001 holders":               func(c *consensus.Custom) { c.Holders = make([]consensus.Holder, 1001) },
+		"max reorg 9: want 10":       func(c *consensus.Custom) { c.MaxReorg = 9 },
+		"max reorg 10001":            func(c *consensus.Custom) { c.MaxReorg = 10_001 },
+		"max reorg 50: a network of": func(c *consensus.Custom) { c.Holders, c.MaxReorg = nil, 50 },
 	} {
 		c := stakeCustom()
 		change(&c)

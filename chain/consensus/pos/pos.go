@@ -27,6 +27,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/secp256k1"
 )
 
 // SealBytes is the size of a seal: outpoint 36, value 8, key 32, signature 64.
@@ -186,12 +187,23 @@ func badSeal(rule, format string, args ...any) error {
 // and wins with that value, and the signature under its key. Whether there is such a
 // coin is not known yet: anybody can claim one. past must end in the header's parent:
 // another one is an error that is no RuleError.
+//
+// It is [Engine.CheckProposal], then [Engine.CheckSignature].
 func (e *Engine) CheckHeader(past consensus.Past, h *consensus.Header, now time.Time) error {
+	if err := e.CheckProposal(past, h, now); err != nil {
+		return err
+	}
+	return e.CheckSignature(h)
+}
+
+// CheckProposal is CheckHeader but for the signature: what a holder can have checked
+// before it signs.
+func (e *Engine) CheckProposal(past consensus.Past, h *consensus.Header, now time.Time) error {
 	if parent := past.Hash(); h.PrevBlock != parent {
 		return fmt.Errorf("check header: given the past of %s for a child of %s", parent, h.PrevBlock)
 	}
 	height := past.Height() + 1
-	stake, sig, err := ParseSeal(h.Seal)
+	stake, _, err := ParseSeal(h.Seal)
 	if err != nil && len(h.Seal) != SealBytes {
 		return err
 	}
@@ -230,16 +242,27 @@ func (e *Engine) CheckHeader(past consensus.Past, h *consensus.Header, now time.
 	if !Wins(kernel, h.Bits, stake.Value) {
 		return badSeal("high-kernel", "%d satoshi of %v do not win slot %d", stake.Value, stake.OutPoint, slot)
 	}
-	return checkSignature(h, &stake, sig)
+	return nil
 }
 
-func checkSignature(h *consensus.Header, stake *Stake, sig [64]byte) error {
+// CheckSignature is the part of CheckHeader that costs most and needs no past: that
+// the signature in the seal is of the header's hash and by the seal's key. Its faults
+// blame the sender.
+func (e *Engine) CheckSignature(h *consensus.Header) error {
+	stake, sig, err := ParseSeal(h.Seal)
+	if err != nil {
+		return err
+	}
+	hash := consensus.HeaderHash(h)
+	if secp256k1.VerifySchnorr(stake.Key[:], sig[:], (*[32]byte)(&hash)) {
+		return nil
+	}
+	// The library decides what is no signature.
 	key, err := schnorr.ParsePubKey(stake.Key[:])
 	if err != nil {
 		return badSeal("bad-seal-key", "%x is no public key", stake.Key)
 	}
 	signature, err := schnorr.ParseSignature(sig[:])
-	hash := consensus.HeaderHash(h)
 	if err != nil || !signature.Verify(hash[:], key) {
 		return badSeal("bad-seal-signature", "not of %s by %x", hash, stake.Key)
 	}

@@ -305,6 +305,16 @@ func TestAttacks(t *testing.T) {
 		wantRule(t, x.check(good), "bad-stake-missing", consensus.BlameBlock)
 		x.coins[stake.OutPoint] = coin
 	})
+	t.Run("proposal", func(t *testing.T) {
+		// A block that is yet to be signed passes all but that.
+		unsigned := x.rebuild(t, good, func(h *consensus.Header) { h.Seal = stake.Seal([64]byte{}) })
+		if err := x.e.CheckProposal(x.past, &unsigned.Header, farFuture); err != nil {
+			t.Error(err)
+		}
+		wantRule(t, x.check(unsigned), "bad-seal-signature", consensus.BlameSender)
+		bad := x.rebuild(t, unsigned, func(h *consensus.Header) { h.Nonce++ })
+		wantRule(t, x.e.CheckProposal(x.past, &bad.Header, farFuture), "bad-kernel", consensus.BlameSender)
+	})
 	t.Run("disk trouble is nobody's fault", func(t *testing.T) {
 		err := x.e.CheckBlock(x.past, brokenCoins{}, good)
 		var r *consensus.RuleError
