@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"chain/consensus":            {"chain/consensus/secp256k1"},
 	"chain/consensus/secp256k1":  {},
 	"chain/consensus/pow":        {"chain/consensus"},
-	"chain/consensus/pos":        {"chain/consensus"},
+	"chain/consensus/pos":        {"chain/consensus", "chain/consensus/secp256k1"},
 	"chain/consensus/enginetest": {"chain/consensus", "chain/consensus/pos"},
 	"chain/mempool":              {"chain", "chain/consensus"},
 	"chain/mining":               {"chain", "chain/consensus", "chain/mempool"},
