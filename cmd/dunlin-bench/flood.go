@@ -50,6 +50,8 @@ var floodCases = []floodCase{
 	{name: "cold", nodes: 50, block: "1 MB, 2,500 tx", bytes: 1_000_000, txs: 2500, missing: 1, mempool: "cold", bar: 4300 * time.Millisecond, aim: 2 * time.Second},
 	{name: "warm4", nodes: 50, block: "4 MB, 10,000 tx", bytes: 4_000_000, txs: 10_000, mempool: "warm", bar: 700 * time.Millisecond},
 	{name: "small500", nodes: 500, block: "1 KB", bytes: 1000, txs: 4, missing: 1, mempool: "–", bar: 300 * time.Millisecond},
+	{name: "small1000", nodes: 1000, block: "1 KB", bytes: 1000, txs: 4, missing: 1, mempool: "–", bar: 400 * time.Millisecond},
+	{name: "warm1000", nodes: 1000, block: "1 MB, 2,500 tx", bytes: 1_000_000, txs: 2500, mempool: "warm", bar: 400 * time.Millisecond},
 }
 
 // simulation names the one that the case needs. What ours is compared with knows no mempools: one simulation does for

@@ -192,7 +192,7 @@ func runSim(ctx context.Context, name string, seed uint64, stderr io.Writer) (si
 	cmd := exec.CommandContext(ctx, self, "simulate", name, strconv.FormatUint(seed, 10))
 	cmd.SysProcAttr = attributes()
 	cmd.Stderr = stderr
-	cmd.Env = append([]string{"GOGC=300"}, os.Environ()...) // memory is cheaper here than time; one that is set wins
+	cmd.Env = append([]string{"GOGC=300", "GOMEMLIMIT=6GiB"}, os.Environ()...) // memory is cheaper here than time, up to a point; what is set wins
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	start := time.Now()

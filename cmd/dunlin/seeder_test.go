@@ -90,6 +90,14 @@ type seed struct {
 	addr     string // host:port of its DNS
 	zoneFile string
 	log      *output
+	cmd      *exec.Cmd // nil: it has ended
+}
+
+// kill9 ends the seeder without a word.
+func (s *seed) kill9() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait() // which says that it was killed
+	s.cmd = nil
 }
 
 // startSeeder runs a seeder of testZone, on a host of its own unless at is nil, until the test ends, and
@@ -111,10 +119,13 @@ func startSeeder(t *testing.T, at place, listen string, args ...string) *seed {
 	if err := run(); err != nil {
 		t.Fatal(err)
 	}
+	s.cmd = cmd
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the seeder ended with %v", err)
+		if s.cmd != nil {
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("the seeder ended with %v", err)
+			}
 		}
 		if t.Failed() {
 			t.Logf("log of the seeder:\n%s", lastPart(s.log.String(), 6000))
