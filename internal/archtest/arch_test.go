@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/address":           {"chain/consensus"},
 	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/mempool", "chain/mining", "internal/address", "internal/api", "internal/wallet", "internal/wallet/spend"},
 	"internal/gbt":               {"chain/consensus", "chain/consensus/pow"},
+	"internal/chart":             {},
 	"internal/faucet":            {},
 	"internal/logs":              {},
 	"internal/host":              {},
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 	"internal/web":               {},
 	"internal/wallet":            {"chain/consensus", "internal/address", "internal/wallet/descriptor", "internal/wallet/keys", "internal/wallet/spend"},
 	"internal/simnet":            {},
-	"internal/testnet":           {"config", "internal/api", "chain/consensus"},
+	"internal/testnet":           {"config", "internal/api", "internal/chart", "chain/consensus"},
 	"internal/netlab":            {}, // for tests only
 	"internal/flood":             {"gossip", "chain/relay", "chain/consensus"},
 	"internal/wallet/keys":       {"chain/consensus"},
@@ -62,7 +63,7 @@ var mayImport = map[string][]string{
 	"internal/wallet/spend":      {"internal/wallet/descriptor", "internal/wallet/keys", "chain/consensus"},
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
-	"cmd/dunlin-bench":           {"internal/api", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
+	"cmd/dunlin-bench":           {"internal/api", "internal/chart", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
 }
 
 // libraries may be imported by other modules: they take an Options struct and
