@@ -111,6 +111,34 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 	return v, nil
 }
 
+// CheckSeal says whether the seal of b's header is signed and belongs to b's coinbase, its
+// first transaction; it needs no other. Neither is covered by the block's hash, so a
+// fault, a *consensus.RuleError, blames the sender.
+func (c *Chain) CheckSeal(b *consensus.Block) error {
+	if s, ok := c.o.Engine.(signed); ok {
+		if err := s.CheckSignature(&b.Header); err != nil {
+			return err
+		}
+	}
+	return c.o.Engine.CheckBody(b)
+}
+
+// Claim returns what the seal of h claims; false where blocks have none.
+func (c *Chain) Claim(h *consensus.Header) (consensus.Claim, bool) {
+	if s, ok := c.o.Engine.(signed); ok {
+		return s.Claim(h)
+	}
+	return consensus.Claim{}, false
+}
+
+// A signed engine has headers whose seals are signed.
+type signed interface {
+	proposer
+	// CheckSignature is what CheckHeader checks beside CheckProposal. It needs no past.
+	CheckSignature(h *consensus.Header) error
+	Claim(h *consensus.Header) (consensus.Claim, bool)
+}
+
 // checkBody is step 6.
 func (c *Chain) checkBody(b *consensus.Block) error {
 	if err := consensus.CheckBlockContextFree(c.o.Params, b); err != nil {

@@ -97,7 +97,9 @@ func (c *conductor) restore(it *item, i uint32) (Verdict, error) {
 			return Verdict{}, own
 		}
 		if !bytes.Equal(b.Header.Seal, seal) {
-			err = ruleError("bad-seal", consensus.BlameSender, "the seal is not that of the known header")
+			if err = c.CheckSeal(b); err == nil { // whoever has the key can sign twice
+				return c.refuse(it, v, ruleError("other-seal", consensus.BlameNobody, "the seal is not that of the known header"))
+			}
 		}
 	}
 	if rule := asRule(err); rule != nil { // the block was stored as sound: it is the sender's

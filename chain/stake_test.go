@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
-	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -30,39 +28,13 @@ func openStakenet(t *testing.T, p *consensus.Params) *home {
 	return open(t, func(o *chain.Options) { o.Params, o.Engine = p, pos.New(p) })
 }
 
-// resealed returns the bytes of a block with another seal.
-func resealed(p *consensus.Params, b *consensus.Block, seal []byte) []byte {
-	raw := bytes.Clone(b.Raw)
-	copy(raw[consensus.HeaderBytes:consensus.HeaderBytes+p.SealBytes], seal)
-	return raw
-}
-
-// usurped returns the header of b with a seal by somebody who claims a coin that he has
-// not. That its kernel shows b's nonce takes 2^32 tries, which lenient spares us.
-func usurped(t *testing.T, b *consensus.Block) consensus.Header {
+func decodeHeader(t *testing.T, p *consensus.Params, raw []byte) consensus.Header {
 	t.Helper()
-	key, _ := btcec.PrivKeyFromBytes([]byte{31: 9})
-	claim := pos.Stake{Value: 21e14}
-	copy(claim.Key[:], schnorr.SerializePubKey(key.PubKey()))
-	h := b.Header
-	hash := consensus.HeaderHash(&h)
-	sig, err := schnorr.Sign(key, hash[:])
+	h, err := consensus.DecodeHeader(p, raw[:consensus.HeaderBytes+p.SealBytes])
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Seal = claim.Seal([64]byte(sig.Serialize()))
 	return h
-}
-
-// lenient takes any kernel.
-type lenient struct{ *pos.Engine }
-
-func (e lenient) CheckHeader(past consensus.Past, h *consensus.Header, now time.Time) error {
-	err := e.Engine.CheckHeader(past, h, now)
-	if r := asRuleError(err); r != nil && r.Rule == "bad-kernel" {
-		return nil
-	}
-	return err
 }
 
 func asRuleError(err error) *consensus.RuleError {
@@ -119,10 +91,11 @@ func TestStakeChain(t *testing.T) {
 func TestFalseSeal(t *testing.T) {
 	p := consensus.Stakenet()
 	_, blocks := stakers(p, 5)
-	h := open(t, func(o *chain.Options) { o.Params, o.Engine = p, lenient{pos.New(p)} })
+	h := open(t, func(o *chain.Options) { o.Params, o.Engine = p, enginetest.Lenient{Engine: pos.New(p)} })
 	h.connectAll(blocks[1:5])
 	last := blocks[5]
-	false1 := usurped(t, last)
+	usurped := enginetest.Usurp(last)
+	false1 := decodeHeader(t, p, usurped)
 	if n, _, err := h.AcceptHeaders(t.Context(), []consensus.Header{false1}); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
@@ -139,9 +112,9 @@ func TestFalseSeal(t *testing.T) {
 	}
 	wantBlame(t, err, "bad-seal-signature", consensus.BlameSender)
 
-	v := h.submit(resealed(p, last, false1.Seal))
+	v := h.submit(usurped)
 	wantBlame(t, v.Err, "bad-stake-commitment", consensus.BlameSender)
-	v = h.submit(resealed(p, last, broken.Seal))
+	v = h.submit(enginetest.WithSeal(last, broken.Seal))
 	wantBlame(t, v.Err, "bad-seal-signature", consensus.BlameSender)
 	if v := h.submit(last.Raw); v.Outcome != chain.Connected {
 		t.Fatalf("the block with its own seal: %+v", v)
@@ -153,7 +126,7 @@ func TestFalseSeal(t *testing.T) {
 		t.Errorf("the header is served with another seal (%v)", err)
 	}
 	// Once the block is there, no other seal is anything but a false one.
-	if v := h.submit(resealed(p, last, false1.Seal)); v.Outcome != chain.Duplicate {
+	if v := h.submit(usurped); v.Outcome != chain.Duplicate {
 		t.Errorf("the block again, with a false seal: %+v", v)
 	}
 }

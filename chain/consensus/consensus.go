@@ -93,6 +93,14 @@ type Engine interface {
 	Work(h *Header) *big.Int
 }
 
+// A Claim is what a header's seal says of the stake by which its block was made: that
+// it is the coin at OutPoint, and that whoever has Key made the block in Slot.
+type Claim struct {
+	OutPoint wire.OutPoint
+	Key      [32]byte // x-only
+	Slot     int64
+}
+
 // A Sealer turns a template into a valid block.
 type Sealer interface {
 	// Seal searches for a proof for b's header, changing nonce and, on networks

@@ -54,9 +54,11 @@ const (
 type AssemblerConfig struct {
 	Params     *consensus.Params // required
 	Candidates Candidates        // default: none
-	Seed       uint64            // of the choice between equal peers
-	MaxBlocks  int               // in work at a time; default 8
-	MaxBytes   int64             // of blocks in work; default and least: eight largest blocks
+	// CheckSeal is that of [Headers]. Default: every seal is right.
+	CheckSeal func(b *consensus.Block) error
+	Seed      uint64 // of the choice between equal peers
+	MaxBlocks int    // in work at a time; default 8
+	MaxBytes  int64  // of blocks in work; default and least: eight largest blocks
 	// StallAfter is how long nothing may arrive before another peer is asked as
 	// well; default 500 ms: ten round trips of a usual link.
 	StallAfter time.Duration
@@ -77,6 +79,9 @@ func (c AssemblerConfig) withDefaults() (AssemblerConfig, error) {
 		return c, errors.New("params are required")
 	}
 	var errs []error
+	if c.CheckSeal == nil {
+		c.CheckSeal = func(*consensus.Block) error { return nil }
+	}
 	if c.Candidates == nil {
 		c.Candidates = nothing{}
 	}
@@ -328,8 +333,9 @@ func (Blame) isAction()    {}
 //	                                              is taken for false
 //	full, but the roots are wrong                 what was prefilled is asked for, once;
 //	                                              then the encoding is taken for false
+//	full, the roots are right, not the seal       the encoding is false
 //	all encodings are false                       the whole block is asked for
-//	a whole block with other roots or header      the peer's fault: it can see that; another is asked
+//	a whole block with other roots, header, seal  the peer's fault: it can see that; another is asked
 //	an answer of another number, or undecodable   the peer's fault
 //	a second encoding                             filled beside the first; whichever is complete first counts
 //	nobody sends it                               left to sync after GiveUpAfter
@@ -540,7 +546,7 @@ func (a *Assembler) onHave(e Have) {
 		a.finish(e.Block, true)
 		return
 	}
-	reflood := w.falseRelayed(r.txs(a.cfg.Params))
+	reflood := w.falseRelayed(a.cfg.Params, r)
 	a.end(w, true)
 	if reflood {
 		a.act(Reflood(e))
@@ -682,7 +688,7 @@ func (a *Assembler) onBlock(k *ask, raw []byte) {
 	w := k.work
 	a.forget(k)
 	w.pulledBytes += int64(len(raw))
-	b, err := w.checkWhole(a.cfg.Params, raw)
+	b, err := w.checkWhole(&a.cfg, raw)
 	if err != nil {
 		a.blame(k, err)
 		return
@@ -708,9 +714,12 @@ func (a *Assembler) complete(w *work, t *attempt) bool {
 		return false
 	}
 	t.changed = false
-	raw, err := t.block(a.cfg.Params, w)
+	raw, err := t.block(&a.cfg, w)
 	switch {
 	case err == nil:
+	case errors.Is(err, errFalseSeal):
+		t.dead = true
+		return false
 	case t.odd > 0:
 		return false // the answer may be what is wrong, or more of it be to come
 	case t.doubted:
@@ -742,7 +751,7 @@ func (a *Assembler) complete(w *work, t *attempt) bool {
 func (a *Assembler) deliver(w *work, d Deliver, r *recentBlock) {
 	d.Block, d.Height, d.Began, d.Asks, d.Bytes = w.hash, w.height, w.began, w.asked, w.pulledBytes
 	a.remember(r)
-	reflood := w.falseRelayed(r.txs(a.cfg.Params))
+	reflood := w.falseRelayed(a.cfg.Params, r)
 	a.end(w, true)
 	a.act(d)
 	if reflood {

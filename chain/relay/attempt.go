@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -301,8 +304,11 @@ func (t *attempt) disputed() {
 	}
 }
 
-// block returns the block's bytes if the roots of its header fit.
-func (t *attempt) block(p *consensus.Params, w *work) ([]byte, error) {
+// errFalseSeal says that an encoding has all of its block but the right seal.
+var errFalseSeal = errors.New("the seal is not the block's")
+
+// block returns the block's bytes if the roots of its header fit and its seal does.
+func (t *attempt) block(cfg *AssemblerConfig, w *work) ([]byte, error) {
 	txids := make([]chainhash.Hash, len(t.slots))
 	wtxids := make([]chainhash.Hash, len(t.slots))
 	for i := range t.slots {
@@ -314,6 +320,9 @@ func (t *attempt) block(p *consensus.Params, w *work) ([]byte, error) {
 	}
 	if err := consensus.CheckRoots(&w.header, w.segwit, coinbase, txids, wtxids); err != nil {
 		return nil, err
+	}
+	if err := cfg.CheckSeal(&consensus.Block{Header: t.c.Header, Hash: w.hash, Txs: []*btcutil.Tx{btcutil.NewTx(coinbase)}}); err != nil {
+		return nil, fmt.Errorf("%w: %w", errFalseSeal, err)
 	}
 	size := len(t.c.head) + wire.VarIntSerializeSize(uint64(len(t.slots))) + t.size
 	if size > t.limit {

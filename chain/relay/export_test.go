@@ -48,3 +48,10 @@ func (b *Blocks) Held() (heights, headers, sources int) {
 	}
 	return len(b.heights), headers, sources
 }
+
+// Stakes is how many claims are remembered.
+func Stakes(b *Blocks) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.stakes)
+}

@@ -36,6 +36,8 @@
 //	whole: body does not decode        REJECT   the sender could see it
 //	whole: merkle root or commitment   REJECT   a mutated copy; the header stays clean
 //	compact: malformed                 REJECT   the sender could see it; a rule for each form
+//	coinbase of another seal           REJECT   the sender could see it; the block may have a right one
+//	third header of a stake in a slot  IGNORE   two are evidence, more say nothing new
 //	third of its encoding and header   IGNORE   cap; two cover a bad copy that came first
 //	compact, after a whole one         IGNORE   cap; the whole one proved itself
 //	fourth header at this height       IGNORE   cap; honest forks have two or three
@@ -83,8 +85,11 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -105,6 +110,9 @@ const (
 	// height: honest forks are two, rarely three, and a peer has one best block.
 	maxHeadersPerHeight = 3
 	maxHeadersPerSource = 1
+	// maxHeadersPerStake is how many headers by one stake in one slot are passed on: two
+	// show everybody that its owner signs more than one.
+	maxHeadersPerStake = 2
 	// maxHeights is how many heights below the highest seen are remembered.
 	maxHeights = 64
 )
@@ -152,6 +160,11 @@ type Headers interface {
 	HaveBlock(hash chainhash.Hash) (have, invalid bool)
 	// Past returns the view that ends in a known header.
 	Past(hash chainhash.Hash) (consensus.Past, bool)
+	// CheckSeal says whether the seal of a block's header is signed and belongs to the
+	// coinbase, the first transaction. b may have no other. Its faults blame the sender.
+	CheckSeal(b *consensus.Block) error
+	// Claim returns what the seal of a checked header claims; false where there are none.
+	Claim(h *consensus.Header) (consensus.Claim, bool)
 }
 
 // Blocks judges messages of the block topic. It is safe for concurrent use.
@@ -162,6 +175,14 @@ type Blocks struct {
 	mu      sync.Mutex // guards what follows; never held over a call out
 	top     int32      // highest height seen
 	heights map[int32]*seen
+	// stakes are the headers of heights by what their seals claim.
+	stakes map[consensus.Claim][]stakeHeader
+}
+
+// stakeHeader is a header that was passed on.
+type stakeHeader struct {
+	hash   chainhash.Hash
+	height int32
 }
 
 // seen is what was passed on at one height.
@@ -176,7 +197,7 @@ type passed struct{ whole, compact int }
 
 // NewBlocks returns a judge for one network.
 func NewBlocks(p *consensus.Params, h Headers) *Blocks {
-	return &Blocks{params: p, headers: h, heights: make(map[int32]*seen)}
+	return &Blocks{params: p, headers: h, heights: make(map[int32]*seen), stakes: make(map[consensus.Claim][]stakeHeader)}
 }
 
 // MaxMessageBytes is the largest message of the block topic, in bytes.
@@ -209,7 +230,7 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 	}
 
 	// 1. The header: proven before anything is decoded.
-	v, past := b.checkHeader(payload)
+	v, h, past := b.checkHeader(payload)
 	if past == nil {
 		return v
 	}
@@ -221,6 +242,15 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 		if err != nil {
 			return v.reject(err.Rule, err)
 		}
+		if b.params.SealBytes > 0 {
+			coinbase, err := consensus.DecodeTx(c.Prefilled[0].Raw)
+			if err != nil {
+				return v.reject(ruleCompactPrefilled, err)
+			}
+			if v, ok := b.checkSeal(v, &consensus.Block{Header: h, Hash: v.Hash, Txs: []*btcutil.Tx{btcutil.NewTx(coinbase)}}); !ok {
+				return v
+			}
+		}
 		c.Height, c.Segwit = v.Height, segwit
 		v.Compact = c
 	} else {
@@ -231,11 +261,15 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 		if err := consensus.CheckCommitments(b.params, segwit, blk); err != nil {
 			return v.reject("mutated", err)
 		}
+		if v, ok := b.checkSeal(v, blk); !ok {
+			return v
+		}
 		v.Raw = payload
 	}
 
 	// 3. Caps on what is passed on; what they refuse is used all the same.
-	why, rival := b.admit(from, v.Height, v.Hash, encoding)
+	claim, staked := b.headers.Claim(&h)
+	why, rival := b.admit(from, v.Height, v.Hash, encoding, claim, staked)
 	if why != "" {
 		return v.ignore(why)
 	}
@@ -243,17 +277,30 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 	return v
 }
 
+// checkSeal judges the seal of a block whose commitments are right, or whose coinbase
+// is said to be this.
+func (b *Blocks) checkSeal(v Verdict, blk *consensus.Block) (Verdict, bool) {
+	err := b.headers.CheckSeal(blk)
+	if err == nil {
+		return v, true
+	}
+	if rule, ok := errors.AsType[*consensus.RuleError](err); ok {
+		return v.reject(rule.Rule, err), false
+	}
+	return v.ignore("our-trouble"), false
+}
+
 // checkHeader judges what both encodings begin with. past is the view of the
 // parent, nil if v is the verdict already.
-func (b *Blocks) checkHeader(payload []byte) (v Verdict, past consensus.Past) {
+func (b *Blocks) checkHeader(payload []byte) (v Verdict, h consensus.Header, past consensus.Past) {
 	v.Height = -1
 	headerBytes := consensus.HeaderBytes + b.params.SealBytes
 	if len(payload) < headerBytes {
-		return v.reject("short-header", fmt.Errorf("%d bytes, a header has %d", len(payload), headerBytes)), nil
+		return v.reject("short-header", fmt.Errorf("%d bytes, a header has %d", len(payload), headerBytes)), h, nil
 	}
 	h, err := consensus.DecodeHeader(b.params, payload[:headerBytes])
 	if err != nil {
-		return v.reject("bad-header", err), nil
+		return v.reject("bad-header", err), h, nil
 	}
 	v.Hash = h.BlockHash()
 	height, known, err := b.headers.CheckHeader(&h)
@@ -261,32 +308,32 @@ func (b *Blocks) checkHeader(payload []byte) (v Verdict, past consensus.Past) {
 	switch {
 	case err == nil:
 	case !errors.As(err, &rule):
-		return v.ignore("our-trouble"), nil // disk or shutdown: nobody's fault
+		return v.ignore("our-trouble"), h, nil // disk or shutdown: nobody's fault
 	case rule.Rule == "unknown-parent":
 		v.Orphan = true
-		return v.ignore(rule.Rule), nil
+		return v.ignore(rule.Rule), h, nil
 	case rule.Blame == consensus.BlameNobody:
-		return v.ignore(rule.Rule), nil
+		return v.ignore(rule.Rule), h, nil
 	case known && rule.Blame != consensus.BlameSender || rule.Rule == "bad-prevblk":
 		// (A false seal on a known header is the sender's.) An honest peer that has not validated the block yet passes it on.
-		return v.ignore("known-invalid"), nil
+		return v.ignore("known-invalid"), h, nil
 	default:
-		return v.reject(rule.Rule, err), nil
+		return v.reject(rule.Rule, err), h, nil
 	}
 	v.Height = height
 	if b.old(height) {
-		return v.ignore("old-height"), nil
+		return v.ignore("old-height"), h, nil
 	}
 	if have, invalid := b.headers.HaveBlock(v.Hash); invalid {
-		return v.ignore("known-invalid"), nil
+		return v.ignore("known-invalid"), h, nil
 	} else if have {
-		return v.ignore("known"), nil // late copies are normal
+		return v.ignore("known"), h, nil // late copies are normal
 	}
 	past, ok := b.headers.Past(h.PrevBlock)
 	if !ok {
-		return v.ignore("unknown-parent"), nil // CheckHeader has just known it
+		return v.ignore("unknown-parent"), h, nil // CheckHeader has just known it
 	}
-	return v, past
+	return v, h, past
 }
 
 // old says whether a height is too far below the highest seen to be news.
@@ -298,7 +345,7 @@ func (b *Blocks) old(height int32) bool {
 
 // admit counts a message against the caps and says which one refuses it; if none
 // does, whether the first header of the height was another.
-func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding Encoding) (refusal string, rival bool) {
+func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding Encoding, claim consensus.Claim, staked bool) (refusal string, rival bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if height > b.top {
@@ -308,6 +355,9 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding 
 				delete(b.heights, old)
 			}
 		}
+		maps.DeleteFunc(b.stakes, func(_ consensus.Claim, made []stakeHeader) bool {
+			return !slices.ContainsFunc(made, func(s stakeHeader) bool { return s.height > b.top-maxHeights })
+		})
 	}
 	if height <= b.top-maxHeights { // another message raised it meanwhile
 		return "old-height", false
@@ -326,6 +376,11 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding 
 		return "height-cap", false
 	case !again && from != "" && s.sources[from] >= maxHeadersPerSource:
 		return "source-cap", false
+	case !again && staked && len(b.stakes[claim]) >= maxHeadersPerStake:
+		return "stake-cap", false
+	}
+	if !again && staked {
+		b.stakes[claim] = append(b.stakes[claim], stakeHeader{hash, height})
 	}
 	if compact {
 		n.compact++

@@ -65,6 +65,19 @@ func (w *world) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
 	return w.have[hash], w.invalid[hash]
 }
 
+// CheckSeal implements relay.Headers.
+func (w *world) CheckSeal(b *consensus.Block) error { return w.engine.CheckBody(b) }
+
+// Claim implements relay.Headers.
+func (w *world) Claim(h *consensus.Header) (consensus.Claim, bool) {
+	if c, ok := w.engine.(interface {
+		Claim(*consensus.Header) (consensus.Claim, bool)
+	}); ok {
+		return c.Claim(h)
+	}
+	return consensus.Claim{}, false
+}
+
 // Past implements relay.Headers.
 func (w *world) Past(hash chainhash.Hash) (consensus.Past, bool) {
 	if _, ok := w.heights[hash]; !ok {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -109,9 +110,10 @@ func (w *work) lead() (lead *attempt) {
 
 // falseRelayed says whether encodings of the block were passed on and none of them is
 // true to what it is.
-func (w *work) falseRelayed(txs []blockTx) bool {
+func (w *work) falseRelayed(p *consensus.Params, r *recentBlock) bool {
+	txs := r.txs(p)
 	for _, c := range w.relayed {
-		if c.trueTo(txs) {
+		if bytes.HasPrefix(r.raw, c.head) && c.trueTo(txs) { // the seal is in the head
 			return false
 		}
 	}
@@ -119,16 +121,19 @@ func (w *work) falseRelayed(txs []blockTx) bool {
 }
 
 // checkWhole says whether raw is the block. Its faults are the sender's.
-func (w *work) checkWhole(p *consensus.Params, raw []byte) (*consensus.Block, *consensus.RuleError) {
+func (w *work) checkWhole(cfg *AssemblerConfig, raw []byte) (*consensus.Block, *consensus.RuleError) {
 	if len(raw) < consensus.HeaderBytes || chainhash.DoubleHashH(raw[:consensus.HeaderBytes]) != w.hash {
 		return nil, malformed("another-block", "%d bytes that are not block %s", len(raw), w.hash)
 	}
-	b, err := consensus.DecodeBlock(p, raw)
+	b, err := consensus.DecodeBlock(cfg.Params, raw)
 	if err != nil {
 		return nil, malformed("bad-encoding", "block %s: %v", w.hash, err)
 	}
-	if err := consensus.CheckCommitments(p, w.segwit, b); err != nil {
+	if err := consensus.CheckCommitments(cfg.Params, w.segwit, b); err != nil {
 		return nil, malformed("mutated", "block %s: %v", w.hash, err)
+	}
+	if err := cfg.CheckSeal(b); err != nil {
+		return nil, malformed("bad-seal", "block %s: %v", w.hash, err)
 	}
 	return b, nil
 }

@@ -113,10 +113,10 @@ func startDunlin(n *simnet.Network, h *simnet.Host, w *floodWorld, degree int, g
 	d.flood, err = flood.New(flood.Options{
 		Params: w.params, Headers: d, Pool: w.pool, Fetch: d,
 		Send: func(ctx context.Context, msg []byte) error { return d.gossip.Publish(ctx, baseTopic, msg) },
-		Submit: func(_ context.Context, c flood.Completed) error {
+		Submit: func(_ context.Context, c flood.Completed) (func(context.Context) error, error) {
 			d.keep(c.Hash, c.Raw)
 			d.got(c.Hash)
-			return nil
+			return nil, nil //nolint:nilnil // nobody waits for a verdict
 		},
 		Peers: func() (peers []flood.Peer) {
 			for _, id := range d.host.Network().Peers() {
@@ -190,6 +190,12 @@ func (d *dunlinNode) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
 	defer d.mu.Unlock()
 	return d.have[hash] != nil, false
 }
+
+// CheckSeal implements relay.Headers: there are none.
+func (d *dunlinNode) CheckSeal(*consensus.Block) error { return nil }
+
+// Claim implements relay.Headers.
+func (d *dunlinNode) Claim(*consensus.Header) (consensus.Claim, bool) { return consensus.Claim{}, false }
 
 // Past implements relay.Headers.
 func (d *dunlinNode) Past(hash chainhash.Hash) (consensus.Past, bool) {

@@ -1,6 +1,7 @@
 package flood
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ const (
 	// compact ones for the assembler. What does not fit is not lost: its header
 	// brings it back.
 	maxWaiting = 8
+	// maxHanded is how many verdicts are waited for: as many blocks as the chain has room for.
+	maxHanded = 256
 	// maxOwn is how many own blocks may wait to be sent.
 	maxOwn = 8
 	// maxSeen is how many blocks are remembered for when they were first seen, and
@@ -63,8 +66,10 @@ type Options struct {
 	// Send puts a message on the block topic: [gossip.Gossip.Publish]. Required.
 	Send func(ctx context.Context, msg []byte) error
 	// Submit hands a complete block to the chain. It may block while the chain is
-	// behind; an error ends Run. Required.
-	Submit func(ctx context.Context, c Completed) error
+	// behind; an error ends Run. Required. If it returns a function, that waits for the
+	// verdict: a *consensus.RuleError that blames the sender makes the flood take the
+	// block once more when it comes in other bytes.
+	Submit func(ctx context.Context, c Completed) (verdict func(ctx context.Context) error, err error)
 	// Peers lists those that can be asked besides who sent a block. Default: none.
 	Peers func() []Peer
 	// Block reads a block that Headers.HaveBlock says to be there. Default: it cannot
@@ -149,6 +154,7 @@ type Flood struct {
 
 	compacts chan arrival   // from Validate to the assembler
 	done     chan Completed // on their way to the chain
+	handed   chan handed    // that wait for their verdict
 	own      chan *outgoing // on their way to the topic
 	joined   chan struct{}  // somebody hears us now; capacity 1
 	asm      assembly
@@ -187,13 +193,14 @@ func New(o Options) (*Flood, error) {
 		kept:     kept{params: o.Params},
 		compacts: make(chan arrival, maxWaiting),
 		done:     make(chan Completed, maxWaiting),
+		handed:   make(chan handed, maxHanded),
 		own:      make(chan *outgoing, maxOwn),
 		joined:   make(chan struct{}, 1),
 		seen:     make(map[chainhash.Hash]*sighting),
 		prepared: make(map[chainhash.Hash]*outgoing),
 	}
 	f.count.s.FromHeader, f.count.s.FromSight = newDelays(), newDelays()
-	o.Assembler.Params, o.Assembler.Candidates = o.Params, o.Pool
+	o.Assembler.Params, o.Assembler.Candidates, o.Assembler.CheckSeal = o.Params, o.Pool, o.Headers.CheckSeal
 	if o.Assembler.Seed == 0 {
 		o.Assembler.Seed = rand.Uint64()
 	}
@@ -227,6 +234,7 @@ func (f *Flood) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var all sync.WaitGroup
 	all.Go(func() { cancel(f.submitAll(ctx)) })
+	all.Go(func() { f.judgeAll(ctx) })
 	all.Go(func() { f.sendAll(ctx) })
 	all.Go(func() { f.assemble(ctx) })
 	all.Wait()
@@ -402,11 +410,50 @@ func (f *Flood) submitAll(ctx context.Context) error {
 	for {
 		select {
 		case c := <-f.done:
-			if err := f.o.Submit(ctx, c); err != nil && ctx.Err() == nil {
+			verdict, err := f.o.Submit(ctx, c)
+			if err != nil && ctx.Err() == nil {
 				return fmt.Errorf("submit block %v: %w", c.Hash, err)
+			}
+			if verdict == nil {
+				continue
+			}
+			c.Raw = nil // the chain's now
+			select {
+			case f.handed <- handed{c, verdict}:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// A handed block waits for the chain's verdict.
+type handed struct {
+	block   Completed
+	verdict func(ctx context.Context) error
+}
+
+// judgeAll waits for the verdicts, which come in the order in which blocks were handed
+// over. Bytes that only their sender is to blame for must not keep the block out that
+// they pretend to be: it is taken again, and asked for, since it may have come meanwhile.
+// Whoever sent them is not blamed here: what a neighbour can see before it passes a block
+// on, the validator has checked.
+func (f *Flood) judgeAll(ctx context.Context) {
+	for {
+		select {
+		case h := <-f.handed:
+			rule, ok := errors.AsType[*consensus.RuleError](h.verdict(ctx))
+			if !ok || rule.Blame != consensus.BlameSender {
+				continue
+			}
+			f.kept.drop(h.block.Hash)
+			f.forget(h.block.Hash)
+			f.log.Debug("false copy of a block", "hash", h.block.Hash, "height", h.block.Height, "peer", h.block.From, "rule", rule.Rule)
+			f.o.Unplaced(h.block.From, h.block.Hash)
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -452,6 +499,9 @@ func (f *Flood) Publish(raw []byte, hash chainhash.Hash) {
 	o := f.prepared[hash]
 	delete(f.prepared, hash)
 	f.mu.Unlock()
+	if head := consensus.HeaderBytes + f.o.Params.SealBytes; o != nil && !bytes.HasPrefix(o.msg[1:], raw[:min(len(raw), head)]) {
+		o = nil // another seal was tried before, which the chain refused
+	}
 	if f.onTopic(hash, time.Now()) {
 		return
 	}

@@ -45,6 +45,7 @@ type world struct {
 	serve    func(ctx context.Context, from peer.ID, indexes []uint32) ([][]byte, []byte, error)
 	trickle  bool          // answers never end
 	full     chan struct{} // Submit waits for it to close; nil: it does not
+	verdict  func(context.Context) error
 
 	done chan flood.Completed
 }
@@ -68,7 +69,7 @@ func newWorld(t *testing.T, change ...func(*flood.Options)) *world {
 			}
 			return w.sendErr
 		},
-		Submit: func(ctx context.Context, c flood.Completed) error {
+		Submit: func(ctx context.Context, c flood.Completed) (func(context.Context) error, error) {
 			w.mu.Lock()
 			full := w.full
 			w.mu.Unlock()
@@ -76,11 +77,11 @@ func newWorld(t *testing.T, change ...func(*flood.Options)) *world {
 				select {
 				case <-full:
 				case <-ctx.Done():
-					return ctx.Err()
+					return nil, ctx.Err()
 				}
 			}
 			w.done <- c
-			return nil
+			return w.verdict, nil
 		},
 		Peers: func() []flood.Peer {
 			w.mu.Lock()
@@ -156,6 +157,12 @@ func (w *world) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
 	defer w.mu.Unlock()
 	return w.have[hash] != nil, false
 }
+
+// CheckSeal implements relay.Headers: there are none.
+func (w *world) CheckSeal(*consensus.Block) error { return nil }
+
+// Claim implements relay.Headers.
+func (w *world) Claim(*consensus.Header) (consensus.Claim, bool) { return consensus.Claim{}, false }
 
 // Past implements relay.Headers.
 func (w *world) Past(hash chainhash.Hash) (consensus.Past, bool) { return w.b.Past(hash), true }
@@ -431,6 +438,62 @@ func TestCompletion(t *testing.T) {
 
 // TestWithheld: who sent a compact block and does not answer delays it by no more
 // than 2 s if another peer has it, whether or not that one was heard of.
+// What the chain refuses for its sender's sake does not keep the block out that it
+// pretends to be: it is taken and handed over when it comes in other bytes.
+func TestFalseCopyFirst(t *testing.T) {
+	t.Parallel()
+	bubble(t, "whole", func(w *world) {
+		t := w.t
+		b := w.block(w.b.Genesis(), 2)
+		w.verdict = func(context.Context) error {
+			return &consensus.RuleError{Rule: "bad-seal", Blame: consensus.BlameSender}
+		}
+		if v := w.receive("evil", relay.Encode(b.Raw)); v.Result != gossip.Accept {
+			t.Fatalf("%+v", v)
+		}
+		w.next(b)
+		synctest.Wait()
+		if raw, _ := w.Block(b.Hash); raw != nil {
+			t.Error("what the chain refused is served")
+		}
+		if got := look(w, &w.unplaced); !slices.Equal(got, []chainhash.Hash{b.Hash}) {
+			t.Errorf("left to sync: %v", got)
+		}
+		w.verdict = nil
+		w.receive("good", relay.Encode(b.Raw))
+		w.next(b)
+		if raw, _ := w.Block(b.Hash); !bytes.Equal(raw, b.Raw) {
+			t.Error("the block is not served")
+		}
+		// Of a block that is to blame itself, or that was taken, one copy is enough.
+		for i, err := range []error{nil, &consensus.RuleError{Rule: "bad-txns", Blame: consensus.BlameBlock}, errors.New("disk")} {
+			w.verdict = func(context.Context) error { return err }
+			next := w.block(w.b.Genesis(), i+3)
+			w.receive("a", relay.Encode(next.Raw))
+			w.next(next)
+			synctest.Wait()
+			w.receive("b", relay.Encode(next.Raw))
+			synctest.Wait()
+			if len(w.done) > 0 {
+				t.Errorf("%v: handed over twice", err)
+			}
+		}
+	})
+	bubble(t, "own", func(w *world) {
+		// The message that was prepared for a copy with another header is not sent for it.
+		b := w.block(w.b.Genesis(), 2)
+		other := w.block(w.b.Genesis(), 3)
+		fake := *other
+		fake.Hash = b.Hash
+		w.Prepare(&fake)
+		w.Publish(b.Raw, b.Hash)
+		synctest.Wait()
+		if sent := look(w, &w.sent); len(sent) != 1 || !bytes.HasPrefix(sent[0][1:], b.Raw[:consensus.HeaderBytes]) {
+			w.t.Errorf("sent %d messages", len(sent))
+		}
+	})
+}
+
 func TestWithheld(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

@@ -49,6 +49,15 @@ func (k *kept) put(hash chainhash.Hash, raw []byte) {
 	k.blocks = append(k.blocks, keptBlock{hash, raw, at})
 }
 
+// drop forgets a block.
+func (k *kept) drop(hash chainhash.Hash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if i := k.find(hash); i >= 0 {
+		k.blocks = slices.Delete(k.blocks, i, i+1)
+	}
+}
+
 // find is the place of a block, or -1. The caller holds mu.
 func (k *kept) find(hash chainhash.Hash) int {
 	return slices.IndexFunc(k.blocks, func(b keptBlock) bool { return b.hash == hash })

@@ -61,12 +61,15 @@ func (n *Node) openFlood() (err error) {
 }
 
 // submitFlooded hands a block of the topic to the chain.
-func (n *Node) submitFlooded(ctx context.Context, c flood.Completed) error {
+func (n *Node) submitFlooded(ctx context.Context, c flood.Completed) (verdict func(context.Context) error, err error) {
 	src := chain.Source{Kind: chain.FromGossip, Peer: c.From.String(), Facts: c.LogAttrs()}
-	if _, err := n.chain.Submit(ctx, c.Raw, src); err != nil && !errors.Is(err, chain.ErrClosed) {
-		return err
+	ticket, err := n.chain.Submit(ctx, c.Raw, src)
+	if errors.Is(err, chain.ErrClosed) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
-	return nil
+	return func(ctx context.Context) error { return ticket.Wait(ctx).Err }, nil
 }
 
 // allHave says whether every greeted peer has said that its tip is as high as

@@ -269,8 +269,20 @@ func (e *Engine) CheckSignature(h *consensus.Header) error {
 	return nil
 }
 
+// Claim returns what a header's seal claims; false if it is no seal or no slot begins
+// at its time.
+func (e *Engine) Claim(h *consensus.Header) (consensus.Claim, bool) {
+	stake, _, err := ParseSeal(h.Seal)
+	slot, begins := Slot(e.p, h.Timestamp.Unix())
+	if err != nil || !begins {
+		return consensus.Claim{}, false
+	}
+	return consensus.Claim{OutPoint: stake.OutPoint, Key: stake.Key, Slot: slot}, true
+}
+
 // CheckBody checks that the coinbase commits to the stake in the seal: the block has
-// no other right seal then. It needs no coins. A fault blames the sender.
+// no other right seal then. It looks at header and coinbase alone, and needs no coins. A
+// fault blames the sender.
 func (e *Engine) CheckBody(b *consensus.Block) error {
 	stake, _, err := ParseSeal(b.Header.Seal)
 	if err != nil {
