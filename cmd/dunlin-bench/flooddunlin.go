@@ -195,7 +195,9 @@ func (d *dunlinNode) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
 func (d *dunlinNode) CheckSeal(*consensus.Block) error { return nil }
 
 // Claim implements relay.Headers.
-func (d *dunlinNode) Claim(*consensus.Header) (consensus.Claim, bool) { return consensus.Claim{}, false }
+func (d *dunlinNode) Claim(*consensus.Header) (consensus.Claim, bool) {
+	return consensus.Claim{}, false
+}
 
 // Past implements relay.Headers.
 func (d *dunlinNode) Past(hash chainhash.Hash) (consensus.Past, bool) {
