@@ -42,6 +42,10 @@ const inviteWords = "stakenet simnet regtest bitcoin testnet preset = \"dns_seed
 	"subsidy = 5000000000\npow_limit_bits = \"0x207fffff\"\nbootstrap = [\"/dns4//ip6//udp//quic-v1/p2p/12D3KooW\", \"/ip4/192.168.10.172.203.0.113./tcp/9333/p2p/12D3KooW\"]\n" +
 	"dns_seeds = [\"seed.\"]\np2p_port = 9363\nrpc_port = 9362\nprivate = true\n"
 
+// ErrInviteTooLong is returned for a network whose description is no line to paste: one with more than some hundred holders. Its network.toml
+// serves as an invitation.
+var ErrInviteTooLong = errors.New("too many holders for an invitation in one line: hand out the network.toml, which dunlin network join takes as well")
+
 // NewInvitation makes an invitation into n that names these nodes, and after them those that n names itself.
 func NewInvitation(n *Network, nodes ...string) (Invitation, error) {
 	own := *n
@@ -62,7 +66,11 @@ func NewInvitation(n *Network, nodes ...string) (Invitation, error) {
 	if err != nil {
 		return Invitation{}, err
 	}
-	return invitationOf(spec, own.Bootstrap)
+	i, err := invitationOf(spec, own.Bootstrap)
+	if err == nil && (len(i.text()) > maxInviteBytes || len(i.String()) > maxInviteChars) {
+		return Invitation{}, ErrInviteTooLong
+	}
+	return i, err
 }
 
 func invitationOf(spec NetworkSpec, nodes []string) (Invitation, error) {

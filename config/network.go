@@ -67,17 +67,27 @@ func Preset(name string) (*Network, error) {
 	return nil, fmt.Errorf("unknown network%s; known networks are %s; another one needs its network.toml (--network-file)", hint, known)
 }
 
-// A NetworkSpec is what a network.toml says.
+// The engines that a network may have.
+const (
+	EnginePoW = "pow"
+	EnginePoS = "pos"
+)
+
+// A NetworkSpec is what a network.toml says. Fields of the other engine are ignored.
 type NetworkSpec struct {
 	Name            string
-	Engine          string // "pow"
+	Engine          string // EnginePoW or EnginePoS
 	GenesisText     string
-	GenesisTime     time.Time // whole seconds
-	GenesisHash     string    // RPC (reversed) hex; empty: not checked
-	Spacing         time.Duration
-	HalvingInterval int    // blocks
-	Subsidy         int64  // satoshi
-	PowLimitBits    string // compact form, "0x…"
+	GenesisTime     time.Time     // whole seconds
+	GenesisHash     string        // RPC (reversed) hex; empty: not checked
+	Spacing         time.Duration // pow; with pos it is four slots
+	Slot            time.Duration // pos: whole seconds
+	HalvingInterval int           // blocks
+	Subsidy         int64         // satoshi
+	PowLimitBits    string        // pow: compact form, "0x…"
+	Holders         []string      // pos: who has the initial stake, as ParseHolder reads them
+	StakeMaturity   int           // pos: blocks
+	MaxReorg        int           // pos: blocks
 	Bootstrap       []string
 	DNSSeeds        []string
 	P2PPort         int
@@ -90,7 +100,7 @@ type NetworkSpec struct {
 func DefaultNetworkSpec(name string, now time.Time) NetworkSpec {
 	return NetworkSpec{
 		Name:            name,
-		Engine:          "pow",
+		Engine:          EnginePoW,
 		GenesisText:     clipBytes("dunlin network "+name, maxGenesisText),
 		GenesisTime:     now.UTC().Truncate(time.Second),
 		Spacing:         30 * time.Second,
@@ -101,6 +111,17 @@ func DefaultNetworkSpec(name string, now time.Time) NetworkSpec {
 		RPCPort:         customRPCPort,
 		Private:         true,
 	}
+}
+
+// DefaultStakeSpec is a private proof-of-stake network with slots of 16 s, born now,
+// whose initial stake is the holders'.
+func DefaultStakeSpec(name string, now time.Time, holders ...string) NetworkSpec {
+	s := DefaultNetworkSpec(name, now)
+	s.Engine, s.Spacing, s.PowLimitBits = EnginePoS, 0, ""
+	s.Slot = 16 * time.Second
+	s.Holders = holders
+	s.StakeMaturity, s.MaxReorg = consensus.DefaultStakeMaturity, consensus.DefaultMaxReorg
+	return s
 }
 
 func clipBytes(s string, most int) string {
@@ -118,7 +139,25 @@ const maxMoney = 21_000_000 * 100_000_000
 
 var networkName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
+// engineOf names the keys that networks of one engine have only.
+var engineOf = map[string]string{
+	"spacing": EnginePoW, "pow_limit_bits": EnginePoW,
+	"slot": EnginePoS, "holders": EnginePoS, "stake_maturity": EnginePoS, "max_reorg": EnginePoS,
+}
+
+// foreign says whether a key is of networks of the other engine.
+func (s *NetworkSpec) foreign(key string) bool {
+	engine, ok := engineOf[key]
+	return ok && engine != s.Engine && (s.Engine == EnginePoW || s.Engine == EnginePoS)
+}
+
+// fields are the keys of the network's engine.
 func (s *NetworkSpec) fields() []field {
+	return slices.DeleteFunc(s.all(), func(f field) bool { return s.foreign(f.key) })
+}
+
+// all are the keys of every engine.
+func (s *NetworkSpec) all() []field {
 	seconds := func(f field, p *time.Time) field {
 		f.check = func() string {
 			switch {
@@ -141,7 +180,7 @@ func (s *NetworkSpec) fields() []field {
 			}
 			return ""
 		}, "Name of the network; with the genesis hash it makes the chain id."),
-		oneOf("engine", &s.Engine, "What proves a block.", "pow"),
+		oneOf("engine", &s.Engine, "What proves a block: work or stake.", EnginePoW, EnginePoS),
 		str("genesis_text", &s.GenesisText, "at most 80 bytes of text", func(v string) string {
 			if len(v) > maxGenesisText {
 				return fmt.Sprintf("has %d bytes", len(v))
@@ -155,6 +194,7 @@ func (s *NetworkSpec) fields() []field {
 		str("genesis_hash", &s.GenesisHash, "the hash of the first block, 64 hex digits, or empty", checkBlockHash,
 			"Hash of the first block, which follows from the other keys: a guard against slips."),
 		dur("spacing", &s.Spacing, time.Second, 24*time.Hour, "Wanted time between blocks."),
+		s.slotField(),
 		num("halving_interval", &s.HalvingInterval, 1, 1<<31-1, "blocks", "Blocks after which the subsidy halves."),
 		num("subsidy", &s.Subsidy, 0, maxMoney, "satoshi", "New money of each block before the first halving."),
 		str("pow_limit_bits", &s.PowLimitBits, "compact bits such as \"0x207fffff\"", func(v string) string {
@@ -163,6 +203,9 @@ func (s *NetworkSpec) fields() []field {
 			}
 			return ""
 		}, "Least difficulty, in the compact form of a block header."),
+		holdersField("holders", &s.Holders, "Who has the initial stake: the outputs of the first block, in this order."),
+		num("stake_maturity", &s.StakeMaturity, 1, consensus.MaxStakeMaturity, "blocks", "Blocks that a coin must have on it before it is stake; those of the first block are at once."),
+		num("max_reorg", &s.MaxReorg, consensus.LeastMaxReorg, consensus.MostMaxReorg, "blocks", "Deepest reorganisation that nodes follow by themselves: a longer history from old keys does not take them along."),
 		list("bootstrap", &s.Bootstrap, maxAddrs, peerWant, checkPeer, "Nodes to meet the network through."),
 		list("dns_seeds", &s.DNSSeeds, maxNames, seedWant, checkSeed, "Names that resolve into nodes."),
 		num("p2p_port", &s.P2PPort, 1, 65535, "", "Default port of the peer protocol."),
@@ -209,14 +252,22 @@ func ParseNetworkSpec(name string, data []byte) (NetworkSpec, error) {
 		return NetworkSpec{}, fault
 	}
 	s := NetworkSpec{P2PPort: customP2PPort, RPCPort: customRPCPort, Private: true}
-	fields := s.fields()
-	set, faults := applyTOML(fields, name, values)
-	for _, f := range fields {
+	set, faults := applyTOML(s.all(), name, values)
+	for _, f := range s.all() {
+		from := set[f.key]
 		switch f.key {
-		case "name", "engine", "genesis_text", "genesis_time", "spacing", "halving_interval", "subsidy", "pow_limit_bits":
-			if set[f.key] == "" {
-				faults = append(faults, &KeyError{From: name, Key: f.key, Problem: "is missing; want " + f.want})
+		case "genesis_hash", "bootstrap", "dns_seeds", "p2p_port", "rpc_port", "private": // say nothing of the chain, or follow
+			continue
+		}
+		switch {
+		case s.foreign(f.key):
+			if from != "" {
+				faults = append(faults, &KeyError{
+					From: from, Key: f.key, Value: clip(f.format()), Problem: fmt.Sprintf("is for networks with engine = %q, and this one has %q", engineOf[f.key], s.Engine),
+				})
 			}
+		case from == "" && (engineOf[f.key] == "" || s.Engine == engineOf[f.key]):
+			faults = append(faults, &KeyError{From: name, Key: f.key, Problem: "is missing; want " + f.want})
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -237,19 +288,26 @@ func (s NetworkSpec) Network() (*Network, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	bits, err := parseBits(s.PowLimitBits)
-	if err != nil {
-		return nil, err // checked above
-	}
-	params, err := consensus.New(consensus.Custom{
+	custom := consensus.Custom{
 		Name:            s.Name,
 		GenesisText:     s.GenesisText,
 		GenesisTime:     s.GenesisTime,
 		Spacing:         s.Spacing,
 		HalvingInterval: int32(s.HalvingInterval),
 		Subsidy:         s.Subsidy,
-		PowLimitBits:    bits,
-	})
+	}
+	var err error
+	if s.Engine == EnginePoS {
+		custom.Spacing = consensus.SlotsPerBlock * s.Slot
+		custom.StakeMaturity, custom.MaxReorg = int32(s.StakeMaturity), int32(s.MaxReorg)
+		custom.Holders, err = parseHolders(s.Holders)
+	} else {
+		custom.PowLimitBits, err = parseBits(s.PowLimitBits)
+	}
+	if err != nil {
+		return nil, err // checked above
+	}
+	params, err := consensus.New(custom)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +336,15 @@ func (s NetworkSpec) Encode() []byte {
 		if f.unit != "" {
 			fmt.Fprintf(&b, "# unit: %s\n", f.unit)
 		}
-		fmt.Fprintf(&b, "%s = %s\n\n", f.key, f.format())
+		value := f.format()
+		if p, ok := f.ptr.(*[]string); ok && f.key == "holders" { // a line each
+			value = "[\n"
+			for _, h := range *p {
+				value += "  " + quote(h) + ",\n"
+			}
+			value += "]"
+		}
+		fmt.Fprintf(&b, "%s = %s\n\n", f.key, value)
 	}
 	return b.Bytes()
 }

@@ -214,7 +214,8 @@ func Stakenet() *Params {
 		HalvingInterval: 492_750, // a year of 64 s blocks
 		Subsidy:         10 * btcutil.SatoshiPerBitcoin,
 		Holders:         StakenetHolders(),
-		MaxReorg:        stakeMaxReorg,
+		StakeMaturity:   DefaultStakeMaturity,
+		MaxReorg:        DefaultMaxReorg,
 	}, 0)
 }
 
@@ -285,6 +286,9 @@ type Custom struct {
 	// MaxReorg is [Params.MaxReorg], 10 to 10,000 blocks; 0 for 100, or for none without
 	// Holders, where it must be 0.
 	MaxReorg int32
+	// StakeMaturity is [Params.StakeMaturity], 1 to 100,000 blocks; 0 for 100. Without
+	// Holders it must be 0.
+	StakeMaturity int32
 }
 
 // A Holder has initial stake of a proof-of-stake network.
@@ -300,19 +304,23 @@ type Holder struct {
 const SlotsPerBlock = 4
 
 const (
-	sealBytes  = 140
-	maxHolders = 1000
+	sealBytes = 140
+	// MaxHolders is how many outputs the genesis of a proof-of-stake network may have.
+	MaxHolders = 1000
 	// stakeHalfLives is the half-life of ASERT on stake networks, in spacings: the rate
 	// of blocks then varies by some 8 % (one standard deviation).
 	stakeHalfLives = 64
-	stakeMaturity  = 100
-	// stakeMaxReorg is no more than stakeMaturity: so what a block brings into being, its
-	// reward or new stake, cannot make blocks before the chain no longer leaves that block
-	// by itself. With a spacing of 64 s it is 1 h 47 min: a network that is cut in two
-	// for less comes together by itself. See docs/decisions/0012.
-	stakeMaxReorg = stakeMaturity
-	minMaxReorg   = 10
-	mostMaxReorg  = 10_000
+	// DefaultStakeMaturity is that of stakenet, and of networks that say nothing else.
+	DefaultStakeMaturity = 100
+	MaxStakeMaturity     = 100_000
+	// DefaultMaxReorg is no more than DefaultStakeMaturity: so what a block brings into
+	// being, its reward or new stake, cannot make blocks before the chain no longer leaves
+	// that block by itself. With a spacing of 64 s it is 1 h 47 min: a network that is cut
+	// in two for less comes together by itself. See docs/decisions/0012. Below
+	// LeastMaxReorg it would be met by chance.
+	DefaultMaxReorg = DefaultStakeMaturity
+	LeastMaxReorg   = 10
+	MostMaxReorg    = 10_000
 	// stakeLimitBits is a target of 2^224 a satoshi: a ten-thousandth of a coin wins
 	// one slot in some 4,300. No network needs an easier one.
 	stakeLimitBits = 0x1d00ffff
@@ -342,13 +350,21 @@ func New(c Custom) (*Params, error) {
 		checkHolders(&c, bad)
 		c.PowLimitBits = 0
 		if c.MaxReorg == 0 {
-			c.MaxReorg = stakeMaxReorg
+			c.MaxReorg = DefaultMaxReorg
 		}
-		if c.MaxReorg < minMaxReorg || c.MaxReorg > mostMaxReorg {
-			bad("max reorg %d: want %d to %d blocks", c.MaxReorg, minMaxReorg, mostMaxReorg)
+		if c.MaxReorg < LeastMaxReorg || c.MaxReorg > MostMaxReorg {
+			bad("max reorg %d: want %d to %d blocks", c.MaxReorg, LeastMaxReorg, MostMaxReorg)
+		}
+		if c.StakeMaturity == 0 {
+			c.StakeMaturity = DefaultStakeMaturity
+		}
+		if c.StakeMaturity < 1 || c.StakeMaturity > MaxStakeMaturity {
+			bad("stake maturity %d: want 1 to %d blocks", c.StakeMaturity, MaxStakeMaturity)
 		}
 	} else if c.MaxReorg != 0 {
 		bad("max reorg %d: a network of work has none", c.MaxReorg)
+	} else if c.StakeMaturity != 0 {
+		bad("stake maturity %d: a network of work has none", c.StakeMaturity)
 	}
 	if c.PowLimitBits == 0 {
 		c.PowLimitBits = easiestBits
@@ -414,7 +430,7 @@ func ownNetwork(c Custom, nonce uint32) *Params {
 		p.GenesisSeal = make([]byte, sealBytes)
 		p.SlotDuration = c.Spacing / SlotsPerBlock
 		p.ASERTHalfLife = stakeHalfLives * c.Spacing
-		p.StakeMaturity = stakeMaturity
+		p.StakeMaturity = c.StakeMaturity
 		p.MaxReorg = c.MaxReorg
 		p.PowLimitBits = stakeLimitBits
 		p.PowLimit = blockchain.CompactToBig(stakeLimitBits)
@@ -430,16 +446,16 @@ func ownNetwork(c Custom, nonce uint32) *Params {
 
 // ownGenesis is the genesis block of one of our own networks. Everything that
 // tells two networks apart is in it: name, spacing, subsidy and halving, and where
-// stake makes blocks the limit of reorganisations, are committed to in the coinbase
+// stake makes blocks its maturity and the limit of reorganisations, are committed to in the coinbase
 // next to the text, the limit of work in the header. Its outputs
 // are the holders' on PoS networks; else it has one that cannot be spent and carries
 // no value.
 func ownGenesis(c Custom, nonce uint32) *wire.MsgBlock {
-	engine, reorg := "", ""
+	engine, stake := "", ""
 	if len(c.Holders) > 0 {
-		engine, reorg = "pos/", fmt.Sprintf("/%d", c.MaxReorg)
+		engine, stake = "pos/", fmt.Sprintf("/%d/%d", c.StakeMaturity, c.MaxReorg)
 	}
-	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s%s/%d/%d/%d%s", engine, c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy, reorg))
+	id := chainhash.DoubleHashH(fmt.Appendf(nil, "dunlin/%s%s/%d/%d/%d%s", engine, c.Name, int64(c.Spacing/time.Second), c.HalvingInterval, c.Subsidy, stake))
 	sig := append([]byte{8}, id[:8]...)
 	if n := len(c.GenesisText); n > 75 {
 		sig = append(sig, txscript.OP_PUSHDATA1, byte(n))
@@ -487,8 +503,8 @@ func checkHolders(c *Custom, bad func(string, ...any)) {
 	if c.PowLimitBits != 0 {
 		bad("pow limit bits %#08x: a network with holders has no work", c.PowLimitBits)
 	}
-	if len(c.Holders) > maxHolders {
-		bad("%d holders: at most %d", len(c.Holders), maxHolders)
+	if len(c.Holders) > MaxHolders {
+		bad("%d holders: at most %d", len(c.Holders), MaxHolders)
 		return
 	}
 	if c.Spacing%(SlotsPerBlock*time.Second) != 0 {

@@ -160,7 +160,7 @@ func TestNewStakeNetwork(t *testing.T) {
 		t.Errorf("genesis block %s of %d bytes", got.Hash, len(got.Raw))
 	}
 	explicit := stakeCustom()
-	explicit.MaxReorg = 100
+	explicit.MaxReorg, explicit.StakeMaturity = 100, 100
 	if q, err := consensus.New(explicit); err != nil || p.MaxReorg != 100 || q.GenesisHash != p.GenesisHash {
 		t.Errorf("max reorg %d by default, and the same said aloud is another network (%v)", p.MaxReorg, err)
 	}
@@ -174,6 +174,7 @@ func TestNewStakeNetwork(t *testing.T) {
 		"spacing": func(c *consensus.Custom) { c.Spacing = 12 * time.Second },
 		"text":    func(c *consensus.Custom) { c.GenesisText = "" },
 		"reorg":   func(c *consensus.Custom) { c.MaxReorg = 101 },
+		"mature":  func(c *consensus.Custom) { c.StakeMaturity = 101 },
 	} {
 		c := stakeCustom()
 		change(&c)
@@ -195,6 +196,9 @@ func TestNewStakeNetwork(t *testing.T) {
 		"holder 4: -1 satoshi":       func(c *consensus.Custom) { c.Holders[3].Value = -1 },
 		"holders: more than":         func(c *consensus.Custom) { c.Holders[3].Value = 21e14 },
 		"1001 holders":               func(c *consensus.Custom) { c.Holders = make([]consensus.Holder, 1001) },
+		"stake maturity -1: want 1":  func(c *consensus.Custom) { c.StakeMaturity = -1 },
+		"stake maturity 100001":      func(c *consensus.Custom) { c.StakeMaturity = 100_001 },
+		"stake maturity 5: a netwo":  func(c *consensus.Custom) { c.Holders, c.StakeMaturity = nil, 5 },
 		"max reorg 9: want 10":       func(c *consensus.Custom) { c.MaxReorg = 9 },
 		"max reorg 10001":            func(c *consensus.Custom) { c.MaxReorg = 10_001 },
 		"max reorg 50: a network of": func(c *consensus.Custom) { c.Holders, c.MaxReorg = nil, 50 },

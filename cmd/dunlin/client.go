@@ -212,7 +212,7 @@ func newID(g *global) *cobra.Command {
 				if r, err := node.Reachability(ctx); err == nil { // it starts, or it is of another version
 					v.Reachability = &r
 				}
-				if v.Invitation, err = invite(c.Chain, &n); err != nil {
+				if v.Invitation, err = invite(c.Chain, &n); err != nil && !errors.Is(err, config.ErrInviteTooLong) {
 					return err
 				}
 			} else {
