@@ -204,7 +204,7 @@ func TestStakeNetworkFaults(t *testing.T) {
 		"slot = \"0s\": is out of range":                                        func(s *config.NetworkSpec) { s.Slot = 0 },
 		"slot = \"2h\": is out of range":                                        func(s *config.NetworkSpec) { s.Slot = 2 * time.Hour },
 		"stake_maturity = 0: is out of range; want an integer from 1 to 100000": func(s *config.NetworkSpec) { s.StakeMaturity = 0 },
-		"max_reorg = 9: is out of range; want an integer from 10 to 10000":    func(s *config.NetworkSpec) { s.MaxReorg = 9 },
+		"max_reorg = 9: is out of range; want an integer from 10 to 10000":      func(s *config.NetworkSpec) { s.MaxReorg = 9 },
 		"holders = []: is empty: somebody must have the stake":                  with(),
 		"item 2 (\"x\") lacks its amount":                                       with(addr+"=1", "x"),
 		"has neither an address nor a key":                                      with("x=1"),

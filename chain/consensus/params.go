@@ -312,7 +312,8 @@ const (
 	stakeHalfLives = 64
 	// DefaultStakeMaturity is that of stakenet, and of networks that say nothing else.
 	DefaultStakeMaturity = 100
-	MaxStakeMaturity     = 100_000
+	// MaxStakeMaturity is the most that a network may have.
+	MaxStakeMaturity = 100_000
 	// DefaultMaxReorg is no more than DefaultStakeMaturity: so what a block brings into
 	// being, its reward or new stake, cannot make blocks before the chain no longer leaves
 	// that block by itself. With a spacing of 64 s it is 1 h 47 min: a network that is cut

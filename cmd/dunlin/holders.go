@@ -48,9 +48,9 @@ func (h *holders) all(existing []string) ([]string, error) {
 	if n := h.equal + len(h.coins) + len(existing); n > consensus.MaxHolders {
 		return nil, fmt.Errorf("--holder, --new-holder, --holders: %d holders, at most %d", n, consensus.MaxHolders)
 	}
-	values := make([]int64, h.equal)
-	for i := range values {
-		values[i] = sharedCoins * btcutil.SatoshiPerBitcoin / int64(h.equal)
+	var values []int64
+	for range h.equal {
+		values = append(values, sharedCoins*btcutil.SatoshiPerBitcoin/int64(h.equal))
 	}
 	for _, s := range h.coins {
 		n, err := wallet.ParseAmount(s)
