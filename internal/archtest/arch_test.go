@@ -57,6 +57,7 @@ var mayImport = map[string][]string{
 	"internal/simnet":            {},
 	"internal/testnet":           {"config", "internal/api", "internal/chart", "chain/consensus"},
 	"internal/netlab":            {}, // for tests only
+	"internal/docbox":            {}, // for tests only
 	"internal/flood":             {"gossip", "chain/relay", "chain/consensus"},
 	"internal/wallet/keys":       {"chain/consensus"},
 	"internal/wallet/descriptor": {"chain/consensus", "internal/address", "internal/wallet/keys"},
