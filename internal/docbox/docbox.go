@@ -39,7 +39,9 @@ type Box struct {
 }
 
 // Is reports whether the first word of the kind is the language.
-func (b Box) Is(language string) bool { return b.Kind == language || strings.HasPrefix(b.Kind, language+" ") }
+func (b Box) Is(language string) bool {
+	return b.Kind == language || strings.HasPrefix(b.Kind, language+" ")
+}
 
 // Has reports whether a word stands behind the language.
 func (b Box) Has(word string) bool { return b.at(word) > 0 }
