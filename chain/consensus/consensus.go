@@ -9,6 +9,7 @@
 package consensus
 
 import (
+	"errors"
 	"math/big"
 	"time"
 
@@ -101,11 +102,33 @@ type Claim struct {
 	Slot     int64
 }
 
-// A Sealer turns a template into a valid block.
+// A Sealer turns a template into a valid block. What a proof is made of may have to
+// be known before there is a template (who has the stake, for which slot), so it comes
+// in two steps, for each attempt.
 type Sealer interface {
-	// Seal searches for a proof for b's header, changing nonce and, on networks
-	// that want one, the seal. It returns false without error when the search
-	// space is exhausted (the caller changes the extranonce) and ctx.Err() when
-	// stop is closed.
+	// Prepare waits until a block on past may be made and says what it must have: at
+	// once and nothing where work proves blocks, the next slot that is won where stake
+	// does. It returns [context.Canceled] when stop is closed.
+	Prepare(stop <-chan struct{}, past Past) (Plan, error)
+	// Seal proves b's header, which was made by a plan: it changes the nonce where work
+	// is wanted, and the seal where there is one. It returns false without error when
+	// the search space is exhausted (the caller changes the extranonce),
+	// [context.Canceled] when stop is closed, and [ErrStale] when the plan is no longer
+	// good (the caller prepares again).
 	Seal(stop <-chan struct{}, h *Header) (bool, error)
+}
+
+// ErrStale is what a [Sealer] returns for a header whose plan no longer holds.
+var ErrStale = errors.New("what was prepared for the seal no longer holds")
+
+// A Plan is what a block must have so that it can be sealed. The zero value demands
+// nothing.
+type Plan struct {
+	Time    int64         // of the header, Unix seconds; 0: the template's choice
+	Nonce   uint32        // of the header
+	Seal    []byte        // of the header, not signed yet; nil: none
+	Outputs []*wire.TxOut // that the coinbase must have, beside what it pays
+	// PayTo is the output script of who earns the block, for a coinbase that nobody has
+	// named another for; nil: nobody.
+	PayTo []byte
 }

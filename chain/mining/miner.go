@@ -29,9 +29,9 @@ type Options struct {
 	Sealer consensus.Sealer
 	Pool   *mempool.Pool // nil: empty blocks
 
-	PayTo        []byte        // output script of the coinbase; see Miner.Pay
+	PayTo        []byte        // output script of the coinbase; nil: what the sealer's plan says, where it has one. See Miner.Pay
 	CoinbaseText string        // at most MaxCoinbaseTextBytes
-	Interval     time.Duration // no block sooner than this after the tip was first seen; default: the network's spacing
+	Interval     time.Duration // no block sooner than this after the tip was first seen; default: the network's spacing, none where slots pace
 	Mine         bool          // started from the beginning
 
 	// Ready says whether mining makes sense now, and if not, why. Default: always.
@@ -57,11 +57,17 @@ type Status struct {
 type Miner struct {
 	o   Options
 	log *slog.Logger
+	// slots says that the sealer waits for slots. Then attempts at the same time would
+	// wait for the same one and only one could have it: whoever asks for a block goes
+	// before Run, and has turn.
+	slots bool
+	turn  chan struct{} // capacity 1
 
 	mu     sync.Mutex // guards what follows, held for assignments only
 	on     bool
-	toggle chan struct{} // closed and replaced when on or payTo changes
+	toggle chan struct{} // closed and replaced when on, payTo or orders change
 	payTo  []byte        // output script of the coinbase
+	orders int           // MineTo calls under way, where there are slots
 	reason string
 	blocks int
 }
@@ -72,7 +78,8 @@ func New(o Options) (*Miner, error) {
 	if o.Chain == nil || o.Engine == nil || o.Sealer == nil {
 		errs = append(errs, errors.New("chain, engine and sealer are required"))
 	}
-	if !payable(o.PayTo) {
+	slots := o.Chain != nil && o.Chain.Params().SlotDuration > 0
+	if !payable(o.PayTo) && (o.PayTo != nil || !slots) {
 		errs = append(errs, ErrPayTo)
 	}
 	if len(o.CoinbaseText) > MaxCoinbaseTextBytes {
@@ -84,7 +91,7 @@ func New(o Options) (*Miner, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("mining: %w", err)
 	}
-	if o.Interval == 0 {
+	if o.Interval == 0 && !slots {
 		o.Interval = o.Chain.Params().TargetSpacing
 	}
 	if o.Ready == nil {
@@ -102,7 +109,9 @@ func New(o Options) (*Miner, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Miner{o: o, log: o.Logger, on: o.Mine, toggle: make(chan struct{}), payTo: o.PayTo}, nil
+	return &Miner{
+		o: o, log: o.Logger, on: o.Mine, toggle: make(chan struct{}), payTo: o.PayTo, slots: slots, turn: make(chan struct{}, 1),
+	}, nil
 }
 
 // Start makes Run mine. It reports whether that changed anything.
@@ -119,15 +128,20 @@ func (m *Miner) set(on bool) bool {
 		return false
 	}
 	m.on = on
-	close(m.toggle)
-	m.toggle = make(chan struct{})
+	m.toggled()
 	return true
 }
 
+// toggled has Run look again. The caller holds mu.
+func (m *Miner) toggled() {
+	close(m.toggle)
+	m.toggle = make(chan struct{})
+}
+
 // Pay makes the coinbases of templates from now on pay another script; one in work
-// is dropped.
+// is dropped. nil is what the sealer's plan says, where it has one.
 func (m *Miner) Pay(script []byte) error {
-	if !payable(script) {
+	if !payable(script) && (script != nil || !m.slots) {
 		return fmt.Errorf("mining: %w", ErrPayTo)
 	}
 	m.mu.Lock()
@@ -136,8 +150,7 @@ func (m *Miner) Pay(script []byte) error {
 		return nil
 	}
 	m.payTo = script
-	close(m.toggle)
-	m.toggle = make(chan struct{})
+	m.toggled()
 	return nil
 }
 
@@ -165,7 +178,7 @@ func (m *Miner) Run(ctx context.Context) error {
 	seen, seenAt := tip.Hash, tip.Time
 	for ctx.Err() == nil {
 		m.mu.Lock()
-		on, toggled, payTo := m.on, m.toggle, m.payTo
+		on, toggled, payTo := m.on && m.orders == 0, m.toggle, m.payTo
 		m.mu.Unlock()
 		if !on {
 			wait(ctx, -1, toggled, nil)
@@ -185,10 +198,10 @@ func (m *Miner) Run(ctx context.Context) error {
 		}
 		// A little jitter keeps two paced miners from finding the same height together.
 		pause := seenAt.Add(m.o.Interval + rand.N(m.o.Interval/16+1)).Sub(m.o.Now())
-		if pause > 0 && !wait(ctx, pause, toggled, moved) {
+		if m.o.Interval > 0 && pause > 0 && !wait(ctx, pause, toggled, moved) {
 			continue // something changed: look again
 		}
-		b, v, err := m.attempt(ctx, payTo, "", templateAge, toggled)
+		b, v, err := m.attempt(ctx, payTo, "", toggled)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -216,8 +229,18 @@ func (m *Miner) MineTo(ctx context.Context, payTo []byte, data string) (*consens
 	if len(data) > MaxDataBytes {
 		return nil, 0, fmt.Errorf("%d bytes: %w", len(data), ErrDataTooLong)
 	}
+	if m.slots {
+		m.order(1)
+		defer m.order(-1)
+		select {
+		case m.turn <- struct{}{}:
+			defer func() { <-m.turn }()
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
 	for {
-		b, v, err := m.attempt(ctx, payTo, data, templateAge, nil)
+		b, v, err := m.attempt(ctx, payTo, data, nil)
 		switch {
 		case err != nil:
 			return nil, 0, err
@@ -235,27 +258,25 @@ func (m *Miner) MineTo(ctx context.Context, payTo []byte, data string) (*consens
 	}
 }
 
-// attempt makes a template that pays payTo, seals it and submits it. A nil block without an
-// error means that there was nothing to submit: the tip moved, the template is
-// older than age, or stop was closed.
-func (m *Miner) attempt(ctx context.Context, payTo []byte, data string, age time.Duration, stop <-chan struct{}) (*consensus.Block, chain.Verdict, error) {
+// order counts the blocks that were asked for; Run waits until there are none.
+func (m *Miner) order(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.orders += n
+	m.toggled()
+}
+
+// attempt waits until a block may be made, makes a template that pays payTo, seals it
+// and submits it. A nil block without an error means that there was nothing to submit:
+// the tip moved, the template is older than templateAge, or stop was closed.
+func (m *Miner) attempt(ctx context.Context, payTo []byte, data string, stop <-chan struct{}) (*consensus.Block, chain.Verdict, error) {
 	tip, moved := m.o.Chain.Tip()
-	var entries []mempool.Entry
-	if m.o.Pool != nil {
-		// Not there: an empty block is better than none.
-		entries, _ = m.o.Pool.Snapshot(ctx, tip.Hash)
-	}
-	t, err := NewTemplate(m.o.Chain, m.o.Engine, tip, TemplateOptions{
-		PayTo: payTo, CoinbaseText: m.o.CoinbaseText, Data: data, Now: m.o.Now(), Entries: entries,
-		ExtraNonce: rand.Uint64(),
-	})
-	if errors.Is(err, ErrTipGone) {
+	past, ok := m.o.Chain.Past(tip.Hash)
+	if !ok { // reorganised away meanwhile
 		return nil, chain.Verdict{}, nil
-	} else if err != nil {
-		return nil, chain.Verdict{}, err
 	}
-	// Seal watches one channel: close it on whichever comes first.
-	sealing, cancel := context.WithTimeout(ctx, age)
+	// The sealer watches one channel: close it on whichever comes first.
+	sealing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
@@ -268,12 +289,36 @@ func (m *Miner) attempt(ctx context.Context, payTo []byte, data string, age time
 	})
 	defer watcher.Wait()
 	defer cancel()
+	plan, err := m.o.Sealer.Prepare(sealing.Done(), past)
+	if sealing.Err() != nil {
+		return nil, chain.Verdict{}, ctx.Err()
+	} else if err != nil {
+		return nil, chain.Verdict{}, fmt.Errorf("prepare: %w", err)
+	}
+	old := time.AfterFunc(templateAge, cancel)
+	defer old.Stop()
+	var entries []mempool.Entry
+	if m.o.Pool != nil {
+		// Not there: an empty block is better than none.
+		entries, _ = m.o.Pool.Snapshot(ctx, tip.Hash)
+	}
+	t, err := NewTemplate(m.o.Chain, m.o.Engine, tip, TemplateOptions{
+		PayTo: payTo, CoinbaseText: m.o.CoinbaseText, Data: data, Now: m.o.Now(), Entries: entries,
+		ExtraNonce: rand.Uint64(), Plan: plan,
+	})
+	if errors.Is(err, ErrTipGone) {
+		return nil, chain.Verdict{}, nil
+	} else if err != nil {
+		return nil, chain.Verdict{}, err
+	}
 	for {
 		found, err := m.o.Sealer.Seal(sealing.Done(), &t.Header)
 		if sealing.Err() != nil && !found {
 			return nil, chain.Verdict{}, ctx.Err()
 		}
-		if err != nil {
+		if errors.Is(err, consensus.ErrStale) {
+			return nil, chain.Verdict{}, nil
+		} else if err != nil {
 			return nil, chain.Verdict{}, fmt.Errorf("seal: %w", err)
 		}
 		if found {

@@ -118,6 +118,11 @@ func TestMineOneEnds(t *testing.T) {
 // stuck never finds anything.
 type stuck struct{ entered chan struct{} }
 
+// Prepare implements consensus.Sealer.
+func (s *stuck) Prepare(<-chan struct{}, consensus.Past) (consensus.Plan, error) {
+	return consensus.Plan{}, nil
+}
+
 // Seal implements consensus.Sealer.
 func (s *stuck) Seal(stop <-chan struct{}, _ *consensus.Header) (bool, error) {
 	select {

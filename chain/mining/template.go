@@ -60,11 +60,12 @@ type Template struct {
 
 	text       string
 	extraNonce uint64
+	nonce      uint32 // of the header, unless the sealer searches for one
 }
 
 // TemplateOptions say what goes into a template.
 type TemplateOptions struct {
-	PayTo        []byte // output script of the coinbase
+	PayTo        []byte // output script of the coinbase; nil: the plan's
 	CoinbaseText string // in the coinbase script, at most MaxCoinbaseTextBytes
 	Data         string // in an OP_RETURN output, at most MaxDataBytes; "" none
 	Now          time.Time
@@ -72,6 +73,8 @@ type TemplateOptions struct {
 	// ExtraNonce is where the search starts. Whoever makes several templates on
 	// one tip gives each its own, or the same block may be found twice.
 	ExtraNonce uint64
+	// Plan is what the sealer wants of the block.
+	Plan consensus.Plan
 }
 
 // NewTemplate builds a block on top of tip: what pays most, packages of
@@ -84,7 +87,11 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	if len(o.CoinbaseText) > MaxCoinbaseTextBytes {
 		return nil, ErrTextTooLong
 	}
-	if !payable(o.PayTo) {
+	payTo := o.PayTo
+	if payTo == nil {
+		payTo = o.Plan.PayTo
+	}
+	if !payable(payTo) {
 		return nil, ErrPayTo
 	}
 	p := c.Params()
@@ -94,9 +101,13 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	}
 	height, forks := tip.Height+1, p.Forks(past)
 	when := time.Unix(max(o.Now.Unix(), EarliestTime(p, past)), 0)
+	if o.Plan.Time != 0 {
+		when = time.Unix(o.Plan.Time, 0)
+	}
 	t := &Template{
 		Height: height,
 		text:   o.CoinbaseText,
+		nonce:  o.Plan.Nonce,
 		Header: consensus.Header{BlockHeader: wire.BlockHeader{
 			Version:   p.BlockVersion(past),
 			PrevBlock: tip.Hash,
@@ -106,6 +117,7 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 	}
 	if p.SealBytes > 0 { // the sealer's to fill
 		t.Header.Seal = make([]byte, p.SealBytes)
+		copy(t.Header.Seal, o.Plan.Seal)
 	}
 	cutoff := when.Unix()
 	if forks.CSV { // BIP113
@@ -130,7 +142,8 @@ func NewTemplate(c *chain.Chain, engine consensus.Engine, tip chain.Tip, o Templ
 		t.Txs = append(t.Txs, e.Tx)
 	}
 	// A network may mint more at once than an output may hold: the rest is lost.
-	coinbase.AddTxOut(wire.NewTxOut(min(p.Subsidy(height)+t.Fees, maxMoney), o.PayTo))
+	coinbase.AddTxOut(wire.NewTxOut(min(p.Subsidy(height)+t.Fees, maxMoney), payTo))
+	coinbase.TxOut = append(coinbase.TxOut, o.Plan.Outputs...)
 	if o.Data != "" {
 		script, err := txscript.NullDataScript([]byte(o.Data))
 		if err != nil {
@@ -190,7 +203,7 @@ func (t *Template) SetExtraNonce(n uint64) error {
 	t.extraNonce = n
 	t.Txs[0].TxIn[0].SignatureScript = script // 10 to 76 bytes: the rule is 2 to 100
 	t.Header.MerkleRoot = consensus.MerkleRoot(t.Txs)
-	t.Header.Nonce = 0
+	t.Header.Nonce = t.nonce
 	return nil
 }
 

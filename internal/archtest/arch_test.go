@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"chain/consensus/enginetest": {"chain/consensus", "chain/consensus/pos"},
 	"chain/mempool":              {"chain", "chain/consensus"},
 	"chain/mining":               {"chain", "chain/consensus", "chain/mempool"},
+	"chain/staking":              {"chain", "chain/consensus", "chain/consensus/pos"},
 	"chain/relay":                {"chain/consensus"},
 	"chain/ibd":                  {},
 	"chain/index":                {"chain", "chain/store", "chain/consensus"},

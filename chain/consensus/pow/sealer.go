@@ -15,6 +15,8 @@ import (
 	"dunlin/chain/consensus"
 )
 
+var _ consensus.Sealer = (*Sealer)(nil)
+
 // A Sealer searches for nonces. It is safe for concurrent use.
 type Sealer struct {
 	threads int
@@ -31,6 +33,11 @@ func NewSealer(threads int) *Sealer {
 		threads = runtime.GOMAXPROCS(0)
 	}
 	return &Sealer{threads: threads}
+}
+
+// Prepare has nothing to wait for: the proof is made of the finished header.
+func (s *Sealer) Prepare(<-chan struct{}, consensus.Past) (consensus.Plan, error) {
+	return consensus.Plan{}, nil
 }
 
 const (
