@@ -32,6 +32,7 @@ type Config struct {
 	Storage Storage
 	Sync    Sync
 	Mining  Mining
+	Staking Staking
 	Mempool Mempool
 
 	// Home is the folder of the node, absolute. Load sets it; Default leaves it empty.
@@ -112,6 +113,12 @@ type Sync struct {
 	MaxMB              int // MiB in flight and buffered, all peers together
 	Window             int // heights past the validated tip
 	AssumeValid        string
+}
+
+// Staking makes blocks of proof-of-stake networks.
+type Staking struct {
+	Enabled bool
+	KeyFile string
 }
 
 // Mining makes blocks.

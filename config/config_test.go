@@ -131,6 +131,7 @@ var other = map[string]string{
 	"sync.max_mb": "32", "sync.window": "1024", "sync.assume_valid": strings.Repeat("0a", 32),
 	"mining.enabled": "true", "mining.address": "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn", "mining.interval": "2s",
 	"mining.coinbase_text": "hello", "mining.threads": "2",
+	"staking.enabled": "true", "staking.key_file": "/keys",
 	"mempool.max_mb": "5", "mempool.expire_after": "1h", "mempool.min_relay_fee": "0", "mempool.max_orphans": "1",
 	"mempool.persist": "false", "mempool.sync_mb": "0",
 }

@@ -136,6 +136,10 @@ func (c *Config) fields() []field {
 			"Text in the coinbase of own blocks.").flagged("coinbase-text"),
 		num("mining.threads", &c.Mining.Threads, 1, 256, "threads", "Threads that search for a proof of work."),
 
+		boolean("staking.enabled", &c.Staking.Enabled, "Make blocks with the coins of the wallet, or of the key file (proof-of-stake networks).").flagged("stake"),
+		path("staking.key_file", &c.Staking.KeyFile,
+			"Private keys whose coins are staked in place of the wallet's: a WIF a line, mode 0600. They can spend these coins.").flagged("key-file"),
+
 		num("mempool.max_mb", &c.Mempool.MaxMB, 1, 1<<16, "MB", "Memory for unconfirmed transactions; the worst paid go first."),
 		dur("mempool.expire_after", &c.Mempool.ExpireAfter, time.Minute, 365*24*time.Hour, "Time after which an unconfirmed transaction is dropped."),
 		num("mempool.min_relay_fee", &c.Mempool.MinRelayFee, 0, 100_000_000, "satoshi for 1000 virtual bytes", "Least fee rate that is accepted and relayed."),

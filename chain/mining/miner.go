@@ -78,7 +78,7 @@ func New(o Options) (*Miner, error) {
 	if o.Chain == nil || o.Engine == nil || o.Sealer == nil {
 		errs = append(errs, errors.New("chain, engine and sealer are required"))
 	}
-	slots := o.Chain != nil && o.Chain.Params().SlotDuration > 0
+	slots := o.Chain != nil && o.Chain.Params().ProofOfStake()
 	if !payable(o.PayTo) && (o.PayTo != nil || !slots) {
 		errs = append(errs, ErrPayTo)
 	}

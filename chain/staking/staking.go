@@ -76,7 +76,9 @@ type Sealer struct {
 	steady time.Duration
 	until  time.Time // nothing is made before, for the clock jumped
 	jumped string
-	many   bool // it was logged that there are too many coins
+	many   bool      // it was logged that there are too many coins
+	waits  string    // the obstacle that was logged last; empty: none
+	waited time.Time // when
 }
 
 var _ consensus.Sealer = (*Sealer)(nil)
@@ -86,7 +88,7 @@ func NewSealer(o Options) (*Sealer, error) {
 	if o.Params == nil || o.Engine == nil || o.Coins == nil || o.Holder == nil || o.Journal == nil {
 		return nil, errors.New("staking: parameters, engine, coins, holder and journal are required")
 	}
-	if o.Params.SlotDuration <= 0 {
+	if !o.Params.ProofOfStake() {
 		return nil, fmt.Errorf("staking: network %s has no slots", o.Params.Name)
 	}
 	if o.Ready == nil {
@@ -124,7 +126,9 @@ func (s *Sealer) Prepare(stop <-chan struct{}, past consensus.Past) (consensus.P
 	defer timer.Stop()
 	for {
 		now := s.look()
-		if s.obstacle(now, past) == "" {
+		why := s.obstacle(now, past)
+		s.tell(now, why)
+		if why == "" {
 			present := s.slotAt(now)
 			for next = max(next, present-lateSlots); next <= present; next++ {
 				plan, ok, err := s.try(past, next)
@@ -143,6 +147,27 @@ func (s *Sealer) Prepare(stop <-chan struct{}, past consensus.Past) (consensus.P
 		case <-stop:
 			return consensus.Plan{}, context.Canceled
 		}
+	}
+}
+
+// obstacleLogInterval is the least time between two lines of the log that say why
+// nothing is made: reasons that count blocks change with each.
+const obstacleLogInterval = time.Minute
+
+// tell logs what is in the way when it changes, and when nothing is any more.
+func (s *Sealer) tell(now time.Time, why string) {
+	s.mu.Lock()
+	news := why != s.waits && ((why == "") != (s.waits == "") || now.Sub(s.waited).Abs() >= obstacleLogInterval)
+	if news {
+		s.waits, s.waited = why, now
+	}
+	s.mu.Unlock()
+	switch {
+	case !news:
+	case why != "":
+		s.log.Info("staking waits", "reason", why)
+	default:
+		s.log.Info("staking: nothing is in the way any more")
 	}
 }
 

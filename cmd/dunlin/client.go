@@ -148,6 +148,9 @@ func printStatus(w io.Writer, s api.Status) {
 	fmt.Fprintf(t, "peers\t%d inbound, %d outbound\n", s.Peers.Inbound, s.Peers.Outbound)
 	fmt.Fprintf(t, "mempool\t%d transactions, %d bytes\n", s.Mempool.Count, s.Mempool.Bytes)
 	fmt.Fprintf(t, "gossip\t%s\n", describeGossip(&s.Gossip))
+	if s.Staking != nil {
+		fmt.Fprintf(t, "staking\t%s; %s\n", stakingState(s.Staking), stakingWeight(s.Staking))
+	}
 	fmt.Fprintf(t, "uptime\t%s\n", (time.Duration(s.UptimeS) * time.Second).String())
 	t.Flush()
 }

@@ -57,6 +57,11 @@ type Node interface {
 	Miner() MinerStatus
 	StartMiner() error
 	StopMiner() error
+	// Staking tells how blocks are made by stake, with the last so many; *Error 409 on
+	// networks of work. StartStaking and StopStaking switch it.
+	Staking(history int) (Staking, error)
+	StartStaking() error
+	StopStaking() error
 
 	// AddPeer keeps a multiaddr that ends in a peer id, over restarts, and dials
 	// it in the background. Adding one twice is no error.
@@ -144,6 +149,8 @@ type Status struct {
 	Mempool      MempoolStatus `json:"mempool"`
 	UptimeS      float64       `json:"uptime_s" doc:"Seconds since the interface was opened"`
 	Gossip       GossipStatus  `json:"gossip"`
+	// Staking is missing where work makes the blocks.
+	Staking *StakingSummary `json:"staking,omitempty" doc:"Missing where work makes the blocks"`
 }
 
 // SyncStatus is how far the node is behind, and how fast it catches up.

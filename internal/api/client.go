@@ -453,6 +453,20 @@ func (c *Client) SwitchMiner(ctx context.Context, on bool) (MinerStatus, error) 
 	return send[MinerStatus](ctx, c, http.MethodPost, path, nil)
 }
 
+// Staking tells how blocks are made by stake.
+func (c *Client) Staking(ctx context.Context) (Staking, error) {
+	return get[Staking](ctx, c, "/staking")
+}
+
+// SwitchStaking starts or stops staking.
+func (c *Client) SwitchStaking(ctx context.Context, on bool) (Staking, error) {
+	path := "/staking/stop"
+	if on {
+		path = "/staking/start"
+	}
+	return send[Staking](ctx, c, http.MethodPost, path, nil)
+}
+
 // MineBlock makes one block that carries data; it takes up to 60 s.
 func (c *Client) MineBlock(ctx context.Context, data string) (Block, error) {
 	return send[Block](ctx, c, http.MethodPost, "/miner/block", MineRequest{Data: data})

@@ -35,6 +35,7 @@ type fakeNode struct {
 	peers   []api.Peer
 	added   []string
 	mining  bool
+	work    bool // work makes the blocks
 	level   string
 	stopped bool
 	own     string   // level of subsystem sync
@@ -256,6 +257,24 @@ func (n *fakeNode) Miner() api.MinerStatus {
 func (n *fakeNode) StartMiner() error { n.mu.Lock(); defer n.mu.Unlock(); n.mining = true; return nil }
 
 func (n *fakeNode) StopMiner() error { n.mu.Lock(); defer n.mu.Unlock(); n.mining = false; return nil }
+
+func (n *fakeNode) Staking(history int) (api.Staking, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.work {
+		return api.Staking{}, api.Errorf(409, "blocks of testnet are made by work")
+	}
+	out := api.Staking{
+		StakingSummary: api.StakingSummary{Enabled: n.mining, State: "off", Coins: 1, Weight: 5},
+		Source:         "wallet", SlotS: 16, Maturity: 100, History: []api.StakedBlock{{Slot: 1}, {Slot: 0}},
+	}
+	out.History = out.History[:min(history, len(out.History))]
+	return out, nil
+}
+
+func (n *fakeNode) StartStaking() error { return n.StartMiner() }
+
+func (n *fakeNode) StopStaking() error { return n.StopMiner() }
 
 func (n *fakeNode) AddPeer(addr string) error {
 	n.mu.Lock()

@@ -283,7 +283,7 @@ func (s *Server) mine(ctx context.Context, w http.ResponseWriter, data string) (
 	ctx, cancel := context.WithTimeout(ctx, s.o.MineTimeout)
 	defer cancel()
 	b, err := s.theNode().MineBlock(ctx, data)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if _, ok := errors.AsType[*Error](err); err != nil && !ok && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return Block{}, Errorf(http.StatusGatewayTimeout, "no block found within %v", s.o.MineTimeout)
 	}
 	return b, err

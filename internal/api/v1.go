@@ -325,6 +325,7 @@ func (s *Server) routesV1(mux *router) {
 				return answer(s.theNode().Miner()), nil
 			})
 	}
+	s.routesStaking(api, read, write)
 	// huma hides the response writer, whose deadline this route must move.
 	op := write("miner-block", http.MethodPost, "/miner/block", "Make one block", http.StatusOK)
 	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) {

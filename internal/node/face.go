@@ -92,6 +92,10 @@ func (f face) Status() api.Status {
 		Mempool: api.MempoolStatus{Count: count, Bytes: vbytes},
 		Gossip:  n.gossipStatus(),
 	}
+	if n.stake != nil {
+		summary := n.stakingSummary(n.miner.Status().Mining)
+		out.Staking = &summary
+	}
 	for _, c := range n.connected() {
 		if c.inbound {
 			out.Peers.Inbound++
@@ -305,7 +309,13 @@ func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {
 	if f.chain.LowDisk() {
 		return api.Block{}, api.Errorf(http.StatusServiceUnavailable, "%s", lowDiskReason)
 	}
+	if f.stake != nil && f.stake.source == "wallet" && !f.wallet.Exists() {
+		return api.Block{}, api.Errorf(http.StatusConflict, "%v", errNothingToStake)
+	}
 	b, _, err := f.miner.MineOne(ctx, data)
+	if err != nil && f.stake != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return api.Block{}, api.Errorf(http.StatusGatewayTimeout, "no block was made in time: %s", f.notStaked())
+	}
 	if err != nil {
 		return api.Block{}, err
 	}
@@ -320,6 +330,9 @@ func (f face) Miner() api.MinerStatus {
 
 // StartMiner implements api.Node.
 func (f face) StartMiner() error {
+	if f.stake != nil {
+		return api.Errorf(http.StatusConflict, "blocks of %s are made with stake, not by mining: dunlin stake start", f.params.Name)
+	}
 	if !f.params.Test { // as the setting mining.enabled
 		return api.Errorf(http.StatusConflict, "network %s needs more work than this node has: mining is for test networks", f.params.Name)
 	}

@@ -115,6 +115,7 @@ type Node struct {
 	pools    *reconciler                         // of peers
 
 	sealer    consensus.Sealer
+	stake     *stake // nil where work makes the blocks
 	summed    summaries
 	poolViews poolViews
 	history   history
@@ -170,7 +171,10 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 
 // openLedger makes what works on the chain: mempool and miner.
 func (n *Node) openLedger() error {
-	n.engine, n.sealer = engines(n.params, n.c.Mining.Threads)
+	n.engine = newEngine(n.params)
+	if err := n.openSealer(); err != nil {
+		return err
+	}
 	o := mempool.Options{
 		Chain:      n.chain,
 		MaxBytes:   int64(n.c.Mempool.MaxMB) * 1_000_000,
@@ -194,11 +198,16 @@ func (n *Node) openLedger() error {
 	n.miner, err = mining.New(mining.Options{
 		Chain: n.chain, Engine: n.engine, Sealer: n.sealer, Pool: n.pool,
 		PayTo: payTo, CoinbaseText: n.c.Mining.CoinbaseText,
-		Interval: n.c.Mining.Interval, Mine: n.c.Mining.Enabled,
+		Interval: n.c.Mining.Interval, Mine: n.c.Mining.Enabled || n.stake != nil && n.c.Staking.Enabled,
 		Ready:    n.mayMine,
 		OnSealed: func(b *consensus.Block) { n.blocks.Prepare(b) },
-		OnBlock:  func(_ context.Context, b *consensus.Block) { n.blocks.Publish(b.Raw, b.Hash) },
-		Logger:   n.log.With("subsystem", "miner"),
+		OnBlock: func(_ context.Context, b *consensus.Block) {
+			n.blocks.Publish(b.Raw, b.Hash)
+			if n.stake != nil {
+				n.logStaked(b)
+			}
+		},
+		Logger: n.log.With("subsystem", "miner"),
 	})
 	if err != nil {
 		return err
@@ -382,6 +391,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"advance", n.runAdvance},
 		{"mend", n.mend},
 		{"watch", n.watch},
+		{"stakes", n.runStaking},
 		{"miner", n.miner.Run},
 		{"history", n.runHistory},
 		{"notify", n.notify},
@@ -428,10 +438,16 @@ func (n *Node) JoinLine() string {
 
 // mayMine says whether mining makes sense now.
 func (n *Node) mayMine() (bool, string) {
+	if n.stake != nil { // the sealer says it, which has other reasons too
+		return true, ""
+	}
+	return n.nearTip()
+}
+
+// nearTip says whether a block on our tip may be one that others build on.
+func (n *Node) nearTip() (bool, string) {
 	s := n.exchange.Sync()
 	switch { // test networks need no peers
-	case n.params.ProofOfStake():
-		return false, errNoStake.Error()
 	case n.chain.LowDisk():
 		return false, "the disk is almost full"
 	case n.params.Test && (s.State == exchange.Synced || s.State == exchange.Connecting || s.Target <= s.Height):

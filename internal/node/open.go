@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -14,24 +13,30 @@ import (
 	"dunlin/config"
 )
 
-// engines returns the engine and the sealer of a network. Engines are chosen
-// here, by a switch, and nowhere else.
-func engines(p *consensus.Params, threads int) (consensus.Engine, consensus.Sealer) {
+// newEngine returns the engine of a network. Engines are chosen here, by a switch, and
+// nowhere else.
+func newEngine(p *consensus.Params) consensus.Engine {
 	switch {
 	case p.ProofOfStake():
-		return pos.New(p), noSealer{}
+		return pos.New(p)
 	default:
-		return pow.New(p), pow.NewSealer(threads)
+		return pow.New(p)
 	}
 }
 
-// errNoStake is why a node does not make blocks on a proof-of-stake network.
-var errNoStake = errors.New("blocks of this network are made with stake, and this node stakes none")
-
-// A noSealer seals nothing, as nothing can be searched for where stake makes blocks.
-type noSealer struct{}
-
-func (noSealer) Seal(<-chan struct{}, *consensus.Header) (bool, error) { return false, errNoStake }
+// openSealer makes what proves the blocks that are made here.
+func (n *Node) openSealer() error {
+	switch {
+	case n.params.ProofOfStake():
+		if err := n.openStaking(); err != nil {
+			return err
+		}
+		n.sealer = n.stake.sealer
+	default:
+		n.sealer = pow.NewSealer(n.c.Mining.Threads)
+	}
+	return nil
+}
 
 // OpenChain opens the chain in the home of c: for the daemon and for commands
 // that work on a stopped home. The caller runs and closes it.
@@ -48,7 +53,7 @@ func ReindexChain(c *config.Config, log *slog.Logger, anew bool) (*chain.Chain, 
 
 func openChain(c *config.Config, log *slog.Logger, change func(*chain.Options)) (*chain.Chain, error) {
 	p := c.Chain.Params
-	engine, _ := engines(p, 1)
+	engine := newEngine(p)
 	o := chain.Options{
 		Dir:           c.Home,
 		Params:        p,

@@ -24,19 +24,21 @@ import (
 const miningKeyFile = "mining.key"
 
 // CheckConfig checks what the settings alone cannot: that the mining address is
-// one of the network. It opens nothing.
+// one of the network, and that what shall make blocks fits its engine. It opens nothing.
 func CheckConfig(c *config.Config) error {
+	err := checkStaking(c)
 	if c.Mining.Address == "" {
-		return nil
+		return err
 	}
-	if _, err := address.Decode(c.Mining.Address, address.Params(c.Chain.Params)); err != nil {
-		return fmt.Errorf("%s: mining.address %q: %w", c.Origin("mining.address"), c.Mining.Address, err)
+	if _, bad := address.Decode(c.Mining.Address, address.Params(c.Chain.Params)); bad != nil {
+		err = errors.Join(err, fmt.Errorf("%s: mining.address %q: %w", c.Origin("mining.address"), c.Mining.Address, bad))
 	}
-	return nil
+	return err
 }
 
 // minerScript returns the script and the address that the miner pays: the
-// configured address, else a key made in the home.
+// configured address, else a key made in the home. Where stake makes blocks nothing else
+// is: the sealer says whom a block pays.
 func minerScript(p *consensus.Params, c *config.Config) (script []byte, addr string, err error) {
 	params := address.Params(p)
 	if c.Mining.Address != "" {
@@ -45,6 +47,9 @@ func minerScript(p *consensus.Params, c *config.Config) (script []byte, addr str
 			return nil, "", fmt.Errorf("mining.address %q: %w", c.Mining.Address, err)
 		}
 		return script, c.Mining.Address, nil
+	}
+	if p.ProofOfStake() {
+		return nil, "", nil
 	}
 	wif, err := loadOrCreateWIF(filepath.Join(c.Home, miningKeyFile), params)
 	if err != nil {

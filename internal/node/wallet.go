@@ -40,6 +40,9 @@ func (n *Node) openWallet() (err error) {
 // payWallet makes the miner pay the wallet, if there is one and the operator has named no address. While the wallet
 // looks for its coins it does not know which addresses are used already.
 func (n *Node) payWallet() {
+	if n.stake != nil { // the reward joins the stake
+		return
+	}
 	if n.c.Mining.Address != "" || !n.wallet.Exists() || n.wallet.Searching() {
 		return
 	}

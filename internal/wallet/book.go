@@ -88,6 +88,8 @@ type chainOf struct {
 	// derive returns the output script of an index.
 	derive  func(index uint32) ([]byte, error)
 	scripts []*addr // 0 … watched-1
+	// tree says that its taproot outputs have scripts too, once treeKnown.
+	tree, treeKnown bool
 }
 
 // descInfo is the part of a chainOf that is stored.

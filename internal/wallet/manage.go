@@ -338,16 +338,35 @@ func (w *Wallet) withKeys(passphrase []byte, do func(*keys.Spender) error) error
 	if err != nil {
 		return err
 	}
-	if !v.State().Spend {
+	if was := v.State(); !was.Spend {
 		if len(passphrase) == 0 {
 			return ErrLocked
 		}
 		if err := vaultFault(v.Unlock(passphrase, time.Minute)); err != nil {
 			return err
 		}
-		defer v.Lock()
+		defer w.lockAgain(v, was, passphrase)
 	}
 	return vaultFault(do(v.Spender()))
+}
+
+// lockAgain ends a time of spending that was for one thing only: a vault that was
+// unlocked for staking is again, for what is left of its time.
+func (w *Wallet) lockAgain(v *keys.Vault, was keys.VaultState, passphrase []byte) {
+	if was.Stake {
+		var left time.Duration
+		if !was.Until.IsZero() {
+			left = was.Until.Sub(w.o.Now())
+		}
+		if left > 0 || was.Until.IsZero() {
+			err := v.UnlockStaking(passphrase, left)
+			if err == nil {
+				return
+			}
+			w.log.Warn("wallet not unlocked for staking again", "err", err)
+		}
+	}
+	v.Lock()
 }
 
 // NewAddress hands out an address of a kind; "" is [DefaultKind]. It is on disk when it is returned.

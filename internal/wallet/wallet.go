@@ -314,6 +314,7 @@ var (
 	ErrNone     = errors.New("there is no wallet: dunlin wallet create makes one, dunlin wallet restore brings one back")
 	ErrExists   = errors.New("there is a wallet already; it is never overwritten")
 	ErrLocked   = errors.New("the wallet is locked: unlock it first (dunlin wallet unlock)")
+	ErrSealed   = errors.New("the wallet is locked: unlock it for staking (dunlin wallet unlock --staking)")
 	ErrPassword = errors.New("the passphrase is wrong")
 	ErrBroken   = errors.New("the wallet cannot be used")
 	ErrUnknown  = errors.New("not known to this wallet")

@@ -32,26 +32,25 @@ func TimeToWin(p *consensus.Params, bits uint32, value int64) time.Duration {
 }
 
 // NetworkStake estimates how many satoshi take part in making blocks, from the last
-// blocks up to past: how many of their slots were won at their targets. Between two
-// heads of a difficulty's half-life it is right to within a fifth or so (64 blocks: one
-// over the root of the number). It is 0 on a chain of genesis alone.
+// blocks up to past: how many of their slots were won at their targets. Its standard
+// error is the estimate divided by the root of the number of blocks, a tenth for 100. It
+// is 0 on a chain of genesis alone.
 func NetworkStake(p *consensus.Params, past consensus.Past, blocks int32) float64 {
 	tip := past.Height()
 	first := max(0, tip-min(blocks, consensus.Lookback))
-	var tried float64 // kernels of a satoshi that would have won in the slots between the blocks
+	var slots, tried float64 // tried: kernels of a satoshi that would have won in those slots
 	for h := first + 1; h <= tip; h++ {
 		at := past.At(h)
-		slots := (at.Time - past.At(h-1).Time) / int64(p.SlotDuration/time.Second)
-		tried += float64(slots) * expected(at.Bits, 1)
+		// In a longer pause it was not that nobody won, but that nobody was there.
+		gap := min((at.Time-past.At(h-1).Time)/int64(p.SlotDuration/time.Second), maxGap*consensus.SlotsPerBlock)
+		slots += float64(gap)
+		tried += float64(gap) * expected(at.Bits, 1)
 	}
-	begin, _ := Slot(p, past.At(first).Time)
-	end, _ := Slot(p, past.At(tip).Time)
-	won, slots := float64(tip-first), float64(end-begin)
-	if won == 0 || tried == 0 {
+	if tried == 0 {
 		return 0
 	}
 	// One slot may have several winners and shows one; where every slot has a block
 	// (only short of blocks to look at) there is no upper limit to tell.
-	rate := min(won/slots, 1-1/(slots+1))
+	rate := min(float64(tip-first)/slots, 1-1/(slots+1))
 	return -math.Log1p(-rate) / (tried / slots)
 }

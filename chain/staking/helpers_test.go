@@ -1,0 +1,194 @@
+package staking_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"dunlin/chain"
+	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/pos"
+	"dunlin/chain/mining"
+	"dunlin/chain/staking"
+)
+
+// key is the n-th key of the tests; its output key is its own public key.
+func key(n byte) *btcec.PrivateKey {
+	k, _ := btcec.PrivKeyFromBytes([]byte{30: 7, 31: n})
+	return k
+}
+
+func xOnly(k *btcec.PrivateKey) [32]byte { return [32]byte(schnorr.SerializePubKey(k.PubKey())) }
+
+// network is one of our own with slots of a second, whose holders have keys 1, 2 … and
+// so many coins.
+func network(t testing.TB, begins time.Time, coins ...int64) *consensus.Params {
+	t.Helper()
+	c := consensus.Custom{
+		Name: "staking-test", GenesisTime: begins, Spacing: consensus.SlotsPerBlock * time.Second,
+		HalvingInterval: 1000, Subsidy: 50e8,
+	}
+	for i, n := range coins {
+		c.Holders = append(c.Holders, consensus.Holder{Key: xOnly(key(byte(i + 1))), Value: n * 1e8})
+	}
+	p, err := consensus.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// open opens and runs a chain.
+func open(t testing.TB, p *consensus.Params) *chain.Chain {
+	t.Helper()
+	c, err := chain.Open(chain.Options{Dir: "home", FS: vfs.NewMem(), Params: p, Engine: pos.New(p), Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	run(t, c.Run)
+	return c
+}
+
+// run runs f until the test ends, or until stop.
+func run(t testing.TB, f func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// holder holds keys whose coins a finder knows.
+type holder struct {
+	finder *staking.Finder
+	keys   map[[32]byte]*btcec.PrivateKey
+	locked error
+}
+
+func newHolder(c *chain.Chain, keys ...*btcec.PrivateKey) *holder {
+	h := &holder{keys: make(map[[32]byte]*btcec.PrivateKey)}
+	for _, k := range keys {
+		h.keys[xOnly(k)] = k
+	}
+	h.finder = staking.NewFinder(staking.FinderOptions{Chain: c, Held: func(k [32]byte) bool { return h.keys[k] != nil }})
+	return h
+}
+
+// Coins implements staking.Holder.
+func (h *holder) Coins() ([]staking.Coin, error) { return h.finder.Coins() }
+
+// Ready implements staking.Holder.
+func (h *holder) Ready() error { return h.locked }
+
+// Sign implements staking.Holder.
+func (h *holder) Sign(s *pos.Stake, header *consensus.Header) ([64]byte, error) {
+	hash := consensus.HeaderHash(header)
+	sig, err := schnorr.Sign(h.keys[s.Key], hash[:])
+	if err != nil {
+		return [64]byte{}, err
+	}
+	return [64]byte(sig.Serialize()), nil
+}
+
+// journal opens a journal in memory.
+func journal(t testing.TB, fs vfs.FS, slot int64) *staking.Journal {
+	t.Helper()
+	j, err := staking.OpenJournal(staking.JournalOptions{FS: fs, Dir: "staking", Slot: slot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	return j
+}
+
+// slotNow is the present slot.
+func slotNow(p *consensus.Params) int64 {
+	slot, _ := pos.Slot(p, time.Now().Unix())
+	return slot
+}
+
+// staker returns a sealer and a miner with these keys, whose coins are followed.
+func staker(t testing.TB, c *chain.Chain, h *holder, change func(*staking.Options, *mining.Options)) (*staking.Sealer, *mining.Miner) {
+	t.Helper()
+	run(t, h.finder.Run)
+	p := c.Params()
+	o := staking.Options{Params: p, Engine: pos.New(p), Coins: c, Holder: h}
+	m := mining.Options{Chain: c, Engine: pos.New(p), Mine: true}
+	if change != nil {
+		change(&o, &m)
+	}
+	if o.Journal == nil {
+		o.Journal = journal(t, vfs.NewMem(), slotNow(p))
+	}
+	s, err := staking.NewSealer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Sealer = s
+	miner, err := mining.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, miner
+}
+
+// height waits until the chain is that high.
+func height(t testing.TB, c *chain.Chain, want int32) chain.Tip {
+	t.Helper()
+	limit := time.NewTimer(240 * time.Hour) // virtual
+	defer limit.Stop()
+	for {
+		tip, moved := c.Tip()
+		if tip.Height >= want {
+			return tip
+		}
+		select {
+		case <-moved:
+		case <-limit.C:
+			t.Fatalf("height %d, want %d", tip.Height, want)
+		}
+	}
+}
+
+// block reads a block of the active chain.
+func block(t testing.TB, c *chain.Chain, height int32) *consensus.Block {
+	t.Helper()
+	hash, ok := c.HashAt(height)
+	if !ok {
+		t.Fatalf("no block at height %d", height)
+	}
+	raw, err := c.Block(hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := consensus.DecodeBlock(c.Params(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+var _ = txscript.OP_1
