@@ -54,15 +54,20 @@ func TestCLIReference(t *testing.T) {
 	}
 }
 
-// TestReadmeCommands: the command table of README.md names commands and flags that exist.
+// TestReadmeCommands: what README.md and deploy/README.md name in passing are commands and flags that exist. (What they tell the
+// reader to type is executed: TestDocCommands.)
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	root := newRoot()
-	for _, m := range regexp.MustCompile("`dunlin ([^`]+)`").FindAllStringSubmatch(string(raw), -1) {
+	var raw []byte
+	for _, doc := range docs {
+		text, err := os.ReadFile(filepath.Join("..", "..", doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw = append(raw, text...)
+	}
+	for _, m := range regexp.MustCompile("`(?:\\./)?dunlin ([^`]+)`").FindAllStringSubmatch(string(raw), -1) {
 		line := strings.ReplaceAll(m[1], `\|`, "|")
 		var words []string
 		for w := range strings.FieldsSeq(strings.NewReplacer("[", " ", "]", " ", "|", " ").Replace(line)) {

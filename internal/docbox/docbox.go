@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -57,12 +58,15 @@ func (b Box) Value(word string) string {
 
 func (b Box) at(word string) int { return slices.Index(strings.Fields(b.Kind), word) }
 
-// Commands are the lines of the box that are neither empty nor only a comment, those that a backslash continues joined.
+// remark is what a line says to the reader, behind its command.
+var remark = regexp.MustCompile(`(^|\s+)#( .*)?$`)
+
+// Commands are the lines of the box without remarks, those that a backslash continues joined; empty ones are left out.
 func (b Box) Commands() []string {
 	var out []string
 	joined := strings.ReplaceAll(b.Text, "\\\n", "")
 	for line := range strings.Lines(joined) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+		if line = remark.ReplaceAllString(strings.TrimSpace(line), ""); line != "" {
 			out = append(out, line)
 		}
 	}
