@@ -61,6 +61,16 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		return c.refuse(it, v, badParent(&b.Header.PrevBlock))
 	}
 
+	// And on a branch that the chain may go to, see maxreorg.go.
+	if i == noNode {
+		err := c.tooDeep(parent, &b.Hash, []consensus.Header{b.Header})
+		if err != nil {
+			return c.refuse(it, v, err)
+		}
+	} else if !c.allowed(i) {
+		return c.refuse(it, v, c.noteRefused(i, nil))
+	}
+
 	// 5. Its header is valid. Only now does the tree take it, and from peers
 	// only on a branch with enough work.
 	if i == noNode {
@@ -391,6 +401,9 @@ func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, 
 	if !ok {
 		i = t.add(h, hash, parent, work)
 		t.touch(i)
+		if t.meetAnchor(i) {
+			t.reconsider(c.tip.get())
+		}
 		if s, ok := t.strays[hash]; ok {
 			t.setBlock(i, s.place, s.txs)
 			delete(t.strays, hash)

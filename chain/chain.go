@@ -166,6 +166,7 @@ type NodeStatus struct {
 	Valid     bool // fully validated at some time
 	Invalid   bool // it or an ancestor broke a rule
 	Active    bool // on the active chain
+	Refused   bool // on a branch that the chain does not go over to by itself, see Chain.Refused
 	Txs       int
 }
 
@@ -173,7 +174,7 @@ type NodeStatus struct {
 type ChainTip struct { //nolint:revive // it stutters, but Tip is the end of any branch
 	Tip    Tip
 	Branch int32  // blocks since the fork from the active chain; 0 for the active tip
-	Status string // active, valid-fork, valid-headers, headers-only, invalid
+	Status string // active, valid-fork, valid-headers, headers-only, invalid, refused
 }
 
 // A Chain is an open chain. All methods are safe for concurrent use unless they
@@ -190,7 +191,13 @@ type Chain struct {
 	kick    chan struct{}
 	asked   chan request
 	refused limiter // of log lines
-	forks   limiter
+	// refusals are the branches that are kept out for their depth.
+	refusals refusedBranches
+	// savedAnchor is what ANCHOR holds: anchor and accepted branch. inStep says that the
+	// anchor on disk was MaxReorg below the tip. Open's, then the conductor's.
+	savedAnchor [2]chainhash.Hash
+	inStep      bool
+	forks       limiter
 
 	created bool // Open made the store: there is no tail to look for
 	reindex bool // every block file is to be replayed; Open's, then the conductor's

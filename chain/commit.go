@@ -65,6 +65,9 @@ func (c *conductor) save() error {
 		c.tree.forgetSeals(written)
 		c.coins.clean(c.o.CacheBytes / 4 * 3) // so that the next commit is not due at once
 		c.committed = c.verified
+		if err := c.saveAnchor(); err != nil {
+			return err
+		}
 	}
 	if c.reindex && !c.replaying && headers > 0 {
 		c.tree.mu.RLock()

@@ -38,6 +38,8 @@ type conductor struct {
 	ran           [ranBlocks]ranBlock
 	passedScripts *passedScripts
 
+	arrived arrivals
+
 	committed   uint32
 	sinceCommit int // blocks verified
 	flushTimer  *time.Timer
@@ -71,6 +73,7 @@ func (c *Chain) conduct(ctx context.Context) error {
 		flushTimer: time.NewTimer(time.Hour),
 		diskTimer:  time.NewTimer(time.Hour),
 		replaying:  true,
+		arrived:    c.newArrivals(),
 	}
 	con.flushTimer.Stop()
 	con.diskTimer.Stop()
@@ -396,6 +399,7 @@ func (c *conductor) publish(done int) error {
 	}
 	c.coins.keep(len(c.flights))
 	c.tip.set(c.verified)
+	c.moveAnchor(old)
 	c.armFlush()
 	for _, it := range c.passed {
 		c.decide(it, Verdict{Outcome: Connected, Hash: it.hash, Height: c.tree.node(it.node).height})

@@ -77,6 +77,9 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		case badAbove:
 			return added, last, badParent(&hs[0].PrevBlock)
 		}
+		if err := c.tooDeep(parent, &hash, hs); err != nil {
+			return added, last, err
+		}
 
 		n := min(len(hs), headerBatch)
 		g := c.headerGate()
@@ -173,6 +176,9 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 	height = t.node(parent).height + 1
 	if bad {
 		return height, false, badParent(&h.PrevBlock)
+	}
+	if err := c.tooDeep(parent, &hash, []consensus.Header{*h}); err != nil {
+		return height, false, err
 	}
 	if err := c.checkHeader(past{t, parent}, h); err != nil {
 		return height, false, err

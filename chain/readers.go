@@ -35,8 +35,9 @@ func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) {
 	i, ok := t.find(&hash)
 	var b body
 	var flags uint8
+	refused := false
 	if ok {
-		b, flags = t.body(i), *t.flags(i)
+		b, flags, refused = t.body(i), *t.flags(i), !t.allowed(i)
 	}
 	t.mu.RUnlock()
 	if !ok {
@@ -52,6 +53,7 @@ func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) {
 		Valid:     flags&flagValid != 0,
 		Invalid:   flags&flagBad != 0,
 		Active:    c.active(i),
+		Refused:   refused,
 		Txs:       int(b.txs),
 	}, true
 }
@@ -247,19 +249,21 @@ func (c *Chain) DiskUse() (u DiskUse, err error) {
 }
 
 // Tips lists the leaves of the header tree and the active tip, the latter first,
-// then by descending height, first seen first.
+// then by descending height, first seen first, then the refused branches that are not in
+// the tree.
 func (c *Chain) Tips() []ChainTip {
 	t := c.tree
 	tip := c.tip.get()
 	type leaf struct {
 		i     uint32
 		flags uint8
+		deep  bool
 	}
 	var leaves []leaf
 	t.mu.RLock()
 	for i := range t.n { // a byte each: well under a millisecond for a million
 		if flags := *t.flags(i); flags&flagParent == 0 && i != tip {
-			leaves = append(leaves, leaf{i, flags})
+			leaves = append(leaves, leaf{i, flags, !t.allowed(i)})
 		}
 	}
 	t.mu.RUnlock()
@@ -273,6 +277,8 @@ func (c *Chain) Tips() []ChainTip {
 		switch {
 		case l.flags&flagBad != 0:
 			ct.Status = "invalid"
+		case l.deep && c.moreWork(l.i):
+			ct.Status = statusRefused
 		case l.flags&flagValid != 0:
 			ct.Status = "valid-fork"
 		case l.flags&flagLinked != 0:
@@ -282,5 +288,5 @@ func (c *Chain) Tips() []ChainTip {
 		}
 		tips = append(tips, ct)
 	}
-	return tips
+	return append(tips, c.refusedTips()...)
 }

@@ -64,6 +64,9 @@ func (c *Chain) load() error {
 	if !t.has(at, flagLinked) {
 		return fmt.Errorf("blocks below the tip %v at height %d are missing", tip.Hash, tip.Height)
 	}
+	if err := c.loadAnchor(at); err != nil {
+		return err
+	}
 	t.reconsider(at)
 	for hash := range c.denied { // noted, and then the commit did not come
 		if i, ok := t.find(&hash); ok && !t.has(i, flagInvalid) {
@@ -91,6 +94,9 @@ func (c *Chain) create() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.add(&g.Header, g.Hash, noNode, workOf(c.o.Engine.Work(&g.Header)))
+	if err := c.loadAnchor(noNode); err != nil { // a reindex has one
+		return err
+	}
 	*t.flags(i) |= flagValid
 	t.setBlock(i, p, uint32(len(g.Txs)))
 	b := c.store.NewBatch()

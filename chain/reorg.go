@@ -188,6 +188,14 @@ func (c *conductor) absolve(i uint32) {
 	c.armFlush()
 }
 
+// allowed says whether the chain may go to i by itself.
+func (c *conductor) allowed(i uint32) bool {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.allowed(i)
+}
+
 // bad says whether a node is known to be invalid.
 func (c *conductor) bad(i uint32) bool {
 	t := c.tree

@@ -89,6 +89,11 @@ type tree struct {
 	bestLinked uint32
 	// bestHeader is the node with most work, first seen first, not known to be bad.
 	bestHeader uint32
+	// anchor is the block that the chain does not leave by itself, accepted the first
+	// block of a branch for which it may; noNode: there is none. The hashes are theirs, or
+	// of those whose headers are not here yet. See maxreorg.go.
+	anchor, accepted         uint32
+	anchorHash, acceptedHash chainhash.Hash
 	// prunedTop is the greatest height of a pruned node; -1 if there is none.
 	prunedTop int32
 	// maxSide, maxAhead and maxNear are the gate's limits; constant but in tests.
@@ -115,6 +120,8 @@ func newTree(p *consensus.Params) *tree {
 		bestLinked: noNode,
 		bestHeader: noNode,
 		nearTip:    noNode,
+		anchor:     noNode,
+		accepted:   noNode,
 		prunedTop:  -1,
 		maxSide:    maxSideHeaders,
 		maxAhead:   maxAheadHeaders,
@@ -182,7 +189,7 @@ func (t *tree) add(h *consensus.Header, hash chainhash.Hash, parent uint32, work
 		t.seals[i] = slices.Clone(h.Seal)
 	}
 	t.enter(i)
-	if t.bestHeader == noNode || !t.has(i, flagBad) && t.node(i).work.more(t.node(t.bestHeader).work) {
+	if t.bestHeader == noNode || !t.has(i, flagBad) && t.node(i).work.more(t.node(t.bestHeader).work) && t.allowed(i) {
 		t.bestHeader = i
 	}
 	return i
@@ -300,7 +307,7 @@ func (t *tree) consider(i uint32) {
 	if f := *t.flags(i); f&flagLinked == 0 || f&(flagBad|flagDeferred) != 0 {
 		return
 	}
-	if t.bestLinked == noNode || t.node(i).work.more(t.node(t.bestLinked).work) {
+	if (t.bestLinked == noNode || t.node(i).work.more(t.node(t.bestLinked).work)) && t.allowed(i) {
 		t.bestLinked = i
 	}
 }
@@ -327,10 +334,11 @@ func (t *tree) condemn(i uint32, flag uint8, prefer uint32) {
 // reconsider finds the best nodes anew, favouring prefer in a tie. The caller
 // holds mu.
 func (t *tree) reconsider(prefer uint32) {
+	t.lowerAnchor()
 	t.bestLinked, t.bestHeader = noNode, noNode
 	look := func(i uint32) {
 		t.consider(i)
-		if !t.has(i, flagBad) && (t.bestHeader == noNode || t.node(i).work.more(t.node(t.bestHeader).work)) {
+		if !t.has(i, flagBad) && (t.bestHeader == noNode || t.node(i).work.more(t.node(t.bestHeader).work)) && t.allowed(i) {
 			t.bestHeader = i
 		}
 	}

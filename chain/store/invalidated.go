@@ -18,6 +18,8 @@ const (
 	// invalidated: a hash a line, then a line with their checksum. It is text, apart
 	// from the index, for it must outlive the index.
 	invalidatedName = "INVALIDATED"
+	// anchorName is a file in the home, of the same form, with two hashes: see PutAnchor.
+	anchorName = "ANCHOR"
 	// maxInvalidated bounds the list: nobody invalidates a thousand blocks by hand.
 	maxInvalidated = 1 << 12
 )
@@ -31,7 +33,7 @@ func encodeInvalidated(hashes []chainhash.Hash) []byte {
 	return fmt.Appendf(b, "crc32c %08x\n", crc32.Checksum(b, castagnoli))
 }
 
-var errInvalidated = errors.New("the list of invalidated blocks is not what was written")
+var errInvalidated = errors.New("the list of blocks is not what was written")
 
 func decodeInvalidated(b []byte) ([]chainhash.Hash, error) {
 	const line = 2*chainhash.HashSize + 1
@@ -58,7 +60,13 @@ func decodeInvalidated(b []byte) ([]chainhash.Hash, error) {
 
 // Invalidated returns what PutInvalidated kept last, in its order.
 func (s *Store) Invalidated() ([]chainhash.Hash, error) {
-	fs, path := s.o.FS, s.o.FS.PathJoin(s.o.Dir, invalidatedName)
+	return s.readHashes(invalidatedName, "note the hashes in it, remove it, and invalidate them again")
+}
+
+// readHashes returns what putHashes kept last under a name; mend is what to do if it is
+// damaged.
+func (s *Store) readHashes(name, mend string) ([]chainhash.Hash, error) {
+	fs, path := s.o.FS, s.o.FS.PathJoin(s.o.Dir, name)
 	f, err := fs.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -73,7 +81,7 @@ func (s *Store) Invalidated() ([]chainhash.Hash, error) {
 	hashes, err := decodeInvalidated(b)
 	if err != nil {
 		return nil, &DamageError{
-			File: invalidatedName, Offset: -1, What: err.Error() + "; note the hashes in it, remove it, and invalidate them again",
+			File: name, Offset: -1, What: err.Error() + "; " + mend,
 			Mend: "rm " + quoted(path), Err: err,
 		}
 	}
@@ -91,9 +99,34 @@ func (s *Store) PutInvalidated(hashes []chainhash.Hash) error {
 	if len(hashes) > maxInvalidated {
 		return fmt.Errorf("store: %d invalidated blocks, at most %d", len(hashes), maxInvalidated)
 	}
-	fs, path := s.o.FS, s.o.FS.PathJoin(s.o.Dir, invalidatedName)
+	return s.putHashes(invalidatedName, hashes)
+}
+
+// Anchor returns what PutAnchor kept last; zero hashes if nothing.
+func (s *Store) Anchor() (anchor, accepted chainhash.Hash, err error) {
+	hashes, err := s.readHashes(anchorName, "remove it: the chain then goes back as far as a branch with more work wants until it has a new one")
+	if err == nil && len(hashes) == 2 {
+		anchor, accepted = hashes[0], hashes[1]
+	}
+	return anchor, accepted, err
+}
+
+// PutAnchor keeps, as PutInvalidated does its list, the block below which the chain does
+// not go back by itself, and the first block of a branch for which an operator said that
+// it may; zero for none. It is apart from the commits and survives [Wipe]. It belongs
+// to the goroutine that commits.
+func (s *Store) PutAnchor(anchor, accepted chainhash.Hash) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.users.Done()
+	return s.putHashes(anchorName, []chainhash.Hash{anchor, accepted})
+}
+
+func (s *Store) putHashes(name string, hashes []chainhash.Hash) error {
+	fs, path := s.o.FS, s.o.FS.PathJoin(s.o.Dir, name)
 	if len(hashes) == 0 {
-		return removeMark(fs, s.o.Dir, invalidatedName)
+		return removeMark(fs, s.o.Dir, name)
 	}
 	next := path + ".new"
 	f, err := fs.Create(next, vfs.WriteCategoryUnspecified)
