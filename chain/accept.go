@@ -369,6 +369,11 @@ func (c *Chain) checkHeader(parent consensus.Past, h *consensus.Header) error {
 
 // acceptHeader checks the header of a block and adds it to the tree.
 func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.Hash, src Source) (uint32, error) {
+	if src.Kind == FromSync || src.Kind == FromGossip {
+		if err := c.tooFar(parent, c.tree.node(parent).height+1); err != nil {
+			return noNode, err
+		}
+	}
 	if err := c.checkHeader(past{c.tree, parent}, h); err != nil {
 		return noNode, err
 	}

@@ -73,6 +73,10 @@ type Options struct {
 	Reindex bool
 	// ReindexAnew makes Reindex start over where one was cut off.
 	ReindexAnew bool
+	// HeadersAhead is how many headers further than the validated chain a branch may be where
+	// stake makes blocks: there headers cost nothing and prove little before their blocks
+	// are here. Default 18,384: the window that sync downloads in and a reply of headers.
+	HeadersAhead int
 	// ScriptsChecked says that the scripts of the transaction with this witness
 	// id passed under these flags before (the mempool's memory). It is asked
 	// from many goroutines for blocks that did not come from sync, import or
@@ -254,6 +258,11 @@ func (o Options) withDefaults() (Options, error) {
 	} else if o.MaxQueueBlocks == 0 {
 		o.MaxQueueBlocks = 256
 	}
+	if o.HeadersAhead < 0 || o.HeadersAhead > maxAheadHeaders {
+		fault("chain: HeadersAhead is %d, not in 0…%d", o.HeadersAhead, maxAheadHeaders)
+	} else if o.HeadersAhead == 0 {
+		o.HeadersAhead = 16_384 + headerBatch
+	}
 	if o.FlushBlocks < 0 {
 		fault("chain: FlushBlocks is %d, below 0", o.FlushBlocks)
 	} else if o.FlushBlocks == 0 {
@@ -312,7 +321,7 @@ func openStore(o Options, so store.Options) (*Chain, error) {
 		o:      o,
 		log:    o.Logger,
 		store:  st,
-		tree:   newTree(o.Params),
+		tree:   newTree(o.Params, o.HeadersAhead),
 		coins:  newCoinCache(st),
 		queue:  newQueue(o.MaxQueueBlocks, o.MaxQueueBytes),
 		kick:   make(chan struct{}, 1),

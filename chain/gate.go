@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 
 	"dunlin/chain/consensus"
@@ -22,6 +23,11 @@ import (
 //   - Headers that are not on the validated chain are at most maxSideHeaders and
 //     maxAheadHeaders together: the room. More are taken when blocks have followed.
 //
+// Where stake makes blocks headers cost nothing at all. There no branch may be more than
+// Options.HeadersAhead further than the validated chain, whatever work it claims, and
+// those beside it are at most maxStakeSide; a peer with a longer chain is asked again as
+// blocks follow.
+//
 // What was once stored stays, so a room that was filled with spam stays full. Some
 // branches are therefore taken all the same; see [tree.exempt].
 //
@@ -32,6 +38,7 @@ const (
 	gateBlocks      = 144
 	maxSideHeaders  = 1 << 18
 	maxAheadHeaders = 1 << 20
+	maxStakeSide    = 1 << 16
 	// maxNearHeaders is how many headers near the validated tip are taken without
 	// room until it is another.
 	maxNearHeaders = 256
@@ -79,6 +86,37 @@ func (c *Chain) headerGate() gate {
 	}
 	return g
 }
+
+// aheadLimit is the greatest height that a header on the branch of i may have; the
+// greatest there is where that has no limit.
+func (c *Chain) aheadLimit(i uint32) int32 {
+	t := c.tree
+	if !t.capped {
+		return math.MaxInt32
+	}
+	t.mu.RLock()
+	ahead := t.maxAhead
+	t.mu.RUnlock()
+	return t.node(t.fork(i, c.tip.get())).height + int32(ahead)
+}
+
+// HeaderLimit is how high headers that extend the best header chain may be at present;
+// the greatest number there is where there is no limit. It grows with the validated chain.
+func (c *Chain) HeaderLimit() int32 { return c.aheadLimit(c.heads.get()) }
+
+// tooFar returns the fault of a header at this height on the branch of parent; nil if it
+// is within the limit.
+func (c *Chain) tooFar(parent uint32, height int32) error {
+	limit := c.aheadLimit(parent)
+	if height <= limit {
+		return nil
+	}
+	return ruleError(ruleTooFar, consensus.BlameNobody, fmt.Sprintf("header at height %d, at most %d until blocks have followed", height, limit))
+}
+
+// ruleTooFar is the rule that headers break which are too many for the blocks that
+// are validated.
+const ruleTooFar = "headers-too-far-ahead"
 
 // admit says why n new headers above parent may not be added, if the branch ends
 // with this much work with them, or is proven to further up.

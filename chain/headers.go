@@ -29,7 +29,10 @@ func unknownParent(parent *chainhash.Hash) *consensus.RuleError {
 // come looks at all of it first and then calls AcceptProven. More headers than
 // the tree has room for beside the validated chain are refused too
 // ("too-many-headers", which blames nobody), but for a branch that is short and near
-// the tip, extends the best header chain, or has far more work. The headers are durable with the next
+// the tip, extends the best header chain, or has far more work. Where stake makes blocks
+// those further than [Options.HeadersAhead] are left out
+// ("headers-too-far-ahead", which blames nobody) and what precedes them is kept; a branch
+// that the chain would not go over to gives "reorg-too-deep". The headers are durable with the next
 // commit. It may be called at any time and by many.
 func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last Tip, err error) {
 	return c.acceptHeaders(ctx, hs, work128{})
@@ -45,6 +48,7 @@ func (c *Chain) AcceptProven(ctx context.Context, hs []consensus.Header, branch 
 func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven work128) (added int, last Tip, err error) {
 	t := c.tree
 	end := noNode // the last header of hs that is in the tree
+	var far error // that of what was left out
 	defer func() {
 		if end != noNode {
 			last = t.tip(end)
@@ -81,6 +85,17 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 			return added, last, err
 		}
 
+		// Before anything of them is checked.
+		height := t.node(parent).height
+		if limit := c.aheadLimit(parent); int64(height)+int64(len(hs)) > int64(limit) {
+			room := max(0, limit-height)
+			if far = c.tooFar(parent, height+room+1); room == 0 && far != nil {
+				return added, last, far
+			}
+			if far != nil {
+				hs = hs[:room]
+			}
+		}
 		n := min(len(hs), headerBatch)
 		g := c.headerGate()
 		if g.least.more(t.node(parent).work) && g.least.more(proven) {
@@ -104,7 +119,9 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		if err != nil {
 			return added, last, err
 		}
-		hs = hs[n:]
+		if hs = hs[n:]; len(hs) == 0 && far != nil {
+			return added, last, far
+		}
 	}
 	return added, last, nil
 }
@@ -178,6 +195,9 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 		return height, false, badParent(&h.PrevBlock)
 	}
 	if err := c.tooDeep(parent, &hash, []consensus.Header{*h}); err != nil {
+		return height, false, err
+	}
+	if err := c.tooFar(parent, height); err != nil {
 		return height, false, err
 	}
 	if err := c.checkHeader(past{t, parent}, h); err != nil {

@@ -66,6 +66,9 @@ func (p *Presync) Check(ctx context.Context, hs []consensus.Header) error {
 		return fmt.Errorf("presync of %d headers at once, must be 1 to %d", len(hs), headerBatch)
 	case len(p.tags) >= maxPresyncBatches:
 		return ruleError("too-many-headers", consensus.BlameNobody, "more headers than are looked at without storing any")
+	case p.c.tree.capped && int(p.past.height)+len(hs) > int(p.past.from)+p.c.o.HeadersAhead:
+		// What comes so late would not be stored.
+		return ruleError("too-many-headers", consensus.BlameNobody, "the branch shows too little work in as many headers as are taken")
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

@@ -138,3 +138,67 @@ func wantBlame(t *testing.T, err error, rule string, blame consensus.Blame) {
 		t.Errorf("%v blames %d, want %d", err, r.Blame, blame)
 	}
 }
+
+// No branch of headers is further than HeadersAhead past the validated chain, however
+// they come; what precedes is kept, nobody is blamed, and there is room as blocks follow.
+func TestHeadersAhead(t *testing.T) {
+	const ahead = 30
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 80)
+	h := open(t, func(o *chain.Options) { o.Params, o.Engine, o.HeadersAhead = p, pos.New(p), ahead })
+	accept := func(want, height int, blocks []*consensus.Block, rule string) {
+		t.Helper()
+		n, last, err := h.AcceptHeaders(t.Context(), headersOf(blocks))
+		if rule == "" && err != nil {
+			t.Fatal(err)
+		} else if rule != "" {
+			wantBlame(t, err, rule, consensus.BlameNobody)
+		}
+		if n != want || height >= 0 && last.Height != int32(height) {
+			t.Fatalf("%d added up to height %d, want %d up to %d", n, last.Height, want, height)
+		}
+	}
+	if h.HeaderLimit() != ahead {
+		t.Errorf("limit %d", h.HeaderLimit())
+	}
+	accept(ahead-1, ahead-1, blocks[1:ahead], "")
+	accept(1, ahead, blocks[1:], "headers-too-far-ahead")
+	accept(0, -1, blocks[ahead+1:], "headers-too-far-ahead")
+	next := blocks[ahead+1]
+	_, _, err := h.CheckHeader(&next.Header)
+	wantBlame(t, err, "headers-too-far-ahead", consensus.BlameNobody)
+	for _, kind := range []chain.SourceKind{chain.FromGossip, chain.FromSync} {
+		v := h.submitFrom(next.Raw, chain.Source{Kind: kind, Peer: "peer1"})
+		wantBlame(t, v.Err, "headers-too-far-ahead", consensus.BlameNobody)
+	}
+	// Nothing of it is looked at: not even whether it is signed.
+	forged := next.Header
+	forged.Seal = make([]byte, len(forged.Seal))
+	_, _, err = h.AcceptHeaders(t.Context(), []consensus.Header{forged})
+	wantBlame(t, err, "headers-too-far-ahead", consensus.BlameNobody)
+
+	h.connectAll(blocks[1:11])
+	if h.HeaderLimit() != ahead+10 {
+		t.Errorf("limit %d", h.HeaderLimit())
+	}
+	accept(10, ahead+10, blocks[1:], "headers-too-far-ahead")
+	// Another branch is as long from where it leaves.
+	accept(ahead, 5+ahead, b.MineN(blocks[5], ahead+5), "headers-too-far-ahead")
+	h.reopen()
+	accept(0, -1, blocks[ahead+11:], "headers-too-far-ahead")
+	h.connectAll(blocks[11:41])
+	accept(30, 70, blocks[41:], "headers-too-far-ahead")
+	h.connectAll(blocks[41:])
+	h.wantTip(blocks[80])
+
+	// To show more work in two passes a branch has as many headers.
+	pre, ok := h.NewPresync(blocks[0].Hash)
+	if !ok {
+		t.Fatal("no presync")
+	}
+	long := headersOf(b.MineN(blocks[0], ahead+1))
+	if err := pre.Check(t.Context(), long[:ahead]); err != nil {
+		t.Fatal(err)
+	}
+	wantBlame(t, pre.Check(t.Context(), long[ahead:]), "too-many-headers", consensus.BlameNobody)
+}

@@ -96,8 +96,10 @@ type tree struct {
 	anchorHash, acceptedHash chainhash.Hash
 	// prunedTop is the greatest height of a pruned node; -1 if there is none.
 	prunedTop int32
-	// maxSide, maxAhead and maxNear are the gate's limits; constant but in tests.
+	// maxSide, maxAhead and maxNear are the gate's limits; constant but in tests. capped
+	// says that no branch may be more than maxAhead further than the validated chain.
 	maxSide, maxAhead, maxNear int
+	capped                     bool
 	// most is the greatest work of any branch that was stored, valid or not, or was
 	// proven and got room for that: mostLeft more headers on branches with no less.
 	most     work128
@@ -110,7 +112,8 @@ type tree struct {
 	strays map[chainhash.Hash]tailBlock
 }
 
-func newTree(p *consensus.Params) *tree {
+// newTree returns an empty tree. ahead is Options.HeadersAhead.
+func newTree(p *consensus.Params, ahead int) *tree {
 	t := &tree{
 		params:     p,
 		sealBytes:  p.SealBytes,
@@ -126,6 +129,9 @@ func newTree(p *consensus.Params) *tree {
 		maxSide:    maxSideHeaders,
 		maxAhead:   maxAheadHeaders,
 		maxNear:    maxNearHeaders,
+	}
+	if p.SealBytes > 0 {
+		t.capped, t.maxAhead, t.maxSide = true, ahead, maxStakeSide
 	}
 	t.dir.Store(new([]*chunk))
 	return t

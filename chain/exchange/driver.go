@@ -34,9 +34,11 @@ const (
 	hysteresisGap   = 2
 	firstFetchGap   = 3 // blocks that gossip may be about to bring
 	maxRetargetGap  = 2 * time.Second
-	maxPullFailures = 3               // in a row: the peer is of no use
-	maxIdle         = 2               // pulls in a row without a new header, from which on a claim is in doubt
-	refusedAgain    = 5 * time.Second // before a block that may become valid is fetched again
+	maxPullFailures = 3                // in a row: the peer is of no use
+	maxIdle         = 2                // pulls in a row without a new header, from which on a claim is in doubt
+	refusedAgain    = 5 * time.Second  // before a block that may become valid is fetched again
+	deepAgain       = 30 * time.Second // before a peer on a refused branch is asked again; doubles, to deepMost
+	deepMost        = 5 * time.Minute
 )
 
 // Events of the loop, besides blockEvents, pullProgress, pulled, verdictEvent,
@@ -87,6 +89,8 @@ type driver struct {
 	gained      time.Time                         // a block was validated or stored, or the target is new
 	bytesAt     time.Time                         // a byte of a block came
 
+	accepted int64 // reorganisations that an operator accepted, of those who were asked since
+
 	received atomic.Int64 // bytes of blocks
 	trouble  error        // why the chain takes no blocks
 	story    *story
@@ -114,6 +118,8 @@ type peerSync struct {
 	pullBegan time.Time      // the latest
 	agreed    time.Time      // when a probe found it on the best header chain
 	wished    bool           // a wish wants its headers, whatever its tip
+	ahead     bool           // it has more headers than are taken before blocks have followed
+	deep      int            // pulls in a row that found it on a branch that the chain does not go over to
 	withholds int            // blocks that it claims to have and did not hand out
 	fetching  bool           // a withheld block is being fetched from it
 	asked     int            // for withheld blocks
@@ -331,7 +337,7 @@ func (d *driver) serves(p *peerSync) int32 {
 	}
 	// A tip that we do not know yet with more work most likely extends what we
 	// know; if it does not, the peer answers not found.
-	if p.tip.Work.Cmp(d.best.Work) > 0 {
+	if p.deep == 0 && p.tip.Work.Cmp(d.best.Work) > 0 {
 		return min(p.tip.Height, d.best.Height)
 	}
 	if p.common != (chainhash.Hash{}) {
@@ -582,9 +588,22 @@ func (d *driver) considerPulls(ctx context.Context) {
 	}
 	now := d.x.o.Now()
 	best, _ := d.x.o.Chain.BestHeader()
+	tip, _ := d.x.o.Chain.Tip()
+	full := best.Hash != tip.Hash && d.x.o.Chain.HeaderLimit()-best.Height < MaxHeaders
+	if n := d.x.o.Chain.ReorgsAccepted(); n != d.accepted {
+		d.accepted = n
+		for _, p := range d.peers {
+			if p.deep > 0 {
+				p.deep, p.notBefore = 0, now
+			}
+		}
+	}
 	var least *big.Int
 	var candidates []*peerSync
 	for _, p := range d.sorted() {
+		if p.ahead && full {
+			continue // it would only send what is known
+		}
 		if !p.pulling && !now.Before(p.notBefore) && (p.wished || d.wants(p, &best, now)) {
 			if least == nil {
 				least = d.x.o.Chain.LeastWork()
@@ -671,7 +690,7 @@ func (d *driver) wants(p *peerSync, best *chain.Tip, now time.Time) bool {
 
 func (d *driver) startPull(ctx context.Context, p *peerSync, probe bool) {
 	now := d.x.o.Now()
-	p.pulling, p.wished, p.pullTip, p.pullBegan = true, false, p.tip.Hash, now
+	p.pulling, p.wished, p.ahead, p.pullTip, p.pullBegan = true, false, false, p.tip.Hash, now
 	if d.pulls++; d.pulls == 1 {
 		d.storing = false
 	}
@@ -727,7 +746,23 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 		if e.tip.Work != nil && e.tip.Work.Cmp(p.tip.Work) > 0 {
 			p.tip, p.tipAt = e.tip, now
 		}
+		if !tooDeep(e.err) {
+			p.deep = 0
+		}
 		switch {
+		case tooDeep(e.err):
+			// It is no source, and not to blame: it may have been on the other side of a
+			// network cut in two. What it has beside our chain is not fetched.
+			p.doubts, p.failures, p.idle = 0, 0, 0
+			p.notBefore = now.Add(min(deepAgain<<min(p.deep, 8), deepMost))
+			p.deep++
+		case tooFar(e.err), e.ahead && e.err == nil:
+			// It is asked on when blocks have followed.
+			p.doubts, p.failures, p.idle = 0, 0, 0
+			p.ahead = true
+			if e.added == 0 {
+				p.notBefore = now.Add(tickEvery)
+			}
 		case e.added == 0 && (e.behind || wasCut && e.err != nil):
 			// Others are faster, or it sends for ever what is known. It will be asked
 			// what they do not bring, but not at once.
@@ -844,11 +879,14 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 		peers: len(d.peers), pulls: d.pulls, stats: d.sched.Stats(), trouble: d.trouble,
 	}
 	v.tip, _ = d.x.o.Chain.Tip()
+	if refused := d.x.o.Chain.Refused(); len(refused) > 0 {
+		v.refused = &refused[0]
+	}
 	// The best peer whose claim is more than our headers and not in doubt. A tip whose
 	// header is known is not: the tree knows its work, whatever is claimed.
 	var ahead *peerSync
 	for _, p := range d.sorted() {
-		if p.tip.Work.Cmp(v.best.Work) > 0 && p.doubts == 0 && p.idle < maxIdle && !headerKnown(d.x.o.Chain, p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
+		if p.tip.Work.Cmp(v.best.Work) > 0 && p.deep == 0 && p.doubts == 0 && p.idle < maxIdle && !headerKnown(d.x.o.Chain, p.tip.Hash) && (ahead == nil || p.tip.Work.Cmp(ahead.tip.Work) > 0) {
 			ahead = p
 		}
 	}

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"slices"
@@ -32,6 +33,11 @@ type fakeChain struct {
 	reads      int
 	failSubmit error // verdict Failed with it while set
 	minHeight  int32 // headers are taken only if they reach it (minimum work)
+	ahead      int32 // headers that are taken above the tip; 0: any number
+	most       int32 // the most that there were
+	anchor     int32 // height from which the chain of now is not left; 0: it may be
+	refused    []chain.RefusedBranch
+	accepted   int64
 
 	served <-chan struct{} // if not nil, closed when headers may be served
 }
@@ -169,6 +175,17 @@ func (c *fakeChain) accept(hs []consensus.Header) (added int, last chain.Tip, er
 
 func (c *fakeChain) acceptLocked(hs []consensus.Header) (added int, last chain.Tip, err error) {
 	for _, h := range hs {
+		hash := h.BlockHash()
+		if p := c.nodes[h.PrevBlock]; p != nil && c.nodes[hash] == nil {
+			if p.height < c.anchor && ancestor(c.tip, p.height) == p {
+				c.refused = []chain.RefusedBranch{{First: hash, Fork: p.height, Depth: c.tip.height - p.height}}
+				return added, last, &consensus.RuleError{Rule: "reorg-too-deep", Blame: consensus.BlameNobody}
+			}
+			if c.ahead > 0 && p.height+1 > c.tip.height+c.ahead {
+				return added, last, &consensus.RuleError{Rule: "headers-too-far-ahead", Blame: consensus.BlameNobody}
+			}
+			c.most = max(c.most, p.height+1-c.tip.height)
+		}
 		n, fresh, err := c.addHeader(h)
 		if err != nil {
 			return added, last, err
@@ -183,6 +200,38 @@ func (c *fakeChain) acceptLocked(hs []consensus.Header) (added int, last chain.T
 
 // LeastWork is that of minHeight.
 func (c *fakeChain) LeastWork() *big.Int { return big.NewInt(2 * int64(c.minHeight+1)) }
+
+// HeaderLimit is that of ahead.
+func (c *fakeChain) HeaderLimit() int32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ahead == 0 {
+		return math.MaxInt32
+	}
+	return c.tip.height + c.ahead
+}
+
+// Refused is the branch from below the anchor that was shown last.
+func (c *fakeChain) Refused() []chain.RefusedBranch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.refused)
+}
+
+// ReorgsAccepted counts the calls of acceptReorg.
+func (c *fakeChain) ReorgsAccepted() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.accepted
+}
+
+// acceptReorg takes the anchor away.
+func (c *fakeChain) acceptReorg() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.anchor, c.refused = 0, nil
+	c.accepted++
+}
 
 // fakePresync believes everything and remembers what it saw.
 type fakePresync struct {

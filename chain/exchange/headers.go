@@ -45,6 +45,7 @@ type pulled struct {
 	added  int            // headers that were new to us
 	agrees bool           // a probe found the peer on our best header chain; no more was asked
 	behind bool           // others were faster: what it sends is known, and there is more
+	ahead  bool           // it has more than is taken before blocks have followed
 	err    error
 	blame  string // why the peer is to blame; empty if it is not
 }
@@ -136,11 +137,13 @@ func (p *headerPull) pass(ctx context.Context) (again bool, err error) {
 		}
 		p.probe = false
 		top := reply.Start + int32(reply.Count) - 1
-		more := reply.Count == most && top < reply.Tip.Height && p.total < maxPullHeaders
+		end := min(reply.Tip.Height, p.x.o.Chain.HeaderLimit())
+		more := reply.Count == most && top < end && p.total < maxPullHeaders
+		p.res.ahead = top >= end && top < reply.Tip.Height
 		most = MaxHeaders
 		if more {
 			// Ask for what follows before looking at what came.
-			if err := h.askOn(p.last, top, reply.Tip.Height); err != nil {
+			if err := h.askOn(p.last, top, end); err != nil {
 				return false, err
 			}
 		}
@@ -391,6 +394,13 @@ func tooLittleWork(err error) bool { return brokeRule(err, "too-little-chainwork
 
 // noRoom reports whether the chain has no room for headers until blocks have come.
 func noRoom(err error) bool { return brokeRule(err, "too-many-headers") }
+
+// tooFar reports whether the chain takes no more headers before blocks have followed.
+func tooFar(err error) bool { return brokeRule(err, "headers-too-far-ahead") }
+
+// tooDeep reports whether the chain does not go over to a branch of itself, whatever work
+// it has.
+func tooDeep(err error) bool { return brokeRule(err, "reorg-too-deep") }
 
 func brokeRule(err error, name string) bool {
 	var rule *consensus.RuleError

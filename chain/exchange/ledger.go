@@ -17,6 +17,9 @@ type Chain interface {
 	Submit(ctx context.Context, raw []byte, src chain.Source) (Ticket, error)
 	AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last chain.Tip, err error)
 	LeastWork() *big.Int
+	HeaderLimit() int32
+	Refused() []chain.RefusedBranch
+	ReorgsAccepted() int64
 	NewPresync(base chainhash.Hash) (Presync, bool)
 	Tip() (chain.Tip, <-chan struct{})
 	BestHeader() (chain.Tip, <-chan struct{})

@@ -27,10 +27,14 @@ type realNode struct {
 }
 
 // newRealNode opens the chain on fs and runs it and an Exchange on a new host.
-func newRealNode(t *testing.T, fs vfs.FS) *realNode {
+func newRealNode(t *testing.T, fs vfs.FS, change ...func(*chain.Options)) *realNode {
 	t.Helper()
 	p := consensus.Regtest()
-	home := chain.Options{Dir: "home", FS: fs, Params: p, Engine: pow.New(p), ChainID: p.ChainID()}
+	home := chain.Options{Dir: "home", FS: fs, Params: p, Engine: pow.New(p)}
+	for _, f := range change {
+		f(&home)
+	}
+	p = home.Params
 	c, err := chain.Open(home)
 	if err != nil {
 		t.Fatal(err)

@@ -71,7 +71,8 @@ type view struct {
 	pulls     int       // of headers, under way
 	ahead     *claim    // of the peer with more work than best; nil: nobody
 	stats     ibd.Stats
-	trouble   error // the chain takes no blocks for a reason of its own
+	refused   *chain.RefusedBranch // the best branch that the chain does not go over to; nil: none
+	trouble   error                // the chain takes no blocks for a reason of its own
 }
 
 // claim is a chain that a peer says it has, and we have no headers of.
@@ -210,6 +211,9 @@ func (y *story) reason(now time.Time, state State, v *view) string {
 		return v.stats.Reason
 	case state == Headers && v.ahead.attempt > 1:
 		return "fetching headers of " + v.ahead.peer + nth(v.ahead.attempt)
+	case v.refused != nil:
+		return fmt.Sprintf("a branch that claims more work is kept out: it leaves the chain at height %d, %d below the tip, deeper than max_reorg (dunlin chain tips, dunlin chain accept-reorg)",
+			v.refused.Fork, v.refused.Depth)
 	}
 	return ""
 }

@@ -62,7 +62,7 @@ func (d *driver) goal() chain.Tip {
 	found := false
 	for _, p := range d.sorted() {
 		s, ok := c.Status(p.tip.Hash)
-		if !ok || s.Invalid || s.Work.Cmp(goal.Work) < 0 || d.lacks(p.tip.Hash) {
+		if !ok || s.Invalid || s.Refused || s.Work.Cmp(goal.Work) < 0 || d.lacks(p.tip.Hash) {
 			continue
 		}
 		if found = true; s.Work.Cmp(goal.Work) > 0 {
