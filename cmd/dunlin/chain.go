@@ -26,7 +26,7 @@ import (
 func newChain(g *global) *cobra.Command {
 	return group("chain", "The chain: look at it, import, export and mend it",
 		newChainHead(g), newChainBlock(g), newChainList(g), newChainTips(g), newChainImport(g), newChainExport(g), newChainVerify(g), newChainReindex(g), newChainPrune(g),
-		newChainMark(g, "invalidate"), newChainMark(g, "reconsider"))
+		newChainMark(g, "invalidate"), newChainMark(g, "reconsider"), newChainMark(g, "accept-reorg"))
 }
 
 func newChainHead(g *global) *cobra.Command {

@@ -331,7 +331,7 @@ reorganisation below them, or be reindexed. storage.prune_mb does the same all t
 	return cmd
 }
 
-// newChainMark is invalidate or reconsider.
+// newChainMark is invalidate, reconsider or accept-reorg.
 func newChainMark(g *global, what string) *cobra.Command {
 	call := (*api.Client).Invalidate
 	cmd := &cobra.Command{
@@ -341,7 +341,15 @@ func newChainMark(g *global, what string) *cobra.Command {
 less work, and refuses it from now on. reconsider takes that back.`,
 		Args: args(cobra.ExactArgs(1)),
 	}
-	if what == "reconsider" {
+	switch what {
+	case "accept-reorg":
+		call = (*api.Client).AcceptReorg
+		cmd.Short = "Let the running node go over to a branch that it refuses for its depth"
+		cmd.Long = `accept-reorg is an operator's word for a branch that claims more work, but leaves the chain further below its tip than the network
+allows (max_reorg, on networks of stake). Such branches are shown by dunlin chain tips, as refused, and named in the log; HASH is a
+block of one. The node goes over to it when its blocks are here, are valid and have more work, now or after a restart. Before you
+accept one, find out by other means than peers which branch the others are on: old keys can make any number of them.`
+	case "reconsider":
 		call = (*api.Client).Reconsider
 		cmd.Short = "Make the running node forget that a block was found or declared invalid"
 		cmd.Long = `reconsider forgets that a block, its ancestors and all that builds on them were found or declared invalid. What really breaks a

@@ -58,22 +58,23 @@ func (g *global) completions(root *cobra.Command) {
 		"log-color": {"auto", "always", "never"}, "format": {"jsonl", "text"}, "engine": {"pow"},
 	}
 	argument := map[string]cobra.CompletionFunc{
-		"dunlin log level":        oneOf("debug", "info", "warn", "error", "default"),
-		"dunlin peers ban":        g.fromNode(peerIDs),
-		"dunlin peers unban":      g.fromNode(bannedTargets),
-		"dunlin peers remove":     g.fromNode(addedPeers),
-		"dunlin chain block":      g.fromNode(lastHashes),
-		"dunlin chain invalidate": g.fromNode(lastHashes),
-		"dunlin chain reconsider": g.fromNode(lastHashes),
-		"dunlin chain import":     cobra.FixedCompletions([]string{"dat", "zst", "blk"}, cobra.ShellCompDirectiveFilterFileExt),
-		"dunlin network show":     cobra.FixedCompletions([]string{"toml"}, cobra.ShellCompDirectiveFilterFileExt),
-		"dunlin peers import":     nil, // a file
-		"dunlin peers export":     nil,
-		"dunlin chain export":     nil,
-		"dunlin network join":     nil,
-		"dunlin debug bundle":     nil,
-		"dunlin man":              cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
-		"dunlin bootstrap remove": g.configured,
+		"dunlin log level":          oneOf("debug", "info", "warn", "error", "default"),
+		"dunlin peers ban":          g.fromNode(peerIDs),
+		"dunlin peers unban":        g.fromNode(bannedTargets),
+		"dunlin peers remove":       g.fromNode(addedPeers),
+		"dunlin chain block":        g.fromNode(lastHashes),
+		"dunlin chain invalidate":   g.fromNode(lastHashes),
+		"dunlin chain reconsider":   g.fromNode(lastHashes),
+		"dunlin chain accept-reorg": g.fromNode(refusedTips),
+		"dunlin chain import":       cobra.FixedCompletions([]string{"dat", "zst", "blk"}, cobra.ShellCompDirectiveFilterFileExt),
+		"dunlin network show":       cobra.FixedCompletions([]string{"toml"}, cobra.ShellCompDirectiveFilterFileExt),
+		"dunlin peers import":       nil, // a file
+		"dunlin peers export":       nil,
+		"dunlin chain export":       nil,
+		"dunlin network join":       nil,
+		"dunlin debug bundle":       nil,
+		"dunlin man":                cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
+		"dunlin bootstrap remove":   g.configured,
 	}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
@@ -134,6 +135,17 @@ func addedPeers(ctx context.Context, c *api.Client) ([]string, error) { return c
 
 // completedBlocks is how many blocks are offered.
 const completedBlocks = 10
+
+// refusedTips are the branches that dunlin chain accept-reorg is for.
+func refusedTips(ctx context.Context, c *api.Client) (words []string, err error) {
+	tips, err := c.Tips(ctx)
+	for _, t := range tips {
+		if t.Status == "refused" {
+			words = append(words, cobra.CompletionWithDesc(t.Hash, fmt.Sprintf("height %d, %d blocks", t.Height, t.Branch)))
+		}
+	}
+	return words, err
+}
 
 func lastHashes(ctx context.Context, c *api.Client) (words []string, err error) {
 	blocks, err := c.LastBlocks(ctx, completedBlocks)

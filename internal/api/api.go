@@ -88,6 +88,9 @@ type Node interface {
 	// *Error 4xx: unknown, genesis, or too deep in a pruned chain.
 	Invalidate(ctx context.Context, hash string) error
 	Reconsider(ctx context.Context, hash string) error
+	// AcceptReorg lets the chain go over to a branch that it refuses for its depth, named
+	// by one of its blocks as Tips shows it, over restarts. *Error 4xx: unknown, or not refused.
+	AcceptReorg(ctx context.Context, hash string) error
 	// SubmitTx hands a transaction in and returns its id; others are told of it in
 	// the background, when there are any. *Error 4xx: refused.
 	SubmitTx(ctx context.Context, raw []byte) (txid string, err error)
@@ -393,7 +396,7 @@ type ChainTip struct {
 	Height int32  `json:"height"`
 	Hash   string `json:"hash"`
 	Branch int32  `json:"branch_len" doc:"Blocks since the fork from the active chain"`
-	Status string `json:"status" enum:"active,valid-fork,valid-headers,headers-only,invalid"`
+	Status string `json:"status" enum:"active,valid-fork,valid-headers,headers-only,invalid,refused" doc:"refused: claims more work, but leaves the chain deeper than the network's max_reorg"`
 	Work   string `json:"work" doc:"Cumulative, hex"`
 }
 

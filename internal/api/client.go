@@ -423,6 +423,11 @@ func (c *Client) Invalidate(ctx context.Context, hash string) (TipAnswer, error)
 	return send[TipAnswer](ctx, c, http.MethodPost, "/chain/invalidate", HashRequest{Hash: hash})
 }
 
+// AcceptReorg lets the chain go over to a branch that it refuses for its depth.
+func (c *Client) AcceptReorg(ctx context.Context, hash string) (TipAnswer, error) {
+	return send[TipAnswer](ctx, c, http.MethodPost, "/chain/accept-reorg", HashRequest{Hash: hash})
+}
+
 // Reconsider takes back that a block was found or declared invalid.
 func (c *Client) Reconsider(ctx context.Context, hash string) (TipAnswer, error) {
 	return send[TipAnswer](ctx, c, http.MethodPost, "/chain/reconsider", HashRequest{Hash: hash})

@@ -292,6 +292,9 @@ func (n *fakeNode) SubmitBlock(_ context.Context, raw []byte) (api.SubmittedBloc
 
 func (n *fakeNode) Invalidate(_ context.Context, hash string) error { return n.mark("-", hash) }
 func (n *fakeNode) Reconsider(_ context.Context, hash string) error { return n.mark("+", hash) }
+func (n *fakeNode) AcceptReorg(_ context.Context, hash string) error {
+	return n.mark("*", hash)
+}
 
 func (n *fakeNode) Tx(_ context.Context, txid string) (api.Tx, error) {
 	n.mu.Lock()

@@ -253,7 +253,8 @@ func TestV1Marks(t *testing.T) {
 	tip := `{"height":` + fmt.Sprint(len(node.blocks)-1) + `,"tip_hash":"` + node.blocks[len(node.blocks)-1].Hash + `"}`
 	r.want(r.do("POST", "/api/v1/chain/invalidate", `{"hash":"`+hash+`"}`), 200, tip)
 	r.want(r.do("POST", "/api/v1/chain/reconsider", `{"hash":"`+hash+`"}`), 200, tip)
-	if want := []string{"-" + hash, "+" + hash}; !slices.Equal(node.marks, want) {
+	r.want(r.do("POST", "/api/v1/chain/accept-reorg", `{"hash":"`+hash+`"}`), 200, tip)
+	if want := []string{"-" + hash, "+" + hash, "*" + hash}; !slices.Equal(node.marks, want) {
 		t.Errorf("marks %v, want %v", node.marks, want)
 	}
 	for body, want := range map[string]int{
@@ -270,7 +271,7 @@ func TestV1Marks(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", body, got.status, got.body, want)
 		}
 	}
-	if len(node.marks) != 2 {
+	if len(node.marks) != 3 {
 		t.Errorf("marks %v", node.marks)
 	}
 	c, err := api.NewClient(r.addr, r.token)
@@ -281,6 +282,9 @@ func TestV1Marks(t *testing.T) {
 		t.Errorf("client: %+v, %v", got, err)
 	}
 	if _, err := c.Reconsider(t.Context(), hash); err != nil {
+		t.Errorf("client: %v", err)
+	}
+	if _, err := c.AcceptReorg(t.Context(), hash); err != nil {
 		t.Errorf("client: %v", err)
 	}
 }
@@ -356,6 +360,7 @@ func TestAccess(t *testing.T) {
 		{"write with the token in the query", closed, "POST", "/mineBlock?token=" + closed.token, []string{"Authorization: "}, 401},
 		{"v1 invalidate without token", closed, "POST", "/api/v1/chain/invalidate", []string{"Authorization: "}, 401},
 		{"v1 invalidate with a wrong token", closed, "POST", "/api/v1/chain/invalidate", []string{"Authorization: Bearer " + closed.token[:70]}, 401},
+		{"v1 accept-reorg without token", closed, "POST", "/api/v1/chain/accept-reorg", []string{"Authorization: "}, 401},
 		{"v1 reconsider without token", closed, "POST", "/api/v1/chain/reconsider", []string{"Authorization: "}, 401},
 		{"v1 invalidate from a foreign page", closed, "POST", "/api/v1/chain/invalidate", []string{"Origin: https://evil.example.org"}, 403},
 		{"v1 invalidate as a form", closed, "POST", "/api/v1/chain/invalidate", []string{"Content-Type: text/plain"}, 415},

@@ -81,7 +81,7 @@ type (
 	HashRequest struct {
 		Hash string `json:"hash" minLength:"64" maxLength:"64" pattern:"^[0-9a-fA-F]{64}$" doc:"RPC (reversed) hex"`
 	}
-	// TipAnswer is where the chain is after POST /api/v1/chain/invalidate or reconsider.
+	// TipAnswer is where the chain is after POST /api/v1/chain/invalidate, reconsider or accept-reorg.
 	TipAnswer struct {
 		Height  int32  `json:"height"`
 		TipHash string `json:"tip_hash"`
@@ -271,10 +271,11 @@ func (s *Server) routesV1(mux *router) {
 		return answer(out), nil
 	})
 
-	for id, do := range map[string]func(Node, context.Context, string) error{"invalidate": Node.Invalidate, "reconsider": Node.Reconsider} {
+	for id, do := range map[string]func(Node, context.Context, string) error{"invalidate": Node.Invalidate, "reconsider": Node.Reconsider, "accept-reorg": Node.AcceptReorg} {
 		summary := map[string]string{
-			"invalidate": "Take a block, and all that builds on it, out of the chain",
-			"reconsider": "Take back that a block was found or declared invalid",
+			"invalidate":   "Take a block, and all that builds on it, out of the chain",
+			"reconsider":   "Take back that a block was found or declared invalid",
+			"accept-reorg": "Let the chain go over to a branch that it refuses for its depth",
 		}[id]
 		huma.Register(api, write("chain-"+id, http.MethodPost, "/chain/"+id, summary, http.StatusOK),
 			func(ctx context.Context, in *body[HashRequest]) (*body[TipAnswer], error) {

@@ -478,6 +478,15 @@ func (f face) Reconsider(ctx context.Context, hash string) error {
 	return f.mark(ctx, hash, "reconsider", f.chain.Reconsider)
 }
 
+// AcceptReorg implements api.Node.
+func (f face) AcceptReorg(ctx context.Context, hash string) error {
+	err := f.mark(ctx, hash, "accept", f.chain.AcceptReorg)
+	if errors.Is(err, chain.ErrNotRefused) {
+		return api.Errorf(http.StatusConflict, "block %s is on no branch that is refused for its depth", hash)
+	}
+	return err
+}
+
 func (f face) mark(ctx context.Context, hash, what string, do func(context.Context, chainhash.Hash) error) error {
 	h, err := chainhash.NewHashFromStr(hash)
 	if err != nil || len(hash) != 2*chainhash.HashSize {
@@ -496,7 +505,7 @@ func (f face) mark(ctx context.Context, hash, what string, do func(context.Conte
 		return err
 	}
 	after, _ := f.chain.Tip()
-	f.log.Warn("block "+what+"d", "by", "rpc", "hash", hash, "height", after.Height, "tip", after.Hash, "moved", before.Hash != after.Hash) //nolint:sloglint // one of two texts
+	f.log.Warn("block "+strings.TrimSuffix(what, "e")+"ed", "by", "rpc", "hash", hash, "height", after.Height, "tip", after.Hash, "moved", before.Hash != after.Hash) //nolint:sloglint // one of three texts
 	return nil
 }
 
