@@ -79,6 +79,7 @@ type RPC struct {
 	Auth           []string // users with passwords: user:salt$hash, as dunlin config rpcauth prints it
 	Whitelist      []string // user:call,call
 	ReadOnly       []string // names of users
+	ObserveListen  string   // host:port of probes and metrics alone; empty: none
 	Pprof          bool     // profiles under /debug/pprof/
 }
 

@@ -123,7 +123,7 @@ var other = map[string]string{
 	"p2p.mdns": "true", "p2p.peer_exchange": "true", "p2p.max_upload_kb_per_s": "500",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",
 	"rpc.allowed_origins": "https://example.org", "rpc.tls_cert": "/c.pem", "rpc.tls_key": "/k.pem", "rpc.max_connections": "9",
-	"rpc.auth": coreAuth, "rpc.whitelist": "rt:getblockcount", "rpc.read_only": "rt", "rpc.pprof": "true",
+	"rpc.auth": coreAuth, "rpc.whitelist": "rt:getblockcount", "rpc.read_only": "rt", "rpc.pprof": "true", "rpc.observe_listen": "0.0.0.0:9331",
 	"log.format": "json", "log.level": "debug", "log.levels": "libp2p/swarm2=error", "log.color": "never", "log.libp2p_level": "info",
 	"storage.cache_mb": "33", "storage.flush_mb": "31", "storage.flush_blocks": "7", "storage.flush_interval": "3s", "storage.min_free_mb": "0",
 	"storage.prune_mb": "550", "storage.file_mb": "16", "storage.tx_index": "true", "storage.address_index": "true",

@@ -93,6 +93,8 @@ func (c *Config) fields() []field {
 			"JSON-RPC calls that a user may make, and nothing else; with any entry, a user without one may call nothing (Bitcoin Core's rpcwhitelist)."),
 		list("rpc.read_only", &c.RPC.ReadOnly, maxUsers, "the name of a user of rpc.auth", checkUser,
 			"Users who may ask for anything that is not private and change nothing."),
+		str("rpc.observe_listen", &c.RPC.ObserveListen, "host:port, such as 0.0.0.0:9331, or empty", checkOptionalHostPort,
+			"Second address, for /livez, /readyz and /metrics alone, told to whoever asks: for probes and Prometheus from other machines. Nothing can be changed there; empty: none."),
 		boolean("rpc.pprof", &c.RPC.Pprof,
 			"Serve profiles of the running node under /debug/pprof/, to whoever has the token of api.cookie."),
 
@@ -315,6 +317,14 @@ func checkHostPort(s string) string {
 		return "has a port that is no number from 0 to 65535"
 	}
 	return ""
+}
+
+// checkOptionalHostPort lets a key be empty that names no address by default.
+func checkOptionalHostPort(s string) string {
+	if s == "" {
+		return ""
+	}
+	return checkHostPort(s)
 }
 
 // maxUsers bounds the lists of users of the interface.

@@ -97,8 +97,12 @@ type Options struct {
 	Persistent []ma.Multiaddr
 
 	// DNSSeeds are /dnsaddr/<host> or plain host names whose _dnsaddr TXT records list
-	// the addresses of peers.
+	// the addresses of peers, or that have A or AAAA records of nodes.
 	DNSSeeds []string
+
+	// SeedPort is the TCP port of the nodes behind a DNS seed that has A and AAAA records only, as a headless
+	// service of Kubernetes has. They are asked for their peer ids by a handshake, at most 16 of an answer. 0: such a seed is of no use.
+	SeedPort uint16
 
 	// DNSServers are the servers (host:port) that resolve all names; all are asked at
 	// once. Empty: the resolver of the machine.

@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/miekg/dns"
 	ma "github.com/multiformats/go-multiaddr"
@@ -22,13 +24,14 @@ const (
 	maxDNSDepth   = 4   // /dnsaddr records that name /dnsaddr records
 	maxDNSQueries = 32  // questions asked for one seed
 	maxTXTBytes   = 1024
+	maxBare       = 16 // addresses without a peer id at which somebody is looked for
 
 	dnsTimeout     = 3 * time.Second  // one question to one server, over UDP and then TCP
 	dnsSeedTimeout = 10 * time.Second // all questions of one seed
 	ednsBytes      = 1232             // passes every path without fragments (DNS flag day 2020)
 )
 
-// errNoPeerIDs says that a seed has addresses but no dnsaddr records.
+// errNoPeerIDs says that a seed has addresses, and none with a peer id.
 var errNoPeerIDs = errors.New("this seed gives no peer ids")
 
 // dnsError is an answer that is no result; its text is for the operator.
@@ -186,38 +189,36 @@ type seedAnswer struct {
 	peers map[peer.ID][]ma.Multiaddr // transport addresses with IPs, without /p2p
 	found int                        // addresses in peers, at most maxDNSResults
 	noID  int                        // addresses without a peer id
+	bare  []ma.Multiaddr             // of these, what can be asked who is there: /ip4/…/tcp/…, at most maxBare
 }
 
 // walk is the state of one seed's resolution.
 type walk struct {
 	r       lookuper
 	out     seedAnswer
+	port    uint16 // of nodes behind a name that has addresses only; 0: unknown
 	queries int
 	seen    map[string]bool // names asked for TXT records
 	lastErr error
 }
 
 // resolveSeed resolves a seed: the multiaddr of a bootstrap or persistent peer
-// with a DNS name, or /dnsaddr/<host> for a plain host name. It blocks for at most
-// dnsSeedTimeout. The error is nil if there is any peer.
-func resolveSeed(ctx context.Context, r lookuper, a ma.Multiaddr) (seedAnswer, error) {
+// with a DNS name, or /dnsaddr/<host> for a plain host name. A host that has no dnsaddr records may have
+// A or AAAA records: those, with port, are the answer's bare addresses. It blocks for at most
+// dnsSeedTimeout. The error is nil if there is any peer, and errNoPeerIDs, wrapped, if there are only addresses without a peer id.
+func resolveSeed(ctx context.Context, r lookuper, a ma.Multiaddr, port uint16) (seedAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, dnsSeedTimeout)
 	defer cancel()
-	w := walk{r: r, out: seedAnswer{peers: map[peer.ID][]ma.Multiaddr{}}, seen: map[string]bool{}}
+	w := walk{r: r, port: port, out: seedAnswer{peers: map[peer.ID][]ma.Multiaddr{}}, seen: map[string]bool{}}
 	w.resolve(ctx, a, 0)
 	if w.out.found > 0 {
 		return w.out, nil
 	}
+	if w.out.noID == 0 && first(a) == ma.P_DNSADDR && len(a) == 1 && w.lastErr != nil {
+		w.addresses(ctx, a[0].Value())
+	}
 	if w.out.noID > 0 {
 		return w.out, fmt.Errorf("%w (%d addresses without one)", errNoPeerIDs, w.out.noID)
-	}
-	if first(a) == ma.P_DNSADDR && w.lastErr != nil {
-		host := a[0].Value()
-		for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			if ips, err := r.ip(ctx, host, t); err == nil && len(ips) > 0 {
-				return w.out, fmt.Errorf("%w: %s has A or AAAA records but no _dnsaddr TXT records", errNoPeerIDs, host)
-			}
-		}
 	}
 	if w.lastErr == nil {
 		w.lastErr = &dnsError{text: "no dnsaddr= records", negative: true}
@@ -232,7 +233,7 @@ func (w *walk) resolve(ctx context.Context, a ma.Multiaddr, depth int) {
 	if !isDNS(a) {
 		addr, id := splitPeer(a)
 		if id == "" {
-			w.out.noID++
+			w.anonymous(addr)
 			return
 		}
 		if _, ok := addrIP(addr); ok && !containsAddr(w.out.peers[id], addr) {
@@ -305,6 +306,37 @@ func (w *walk) dnsaddr(ctx context.Context, name string, rest ma.Multiaddr, dept
 	}
 }
 
+// addresses takes the A and AAAA records of a host that has no dnsaddr records, as a Kubernetes headless service or a
+// service of Docker Compose is: in random order, since not all may be taken.
+func (w *walk) addresses(ctx context.Context, host string) {
+	var all []netip.Addr
+	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		ips, err := w.r.ip(ctx, host, t)
+		if err == nil {
+			all = append(all, ips...)
+		}
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for _, ip := range all {
+		c, err := ma.NewComponent("tcp", strconv.Itoa(int(w.port)))
+		if err != nil {
+			panic(err) // a port always makes a component
+		}
+		w.anonymous(ipAddr(ip).AppendComponent(c))
+	}
+}
+
+// anonymous notes an address without a peer id. Only over TCP can be asked who is there.
+func (w *walk) anonymous(addr ma.Multiaddr) {
+	w.out.noID++
+	if _, ok := addrIP(addr); !ok || len(addr) != 2 || addr[1].Code() != ma.P_TCP || addr[1].Value() == "0" {
+		return
+	}
+	if len(w.out.bare) < maxBare && !containsAddr(w.out.bare, addr) {
+		w.out.bare = append(w.out.bare, addr)
+	}
+}
+
 func ipAddr(ip netip.Addr) ma.Multiaddr {
 	code := ma.P_IP6
 	if ip.Is4() {
@@ -341,21 +373,32 @@ func seedAddr(seed string) (ma.Multiaddr, error) {
 	return a, nil
 }
 
-// ResolveSeed resolves what Options.DNSSeeds, Bootstrap and Persistent may hold with a DNS name: a host name, or a multiaddr that begins
-// with /dnsaddr, /dns, /dns4 or /dns6. Servers are as Options.DNSServers. It blocks for 10 s at most. The
-// error, for an operator, is nil if there is any peer.
-func ResolveSeed(ctx context.Context, servers []string, seed string) ([]peer.AddrInfo, error) {
+// A Resolver resolves what Options.DNSSeeds, Bootstrap and Persistent may hold with a DNS name, for those who are no Discovery.
+type Resolver struct {
+	Servers []string  // as Options.DNSServers
+	Host    host.Host // asks who is there where a name gives no peer ids; nil: that is an error
+	Port    uint16    // as Options.SeedPort
+	Private bool      // addresses of private networks may be asked who is there
+}
+
+// Resolve resolves a host name, or a multiaddr that begins with /dnsaddr, /dns, /dns4 or /dns6. It blocks for 15 s at most. The
+// error, for an operator, is nil if there is any peer. The peers are in the order of their ids.
+func (r *Resolver) Resolve(ctx context.Context, seed string) ([]peer.AddrInfo, error) {
 	a, err := ma.NewMultiaddr(seed)
 	if err != nil {
 		if a, err = seedAddr(seed); err != nil {
 			return nil, err
 		}
 	}
-	var r lookuper = systemResolver{net.DefaultResolver}
-	if len(servers) > 0 {
-		r = serverResolver{servers}
+	var l lookuper = systemResolver{net.DefaultResolver}
+	if len(r.Servers) > 0 {
+		l = serverResolver{r.Servers}
 	}
-	answer, err := resolveSeed(ctx, r, a)
+	answer, err := resolveSeed(ctx, l, a, r.Port)
+	if r.Host != nil && errors.Is(err, errNoPeerIDs) {
+		answer.askable(r.Private)
+		err = answer.ask(ctx, r.Host, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -266,14 +267,105 @@ func TestJoinByDNS(t *testing.T) {
 		}
 		return !strings.Contains(strings.Join(got, "\n"), " 0 \n") && len(got) == 3 && strings.HasPrefix(got[0], "seed.test 1")
 	})
-	for i, want := range []string{"seed.test 1 ", "gone.test 0 NXDOMAIN", "web.test 0 this seed gives no peer ids: web.test has A or AAAA records"} {
+	for i, want := range []string{"seed.test 1 ", "gone.test 0 NXDOMAIN", "web.test 0 this seed gives no peer ids"} {
 		if !strings.HasPrefix(got[i], want) {
 			t.Errorf("seed %d: %q, want %q", i, got[i], want)
 		}
 	}
 	eventually(t, patience, "the seed without peer ids is mentioned", func() bool {
-		return strings.Contains(log.String(), `msg="this seed gives no peer ids" seed=web.test`)
+		return strings.Contains(log.String(), `msg="this seed gives no peer ids, and no node answers at its addresses" seed=web.test`)
 	})
+}
+
+// A name that has addresses only, as a headless service of Kubernetes or a service of Compose: three nodes on one port know
+// nothing else. Each is in the answer itself, and so is an address where nobody is.
+func TestJoinByAddresses(t *testing.T) {
+	z := serveDNS(t, map[string][]string{"A nodes.test.": {"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}, "A nobody.test.": {"127.0.0.4"}})
+	hosts, port := onePort(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")
+	for _, h := range hosts {
+		run(t, discovery.Options{
+			Host: h, Namespace: simNamespace, Private: true, SeedPort: port,
+			DNSSeeds: []string{"nodes.test"}, DNSServers: []string{z.address},
+		})
+	}
+	eventually(t, patience, "all three are connected with one another", func() bool {
+		for _, h := range hosts {
+			for _, other := range hosts {
+				if h != other && h.Network().Connectedness(other.ID()) != network.Connected {
+					return false
+				}
+			}
+		}
+		return true
+	})
+
+	ask := discovery.Resolver{Servers: []string{z.address}, Host: realHost(t), Port: port, Private: true}
+	got, err := ask.Resolve(t.Context(), "nodes.test")
+	if err != nil || len(got) != len(hosts) {
+		t.Errorf("%v, error %v", got, err)
+	}
+	if n := len(ask.Host.Peerstore().PeersWithAddrs()); n > 1 { // but itself
+		t.Errorf("%d peers are left in the peerstore", n)
+	}
+	if _, err := ask.Resolve(t.Context(), "nobody.test"); !errors.Is(err, discovery.ErrNoPeerIDs) || !strings.Contains(err.Error(), fmt.Sprintf("127.0.0.4:%d connection refused", port)) {
+		t.Errorf("error %v", err)
+	}
+	ask.Private = false // nobody is asked at a private address
+	if _, err := ask.Resolve(t.Context(), "nodes.test"); !errors.Is(err, discovery.ErrNoPeerIDs) || strings.Contains(err.Error(), "refused") {
+		t.Errorf("error %v", err)
+	}
+	ask.Private, ask.Host = true, hosts[1]
+	if got, err := ask.Resolve(t.Context(), "nodes.test"); err != nil || slices.ContainsFunc(got, func(p peer.AddrInfo) bool { return p.ID == hosts[1].ID() }) {
+		t.Errorf("%v, error %v: it has found itself", got, err)
+	}
+}
+
+// onePort makes hosts that listen on one port of different addresses.
+func onePort(t *testing.T, ips ...string) (hosts []host.Host, port uint16) {
+	t.Helper()
+	for tries := 0; ; tries++ { // the port may be taken at one of them
+		l, err := net.Listen("tcp", ips[0]+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = l.Addr().(*net.TCPAddr).AddrPort().Port()
+		_ = l.Close()
+		for _, ip := range ips {
+			var h host.Host
+			if h, err = libp2p.New(libp2p.ListenAddrStrings(fmt.Sprintf("/ip4/%s/tcp/%d", ip, port))); err != nil {
+				break
+			}
+			hosts = append(hosts, h)
+		}
+		if err == nil {
+			break
+		}
+		for _, h := range hosts {
+			_ = h.Close()
+		}
+		if hosts = nil; tries > 20 {
+			t.Fatal(err)
+		}
+	}
+	for _, h := range hosts {
+		t.Cleanup(func() { _ = h.Close() })
+	}
+	return hosts, port
+}
+
+// An answer with many addresses: no more than 16 are asked.
+func TestManyAddresses(t *testing.T) {
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("10.0.0.%d", i))
+	}
+	z := serveDNS(t, map[string][]string{"A many.test.": many, "AAAA many.test.": {"2001:db8::1"}})
+	if n, err := discovery.BareAddresses(t.Context(), []string{z.address}, "many.test", 9333); n != 16 || !errors.Is(err, discovery.ErrNoPeerIDs) {
+		t.Errorf("%d addresses, error %v", n, err)
+	}
+	if n, err := discovery.BareAddresses(t.Context(), []string{z.address}, "many.test", 0); n != 0 || !errors.Is(err, discovery.ErrNoPeerIDs) {
+		t.Errorf("without a port: %d addresses, error %v", n, err)
+	}
 }
 
 // A persistent peer behind a name gets another address while a node has other

@@ -51,7 +51,7 @@ func Resolve(ctx context.Context, servers []string, seed string) (map[peer.ID][]
 			return nil, 0, err
 		}
 	}
-	out, err := resolveSeed(ctx, serverResolver{servers}, a)
+	out, err := resolveSeed(ctx, serverResolver{servers}, a, 0)
 	return out.peers, out.found, err
 }
 
@@ -188,8 +188,14 @@ func (r oneRecord) ip(context.Context, string, uint16) ([]netip.Addr, error) {
 
 // ResolveRecord resolves a seed that has one TXT record.
 func ResolveRecord(ctx context.Context, record string) (map[peer.ID][]ma.Multiaddr, int, error) {
-	out, err := resolveSeed(ctx, oneRecord(record), ma.StringCast("/dnsaddr/x.test"))
+	out, err := resolveSeed(ctx, oneRecord(record), ma.StringCast("/dnsaddr/x.test"), 9333)
 	return out.peers, out.found, err
+}
+
+// BareAddresses resolves a seed and returns how many addresses without a peer id would be asked who is there.
+func BareAddresses(ctx context.Context, servers []string, seed string, port uint16) (int, error) {
+	out, err := resolveSeed(ctx, serverResolver{servers}, ma.StringCast("/dnsaddr/"+seed), port)
+	return len(out.bare), err
 }
 
 // StoredProviders returns how many records of the rendezvous key are in the

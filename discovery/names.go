@@ -141,7 +141,15 @@ func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 
 // resolve asks for one name and notes what it gave.
 func (d *Discovery) resolve(ctx context.Context, n *name) {
-	answer, err := resolveSeed(ctx, d.lookup, n.addr)
+	answer, err := resolveSeed(ctx, d.lookup, n.addr, d.opts.SeedPort)
+	if errors.Is(err, errNoPeerIDs) {
+		if hidden := answer.askable(d.opts.Private); hidden > 0 {
+			d.mu.Lock()
+			d.hidden.note(n.source, hidden)
+			d.mu.Unlock()
+		}
+		err = answer.ask(ctx, d.host, err)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -174,8 +182,8 @@ func (d *Discovery) resolve(ctx context.Context, n *name) {
 	}
 	d.mu.Unlock()
 	if tell {
-		d.log.Warn("this seed gives no peer ids", slog.String("seed", n.label), slog.Any("error", err),
-			slog.String("want", "TXT records at _dnsaddr.<host>: dnsaddr=/ip4/…/tcp/…/p2p/<peer id>"))
+		d.log.Warn("this seed gives no peer ids, and no node answers at its addresses", slog.String("seed", n.label), slog.Any("error", err),
+			slog.String("want", "TXT records at _dnsaddr.<host>: dnsaddr=/ip4/…/tcp/…/p2p/<peer id>, or addresses of nodes at the network's port"))
 	}
 	d.poke()
 }

@@ -17,7 +17,8 @@ func newSeeder(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "seeder",
 		Short: "Run a DNS seed: crawl the network and serve its good nodes by DNS",
-		Long: `seeder crawls the network from the bootstrap nodes on, keeps a record of how reliably each node answers, and serves a
+		Long: `seeder crawls the network from the bootstrap nodes on, or from those behind a name (--dns-seed: dnsaddr records, or plain addresses such as
+those of a Compose or Kubernetes service), keeps a record of how reliably each node answers, and serves a
 sample of the good ones: dnsaddr TXT records at _dnsaddr.<zone> (what nodes take with --dns-seed), A and AAAA at the zone.
 
 Delegate the zone to this machine: in the parent zone, "seed.example.org. NS ns1.example.org." and the address of ns1. Port 53

@@ -54,6 +54,18 @@ func TestE2ESeeder(t *testing.T) {
 		t.Errorf("A records %v", got)
 	}
 
+	// A second seeder that knows nothing but the first one's name.
+	mirror := startSeeder(t, nil, "127.0.0.1:0", "--network", "regtest", "--dns-seed", "seed.example.org", "--dns-server", server)
+	eventually(t, patience, "the second seed tells of all three", func() error {
+		q := new(dns.Msg)
+		q.SetQuestion("_dnsaddr.seed.example.org.", dns.TypeTXT)
+		m, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, mirror.addr)
+		if err != nil || len(m.Answer) != 3 {
+			return fmt.Errorf("answer %v, error %v", m, err)
+		}
+		return nil
+	})
+
 	joined := startDaemon(t, "joined", "--network", "regtest", "--dns-seed", "seed.example.org", "--dns-server", server)
 	joined.reaches(tip.Hash, patience)
 

@@ -29,7 +29,7 @@ const (
 	// One IP group of a public network has at most so many nodes: neither a report nor one machine
 	// with many peer ids can fill the list.
 	maxPerIPGroup = 64
-	// Those that nodes have named, and those of Options.Candidates, have this part of MaxNodes each
+	// Those that nodes have named, and those of Options.Candidates and Learn, have this part of MaxNodes each
 	// until they answer: neither crowds out the other.
 	newShare = 4
 )
@@ -190,6 +190,14 @@ func (s *Seeder) forbidLocked(id peer.ID, now time.Time) {
 	}
 	if len(s.foreign) < maxForeign {
 		s.foreign[id] = now.Add(foreignFor)
+	}
+}
+
+// Learn notes nodes that the caller has found, at the address of a name say. They have the part of MaxNodes that those of
+// Options.Candidates have.
+func (s *Seeder) Learn(nodes ...peer.AddrInfo) {
+	for _, n := range nodes {
+		s.learn(n, byCandidates)
 	}
 }
 

@@ -49,6 +49,10 @@ type Options struct {
 	MaxConnections int      // default 256; WebSockets of /ws may take half of them, event streams and one remote address a quarter
 	MaxBlockBytes  int      // the network's largest block; default 4,000,000
 
+	// Observe is the address (host:port) of a second listener, which serves /livez, /readyz and /metrics to everybody, under any
+	// Host, and nothing else, in the clear: for probes and Prometheus from other machines. Default: none.
+	Observe string
+
 	Starting    func() Status // status before there is a node; default: just the state
 	Metrics     http.Handler  // served at /metrics; default: none, 404
 	RPC         http.Handler  // JSON-RPC, served at POST /, always behind the token unless Open; default: none, 404
@@ -86,6 +90,7 @@ type Server struct {
 	profiling sync.Mutex // held while a profile over time is taken
 	routed    []Route    // set by New
 	gate      *gate      // set by Listen
+	watched   *gate      // of Options.Observe; set by Listen
 
 	listener net.Listener // set by Listen
 	released sync.Once
@@ -105,6 +110,11 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Open && (!o.Test || !loopback) {
 		faults = append(faults, errors.New("api: open is for test networks on loopback only"))
+	}
+	if o.Observe != "" {
+		if _, _, err := net.SplitHostPort(o.Observe); err != nil {
+			faults = append(faults, fmt.Errorf("api: observe %q: want host:port", o.Observe))
+		}
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		faults = append(faults, errors.New("api: TLS wants both a certificate and a key"))
@@ -195,8 +205,11 @@ func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 	case err != nil:
 		return nil, fmt.Errorf("api: listen: %w", err)
 	}
-	if err := writeFile(s.o.Home, CookieFile, []byte(s.token)); err != nil {
+	if err := s.listenToObservers(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
+	}
+	if err := writeFile(s.o.Home, CookieFile, []byte(s.token)); err != nil {
+		return nil, errors.Join(err, l.Close(), s.closeObserved())
 	}
 	s.gate = newGate(l, s.o.MaxConnections)
 	s.listener = s.gate
@@ -223,7 +236,7 @@ func (s *Server) release() (err error) {
 		if err = s.listener.Close(); errors.Is(err, net.ErrClosed) {
 			err = nil // http.Server closes it when it stops
 		}
-		err = errors.Join(err, os.Remove(filepath.Join(s.o.Home, CookieFile)))
+		err = errors.Join(err, s.closeObserved(), os.Remove(filepath.Join(s.o.Home, CookieFile)))
 	})
 	return err
 }
@@ -259,8 +272,20 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	observer := s.observer(ctx)
+	if observer != nil {
+		g.Go(func() error {
+			if err := observer.Serve(s.watched); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("api: serve probes and metrics: %w", err)
+			}
+			return nil
+		})
+	}
 	g.Go(func() error {
 		<-gctx.Done()
+		if observer != nil {
+			defer observer.Close() // its answers are short; the last to go, so that a probe sees the stop
+		}
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		if err := server.Shutdown(stop); err != nil {

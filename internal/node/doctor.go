@@ -263,9 +263,9 @@ func (g *greeter) checkSource(ctx context.Context, c *config.Config, kind, text 
 		nodes = []peer.AddrInfo{*info}
 	} else {
 		f := Finding{Check: "dns", Target: text, Verdict: FindingOK}
-		if nodes, err = discovery.ResolveSeed(ctx, c.P2P.DNSServers, text); err != nil {
+		if nodes, err = g.resolver(c).Resolve(ctx, text); err != nil {
 			f.Verdict, f.Detail = FindingFail, err.Error()
-			f.Do = "dig TXT _dnsaddr.<host> shows what the name gives; p2p.dns_servers asks others than the system's"
+			f.Do = "dig TXT _dnsaddr.<host>, or A <host>, shows what the name gives; p2p.dns_servers asks others than the system's"
 			return []Finding{f}, nil
 		}
 		f.Detail = fmt.Sprintf("%d nodes", len(nodes))

@@ -68,6 +68,11 @@ func (g *greeter) close() error {
 	return errors.Join(errs...)
 }
 
+// resolver resolves seeds as a node of c's would.
+func (g *greeter) resolver(c *config.Config) *discovery.Resolver {
+	return &discovery.Resolver{Servers: c.P2P.DNSServers, Host: g.host, Port: c.Chain.P2PPort, Private: c.P2P.AllowPrivate}
+}
+
 // greeting is what a node said.
 type greeting struct {
 	hello exchange.Hello

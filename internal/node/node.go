@@ -271,7 +271,7 @@ func (n *Node) openNetwork() error {
 	n.disc, err = discovery.New(discovery.Options{
 		Host: n.host, Namespace: prefix,
 		Bootstrap: bootstrap, Persistent: persistent,
-		DNSSeeds: n.c.P2P.DNSSeeds, DNSServers: n.c.P2P.DNSServers,
+		DNSSeeds: n.c.P2P.DNSSeeds, SeedPort: n.c.Chain.P2PPort, DNSServers: n.c.P2P.DNSServers,
 		Dir: filepath.Join(n.c.Home, peersDir), MaxOutbound: cmp.Or(n.c.P2P.MaxOutbound, -1),
 		Private: n.private, HolePunch: n.wanted("p2p.hole_punch", n.c.P2P.HolePunch), MDNS: n.c.P2P.MDNS,
 		Logger: n.log.With("subsystem", "discovery"),
@@ -417,6 +417,9 @@ func (n *Node) banner() {
 	n.log.Info("dunlin", "version", n.o.Version, "network", n.params.Name, "chain_id", n.params.ChainID(),
 		"peer_id", n.host.ID(), "height", tip.Height, "home", n.c.Home)
 	n.log.Info("listening", "addrs", n.host.Network().ListenAddresses(), "announced", n.host.Addrs(), "rpc", n.rpcAddr)
+	if a := n.api.Observed(); a != nil {
+		n.log.Info("probes and metrics are told to everybody here", "addr", a)
+	}
 	if join := n.JoinLine(); join != "" {
 		n.log.Info("join me: " + join) //nolint:sloglint // the line is there to be copied as it stands
 	}

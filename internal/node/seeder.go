@@ -55,6 +55,9 @@ func RunSeeder(ctx context.Context, o SeederOptions) (err error) {
 		return err
 	}
 	bootstrap, err := seederBootstrap(c.P2P.Bootstrap)
+	if err == nil && len(bootstrap)+len(c.P2P.DNSSeeds) == 0 {
+		err = errors.New("p2p.bootstrap and p2p.dns_seeds: empty; a seeder needs at least one node to begin its crawl with (--bootstrap), or a name of nodes (--dns-seed)")
+	}
 	if err != nil {
 		return err
 	}
@@ -105,10 +108,47 @@ func RunSeeder(ctx context.Context, o SeederOptions) (err error) {
 	if o.ZoneFile != "" {
 		wg.Go(func() { writeZones(ctx, o.Logger, s, o.ZoneFile) })
 	}
+	for _, name := range c.P2P.DNSSeeds {
+		wg.Go(func() { followName(ctx, o.Logger, s, g.resolver(&c), name) })
+	}
 	err = s.Run(ctx)
 	cancel()
 	wg.Wait()
 	return err
+}
+
+// Times between two looks at a name: while it gives nobody, and while it does. Nodes behind it come and go.
+const (
+	nameSoon = 2 * time.Second
+	nameLate = 30 * time.Second
+)
+
+// followName tells the seeder of the nodes behind a name until ctx ends. What is amiss is logged when it changes.
+func followName(ctx context.Context, log *slog.Logger, s *seeder.Seeder, r *discovery.Resolver, name string) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		found, err := r.Resolve(ctx, name)
+		pause, why := nameLate, ""
+		if err != nil {
+			pause, why = nameSoon, err.Error()
+		}
+		s.Learn(found...)
+		if ctx.Err() == nil && why != last {
+			if last = why; err != nil {
+				log.Warn("the name gives no node, it is asked again", "name", name, "error", err)
+			} else {
+				log.Info("the name gives nodes", "name", name, "nodes", len(found))
+			}
+		}
+		timer.Reset(pause)
+	}
 }
 
 // seederBootstrap parses the nodes to begin with.
@@ -125,9 +165,6 @@ func seederBootstrap(list []string) (out []peer.AddrInfo, err error) {
 			continue
 		}
 		out = append(out, *info)
-	}
-	if len(out) == 0 && len(errs) == 0 {
-		errs = append(errs, errors.New("p2p.bootstrap: empty; a seeder needs at least one node to begin its crawl with (--bootstrap)"))
 	}
 	return out, errors.Join(errs...)
 }

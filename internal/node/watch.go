@@ -27,7 +27,7 @@ func (n *Node) openAPI(ctx context.Context) (err error) {
 		return err
 	}
 	n.api, err = api.New(api.Options{
-		Users: users, Pprof: n.c.RPC.Pprof,
+		Users: users, Pprof: n.c.RPC.Pprof, Observe: n.c.RPC.ObserveListen,
 		Listen: n.c.RPC.Listen, Home: n.c.Home, Open: n.c.RPC.Open, Test: n.params.Test, Remote: n.c.RPC.AllowRemote,
 		TLSCert: n.c.RPC.TLSCert, TLSKey: n.c.RPC.TLSKey,
 		AllowedHosts: n.c.RPC.AllowedHosts, AllowedOrigins: n.c.RPC.AllowedOrigins,
