@@ -127,7 +127,7 @@ const (
 func followName(ctx context.Context, log *slog.Logger, s *seeder.Seeder, r *discovery.Resolver, name string) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	last := ""
+	last := "not asked yet"
 	for {
 		select {
 		case <-ctx.Done():
