@@ -61,7 +61,7 @@ func TestE2ESeeder(t *testing.T) {
 		q.SetQuestion("_dnsaddr.seed.example.org.", dns.TypeTXT)
 		m, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, mirror.addr)
 		if err != nil || len(m.Answer) != 3 {
-			return fmt.Errorf("answer %v, error %v", m, err)
+			return fmt.Errorf("answer %v, error %w", m, err)
 		}
 		return nil
 	})

@@ -284,7 +284,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error {
 		<-gctx.Done()
 		if observer != nil {
-			defer observer.Close() // its answers are short; the last to go, so that a probe sees the stop
+			defer func() { _ = observer.Close() }() // its answers are short; the last to go, so that a probe sees the stop
 		}
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
