@@ -82,6 +82,9 @@ type Options struct {
 	// from many goroutines for blocks that did not come from sync, import or
 	// disk. Default: never.
 	ScriptsChecked func(wtxid chainhash.Hash, flags uint32) bool
+	// BlockFacts are more to say in the log's line about a block, by its header (with
+	// its seal) and height. It is called by the pipeline. Default: nothing.
+	BlockFacts func(h *consensus.Header, height int32) []slog.Attr
 }
 
 // Source says where a block came from, for blame and for the log.

@@ -102,6 +102,11 @@ func (c *conductor) logConnected(f *flight) {
 		"height", nd.height, "hash", nd.hash, "txs", len(b.Txs), "bytes", len(b.Raw),
 		"from", f.item.src.String(), "delay", math.Round(delay*100) / 100,
 	}
+	if c.o.BlockFacts != nil {
+		for _, a := range c.o.BlockFacts(&b.Header, nd.height) {
+			args = append(args, a)
+		}
+	}
 	for _, a := range f.item.src.Facts {
 		args = append(args, a)
 	}

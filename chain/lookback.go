@@ -56,6 +56,13 @@ const coinsPerLook = 4096
 // not seen. It reads the whole set from disk: minutes for that of Bitcoin today. f
 // may keep the script. It needs Run.
 func (c *Chain) Coins(ctx context.Context, f func(wire.OutPoint, consensus.Coin) error) (Tip, error) {
+	return c.CoinsFrom(ctx, func(Tip) func(wire.OutPoint, consensus.Coin) error { return f })
+}
+
+// CoinsFrom is [Chain.Coins] for those who must know whose coins they are before they see
+// the first: begin is called with the tip and returns f. It may be called more than once;
+// then what came before does not count.
+func (c *Chain) CoinsFrom(ctx context.Context, begin func(Tip) func(wire.OutPoint, consensus.Coin) error) (Tip, error) {
 	if err := c.Flush(ctx); err != nil {
 		return Tip{}, err
 	}
@@ -67,7 +74,12 @@ func (c *Chain) Coins(ctx context.Context, f func(wire.OutPoint, consensus.Coin)
 		}
 		// The walk sees the state at its start: if the tip is the same before the start and
 		// after it, the coins are that tip's.
-		n := 0
+		i, ok := c.tree.lookup(&before.Hash)
+		if !ok {
+			return Tip{}, fmt.Errorf("committed tip %v: %w", before.Hash, ErrNotFound)
+		}
+		tip := c.tree.tip(i)
+		f, n := begin(tip), 0
 		err = c.store.Coins(func(op wire.OutPoint, coin consensus.Coin) error {
 			if n == 0 {
 				if now, _, err := c.store.Tip(); err != nil {
@@ -87,11 +99,7 @@ func (c *Chain) Coins(ctx context.Context, f func(wire.OutPoint, consensus.Coin)
 		if err != nil {
 			return Tip{}, err
 		}
-		i, ok := c.tree.lookup(&before.Hash)
-		if !ok {
-			return Tip{}, fmt.Errorf("committed tip %v: %w", before.Hash, ErrNotFound)
-		}
-		return c.tree.tip(i), nil
+		return tip, nil
 	}
 	return Tip{}, ErrBusy
 }

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -214,6 +215,18 @@ func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) {
 		return nil, c.readError(&hash, err)
 	}
 	return raw, nil
+}
+
+// Seal returns the seal of a header; nil on networks without seals. While the block
+// is not on disk ([NodeStatus].HaveBlock, or Pruned) it is what somebody claims who may
+// not have the stake. ErrNotFound if the header is unknown. The caller owns it.
+func (c *Chain) Seal(hash chainhash.Hash) ([]byte, error) {
+	i, ok := c.tree.lookup(&hash)
+	if !ok {
+		return nil, ErrNotFound
+	}
+	seal, err := c.sealOf(i)
+	return bytes.Clone(seal), err
 }
 
 // BlockSize returns the size of a block on disk without reading it; 0 if unknown.

@@ -3,6 +3,7 @@ package chain_test
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcec/v2"
@@ -128,6 +129,34 @@ func TestFalseSeal(t *testing.T) {
 	// Once the block is there, no other seal is anything but a false one.
 	if v := h.submit(usurped); v.Outcome != chain.Duplicate {
 		t.Errorf("the block again, with a false seal: %+v", v)
+	}
+}
+
+// The seal that made a block is known as long as its header is, and can be said in the
+// log's line about it.
+func TestSealOfABlock(t *testing.T) {
+	p := consensus.Stakenet()
+	_, blocks := stakers(p, 3)
+	h := open(t, func(o *chain.Options) {
+		o.Params, o.Engine = p, pos.New(p)
+		o.BlockFacts = func(h *consensus.Header, height int32) []slog.Attr {
+			return []slog.Attr{slog.Int("seal_bytes", len(h.Seal)), slog.Int("of", int(height))}
+		}
+	})
+	h.connectAll(blocks[1:])
+	for range 2 {
+		for _, b := range blocks {
+			if got, err := h.Seal(b.Hash); err != nil || !bytes.Equal(got, b.Header.Seal) {
+				t.Errorf("seal of %v: %x, %v", b.Hash, got, err)
+			}
+		}
+		if _, err := h.Seal(blocks[3].Header.MerkleRoot); !errors.Is(err, chain.ErrNotFound) {
+			t.Errorf("seal of an unknown block: %v", err)
+		}
+		h.reopen()
+	}
+	if l := h.log.with("msg=block ", "height=3", "seal_bytes=140", "of=3"); len(l) != 1 {
+		t.Errorf("lines of block 3: %q", h.log.with("height=3"))
 	}
 }
 

@@ -34,8 +34,6 @@ const (
 	// spacing of blocks, in which a node that slept meets its peers again and hears of
 	// what they made.
 	settleSlots = consensus.SlotsPerBlock
-	// stakeBlocks is over how many blocks the network's stake is estimated.
-	stakeBlocks = 128
 )
 
 // A Holder has coins and their keys. All methods are safe for concurrent use and answer at
@@ -366,9 +364,7 @@ func (s *Sealer) Chances(past consensus.Past) Chances {
 	}
 	bits := s.o.Engine.NextBits(past, s.o.Now())
 	c.Slot, c.Time = pos.Chance(bits, c.Weight), pos.TimeToWin(p, bits, c.Weight)
-	if c.Network = pos.NetworkStake(p, past, stakeBlocks); c.Network > 0 {
-		c.Network = max(c.Network, float64(c.Weight))
-		c.Share = float64(c.Weight) / c.Network
-	}
+	c.Network = max(pos.Online(p, bits, past.Height()+1), float64(c.Weight))
+	c.Share = float64(c.Weight) / c.Network
 	return c
 }

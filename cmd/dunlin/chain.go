@@ -78,6 +78,12 @@ func printBlock(w io.Writer, b api.Block) {
 	fmt.Fprintf(t, "height\t%d\nhash\t%s\nprevious\t%s\nmerkle root\t%s\ntime\t%s\n", b.Height, b.Hash, b.PreviousHash, b.MerkleRoot, b.Time.Format(time.RFC3339))
 	fmt.Fprintf(t, "bits\t%s\nnonce\t%d\nversion\t%08x\ntransactions\t%d\nsize\t%d bytes, weight %d\n", b.Bits, b.Nonce, uint32(b.Version), b.Txs, b.Size, b.Weight)
 	fmt.Fprintf(t, "active\t%v\n", b.Active)
+	if b.Slot != nil {
+		fmt.Fprintf(t, "slot\t%d\n", *b.Slot)
+	}
+	if b.Stake != nil && b.Validator != nil && b.Share != nil {
+		fmt.Fprintf(t, "validator\t%s\nstake\t%s of %s, share %.1f%%\n", *b.Validator, b.Stake.OutPoint(), amount(b.Stake.Value), 100**b.Share)
+	}
 	if b.Data != "" {
 		fmt.Fprintf(t, "data\t%s\n", printable(b.Data))
 	}
@@ -104,9 +110,17 @@ func newChainList(g *global) *cobra.Command {
 				return unreachable(err)
 			}
 			return g.print(cmd, blocks, func(w io.Writer) {
-				t := newTable(w, "HEIGHT", "HASH", "TIME", "TXS", "BYTES", "DATA", "COINBASE")
+				heads, staked := []string{"HEIGHT", "HASH", "TIME", "TXS", "BYTES", "DATA", "COINBASE"}, len(blocks) > 0 && blocks[0].Slot != nil
+				if staked {
+					heads = append(heads, "SLOT", "VALIDATOR")
+				}
+				t := newTable(w, heads...)
 				for _, b := range blocks {
-					fmt.Fprintf(t, "%d\t%s…%s\t%s\t%d\t%d\t%s\t%s\n", b.Height, b.Hash[:12], b.Hash[60:], b.Time.Format(time.RFC3339), b.Txs, b.Size, printable(b.Data), printable(b.CoinbaseText))
+					fmt.Fprintf(t, "%d\t%s…%s\t%s\t%d\t%d\t%s\t%s", b.Height, b.Hash[:12], b.Hash[60:], b.Time.Format(time.RFC3339), b.Txs, b.Size, printable(b.Data), printable(b.CoinbaseText))
+					if staked && b.Slot != nil && b.Validator != nil {
+						fmt.Fprintf(t, "\t%d\t%s", *b.Slot, *b.Validator)
+					}
+					fmt.Fprintln(t)
 				}
 				t.Flush()
 			})

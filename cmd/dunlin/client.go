@@ -131,6 +131,9 @@ func printStatus(w io.Writer, s api.Status) {
 	fmt.Fprintf(t, "peer id\t%s\n", s.PeerID)
 	fmt.Fprintf(t, "height\t%d of %d (headers %d)\n", s.Height, s.TargetHeight, s.HeaderHeight)
 	fmt.Fprintf(t, "tip\t%s, %s\n", s.TipHash, s.TipTime.Format(time.RFC3339))
+	if n := s.Slots; n != nil {
+		fmt.Fprintf(t, "stake\tabout %s of %s takes part; slot %d, the tip's was %d before\n", amount(n.Online), amount(n.Supply), n.Now, n.SinceBlock)
+	}
 	sync := s.Sync.State
 	if s.Sync.State == api.StateBlocks || s.Sync.State == api.StateHeaders || s.Sync.State == api.StateStalled {
 		eta := "unknown"

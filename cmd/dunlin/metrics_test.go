@@ -91,6 +91,10 @@ func TestE2EMetrics(t *testing.T) {
 	metrics := second.scrape()
 	lint(t, metrics)
 	lint(t, first.scrape())
+	// A network where stake makes blocks has some more.
+	staked := startDaemon(t, "staked", "--network", "stakenet").scrape()
+	lint(t, staked)
+	metrics = append(metrics, staked...)
 
 	have := map[string]bool{}
 	for line := range strings.Lines(string(metrics)) {

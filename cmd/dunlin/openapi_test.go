@@ -100,6 +100,12 @@ func TestE2EReadExamples(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "documented", "--network", "regtest", "--address-index")
 	d.mine(3)
+	readExamples(t, d)
+}
+
+// readExamples holds a daemon's document and its answers against each other.
+func readExamples(t *testing.T, d *daemon) {
+	t.Helper()
 	eventually(t, patience, "the index is at the tip", func() error {
 		for _, x := range asks[api.IndexesAnswer](t, d, "/indexes", http.StatusOK).Indexes {
 			if x.Enabled && !x.Synced {
@@ -177,7 +183,8 @@ func TestE2EReadExamples(t *testing.T) {
 			}
 			status, kind, answer := get(target)
 			known := status == http.StatusOK || status == http.StatusNotFound && strings.Contains(path, "{txid}") ||
-				strings.HasPrefix(path, "/api/v1/wallet") && status == http.StatusNotFound // there is none yet
+				strings.HasPrefix(path, "/api/v1/wallet") && status == http.StatusNotFound || // there is none yet
+				strings.HasPrefix(path, "/api/v1/staking") && status == http.StatusConflict && d.mustStatus().Slots == nil // work makes the blocks
 			if !known {
 				t.Errorf("%s: %s gives %d %.200s", at, target, status, answer)
 			}

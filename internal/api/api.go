@@ -154,6 +154,7 @@ type Status struct {
 	Gossip       GossipStatus  `json:"gossip"`
 	// Staking is missing where work makes the blocks.
 	Staking *StakingSummary `json:"staking,omitempty" doc:"Missing where work makes the blocks"`
+	Slots   *Slots          `json:"slots,omitempty" doc:"Where stake makes blocks: its time; missing where work does"`
 }
 
 // SyncStatus is how far the node is behind, and how fast it catches up.
@@ -358,7 +359,7 @@ type Block struct {
 	Weight       int       `json:"weight"`
 	Data         string    `json:"data" doc:"Text of the coinbase's OP_RETURN output"`
 	CoinbaseText string    `json:"coinbase_text" doc:"Readable part of the coinbase script"`
-	Validator    string    `json:"validator,omitempty" doc:"Key that sealed it, on stake networks"`
+	BySlot
 }
 
 // States of a [Tx]. A transaction that was dropped is in one of the last five.
@@ -423,7 +424,8 @@ type simpleBlock struct {
 	PreviousHash string `json:"previous_hash"`
 	Timestamp    int64  `json:"timestamp"` // Unix seconds
 	Data         string `json:"data"`
-	Validator    string `json:"validator,omitempty"`
+	// Validator is missing where work makes blocks, and empty of a genesis of stake.
+	Validator *string `json:"validator,omitempty"`
 }
 
 func simple(b Block) simpleBlock {

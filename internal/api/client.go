@@ -413,6 +413,22 @@ func (c *Client) Tips(ctx context.Context) ([]ChainTip, error) {
 	return a.Tips, err
 }
 
+// StakeHolders lists up to most of those who can win slots, the richest first.
+func (c *Client) StakeHolders(ctx context.Context, most int) (out StakeHolders, err error) {
+	const page = 1000
+	for cursor, all := "", []StakeHolder{}; ; cursor = out.Next {
+		path := fmt.Sprintf("/staking/holders?limit=%d&cursor=%s", min(page, most-len(all)), url.QueryEscape(cursor))
+		if out, err = get[StakeHolders](ctx, c, path); err != nil {
+			return out, err
+		}
+		all = append(all, out.Holders...)
+		if out.Next == "" || len(all) >= most {
+			out.Holders = all
+			return out, nil
+		}
+	}
+}
+
 // SubmitBlock hands in a block as hex and returns the verdict.
 func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (SubmittedBlock, error) {
 	return send[SubmittedBlock](ctx, c, http.MethodPost, "/chain/blocks", HexRequest{Hex: blockHex})

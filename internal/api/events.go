@@ -15,6 +15,7 @@ import (
 // Types of events.
 const (
 	EventBlock   = "block"   // a block became part of the active chain: [BlockEvent]
+	EventSlot    = "slot"    // a block became part of the active chain whose maker won its slot by stake: [SlotEvent]
 	EventReorg   = "reorg"   // the chain changed to another branch: [ReorgEvent]
 	EventSync    = "sync"    // the sync moved: [Sync]
 	EventPeer    = "peer"    // a peer came, greeted, or went: [PeerEvent]
@@ -28,12 +29,12 @@ const (
 	EventReset = "reset"
 )
 
-var eventTypes = []string{EventBlock, EventReorg, EventSync, EventPeer, EventMempool, EventWallet, EventLog}
+var eventTypes = []string{EventBlock, EventSlot, EventReorg, EventSync, EventPeer, EventMempool, EventWallet, EventLog}
 
 // Limits of the events.
 const (
 	// ringEvents of each type are kept for those who come back: at the tip, minutes to
-	// days; of a busy log, seconds. ringBytes bounds their size: 7 types make 7 MiB.
+	// days; of a busy log, seconds. ringBytes bounds their size: 8 types make 8 MiB.
 	ringEvents = 512
 	ringBytes  = 1 << 20
 	// queueEvents is how many may wait for a slow reader.

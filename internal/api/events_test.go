@@ -153,6 +153,45 @@ func TestEventsOverAReorg(t *testing.T) {
 	}
 }
 
+// TestEventsOfSlots: where stake makes blocks each tells who won its slot; genesis, and
+// blocks of work, tell nothing.
+func TestEventsOfSlots(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(0)
+	n.staked = true
+	n.grow("")
+	r := serve(t, n, nil)
+	s := r.reads("?types=slot,block")
+	s.next("hello")
+	b := n.grow("")
+	s.next(api.EventBlock)
+	got := decode[api.SlotEvent](t, string(s.next(api.EventSlot).Data))
+	want := api.SlotEvent{Slot: 4, Height: 1, Hash: b.Hash, Time: b.Time, Winner: "winner of a", OutPoint: n.hash(9) + ":1", Value: 7, Share: 0.5}
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	n.reorg(0, 1) // back to genesis and to another block 1
+	s.next(api.EventBlock)
+	if got := decode[api.SlotEvent](t, string(s.next(api.EventSlot).Data)); got.Height != 1 || got.Winner != "winner of b" {
+		t.Errorf("of the other branch: %+v", got)
+	}
+	n.mu.Lock()
+	n.staked = false
+	n.mu.Unlock()
+	n.grow("")
+	n.grow("")
+	s.next(api.EventBlock)
+	if e := s.next(); e.Type != api.EventBlock {
+		t.Errorf("%s of a block that no stake made", e.Type)
+	}
+	blocks := r.do(http.MethodGet, "/blocks", "").body
+	for _, want := range []string{`"data":"genesis <text>","validator":""}`, `"validator":"winner of b"}`, `"data":""}]`} {
+		if !strings.Contains(blocks, want) {
+			t.Errorf("/blocks has no %s: %s", want, blocks)
+		}
+	}
+}
+
 // TestEventsResume: who comes back hears what it missed, once each, or is told that this
 // is gone.
 func TestEventsResume(t *testing.T) {

@@ -17,6 +17,10 @@ type Explorer interface {
 	BlockDetails(ctx context.Context, hash string) (BlockDetails, error)
 	// BlockTxs describes up to most transactions of a block from number first on.
 	BlockTxs(ctx context.Context, hash string, first, most int) (BlockTxs, error)
+	// StakeHolders lists up to most of those who can win slots behind a cursor ("" the
+	// first), the richest first. It reads all coins, once a tip, until ctx ends. *Error
+	// 409: work makes blocks here; 422: a bad cursor.
+	StakeHolders(ctx context.Context, cursor string, most int) (StakeHolders, error)
 	// Tree lists the headers of all branches in the last depth heights.
 	Tree(depth int) Tree
 	// TxDetails describes a transaction: of a named block; else, with block "", of the
@@ -77,6 +81,7 @@ type BlockSummary struct {
 	Bits          string    `json:"bits" doc:"Compact difficulty, 8 hex digits" example:"207fffff"`
 	Difficulty    float64   `json:"difficulty"`
 	Work          string    `json:"work" doc:"Cumulative, hex"`
+	BySlot
 }
 
 // BlockDetails is one block of any branch. Without its block on disk the header alone is described.
@@ -91,6 +96,8 @@ type BlockDetails struct {
 	HaveBlock  bool      `json:"have_block" doc:"Its bytes are on disk"`
 	Pruned     bool      `json:"pruned" doc:"They were, or its undo data were"`
 	NextHash   string    `json:"next_hash,omitempty" doc:"On the active chain"`
+	Modifier   string    `json:"modifier,omitempty" doc:"Where stake makes blocks: of its parent, what the kernels of its slot depended on"`
+	Kernel     string    `json:"kernel,omitempty" doc:"Likewise: the hash that won its slot"`
 }
 
 // RecentBlocks is what GET /api/v1/chain/recent gives.

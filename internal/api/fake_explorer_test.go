@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"dunlin/internal/api"
@@ -11,6 +12,7 @@ import (
 func (n *fakeNode) summary(b api.Block) api.BlockSummary {
 	fees := int64(10)
 	return api.BlockSummary{
+		BySlot: b.BySlot,
 		Height: b.Height, Hash: b.Hash, PreviousHash: b.PreviousHash, Time: b.Time, Active: true,
 		Confirmations: int32(len(n.blocks)) - b.Height, Miner: b.CoinbaseText, Txs: b.Txs, Reward: 50, Fees: &fees,
 	}
@@ -51,6 +53,25 @@ func (n *fakeNode) BlockTxs(_ context.Context, hash string, first, most int) (ap
 	out := api.BlockTxs{BlockHash: hash, Height: 1, Total: 7}
 	for i := first; i < out.Total && len(out.Txs) < most; i++ {
 		out.Txs = append(out.Txs, api.TxDetails{TxID: n.hash(i), Index: i, Inputs: []api.TxInput{}, Outputs: []api.TxOutput{}, Parents: []string{}})
+	}
+	return out, nil
+}
+
+// StakeHolders are three, whose cursor is the number of the next.
+func (n *fakeNode) StakeHolders(_ context.Context, cursor string, most int) (api.StakeHolders, error) {
+	first := 0
+	if cursor != "" {
+		if cursor != "1" && cursor != "2" {
+			return api.StakeHolders{}, api.Errorf(422, "cursor: no page gave it")
+		}
+		first = int(cursor[0] - '0')
+	}
+	out := api.StakeHolders{Height: 1, TipHash: n.hash(1), At: time.Unix(1_700_000_000, 0).UTC(), Total: 3}
+	for i := first; i < out.Total && len(out.Holders) < most; i++ {
+		out.Holders = append(out.Holders, api.StakeHolder{Address: "holder " + strconv.Itoa(i), Coins: 1, Value: 5})
+	}
+	if end := first + len(out.Holders); end < out.Total {
+		out.Next = strconv.Itoa(end)
 	}
 	return out, nil
 }

@@ -36,6 +36,7 @@ type fakeNode struct {
 	added   []string
 	mining  bool
 	work    bool // work makes the blocks
+	staked  bool // blocks are made by stake
 	level   string
 	stopped bool
 	own     string   // level of subsystem sync
@@ -73,6 +74,7 @@ func (n *fakeNode) grow(data string) api.Block {
 	} else {
 		b.PreviousHash = n.blocks[height-1].Hash
 	}
+	n.seal(&b)
 	n.blocks = append(n.blocks, b)
 	n.byHash[b.Hash] = b
 	close(n.changed)
@@ -81,6 +83,18 @@ func (n *fakeNode) grow(data string) api.Block {
 }
 
 // reorg replaces the blocks above height by n others, told as one change.
+// seal says who made a block, where stake does. Callers hold mu.
+func (n *fakeNode) seal(b *api.Block) {
+	if !n.staked {
+		return
+	}
+	slot, winner, share := int64(4*b.Height), "", 0.5
+	if b.Slot, b.Validator = &slot, &winner; b.Height > 0 {
+		winner = "winner of " + b.Hash[:1]
+		b.Stake, b.Share = &api.StakeCoin{TxID: n.hash(9), VOut: 1, Value: 7}, &share
+	}
+}
+
 func (n *fakeNode) reorg(height, count int) {
 	n.mu.Lock()
 	n.branch = "b"
@@ -88,6 +102,7 @@ func (n *fakeNode) reorg(height, count int) {
 	for range count {
 		h := len(n.blocks)
 		b := api.Block{Height: int32(h), Hash: n.hash(h), PreviousHash: n.blocks[h-1].Hash, Time: time.Unix(1_700_000_000, 0)}
+		n.seal(&b)
 		n.blocks = append(n.blocks, b)
 		n.byHash[b.Hash] = b
 	}

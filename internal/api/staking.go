@@ -17,7 +17,7 @@ type StakingSummary struct {
 	Weight         int64    `json:"weight" doc:"Satoshi of these coins"`
 	ImmatureCoins  int      `json:"immature_coins"`
 	ImmatureWeight int64    `json:"immature_weight" doc:"Satoshi"`
-	NetworkWeight  int64    `json:"network_weight" doc:"Estimate of all that takes part, in satoshi, from the last blocks and their targets; 0: unknown"`
+	NetworkWeight  int64    `json:"network_weight" doc:"Estimate of all that takes part, in satoshi, from the target of the next block"`
 	Share          float64  `json:"share" doc:"Of weight in network_weight, 0 to 1"`
 	SlotChance     float64  `json:"slot_chance" doc:"Probability of winning a slot, 0 to 1"`
 	ExpectedS      *float64 `json:"expected_s" doc:"Seconds to a slot that is won, on average; null: never"`

@@ -38,7 +38,7 @@ func (s *Server) streamRoutes(mux *router, api huma.API) {
 	query := func(name, description string, example any) *huma.Param {
 		return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: "string"}, Example: example}
 	}
-	types := query("types", "Comma-separated: block, reorg, sync, peer, mempool, wallet, log. All but log if it is missing; log wants the token", "block,reorg")
+	types := query("types", "Comma-separated: block, slot, reorg, sync, peer, mempool, wallet, log. All but log if it is missing; log wants the token", "block,reorg")
 	last := query("last_event_id", "Of the last event that was read, to go on behind it; over HTTP the header Last-Event-ID does the same", nil)
 	fault := func(description string) *huma.Response {
 		return &huma.Response{Description: description, Content: map[string]*huma.MediaType{
@@ -333,6 +333,9 @@ func (s *Server) tellPath(ctx context.Context, n Node, from, to string) (many bo
 			e.Skipped = path.Blocks - len(few)
 		}
 		s.Publish(EventBlock, e)
+		if won, ok := wonSlot(&e.BlockSummary); ok {
+			s.Publish(EventSlot, won)
+		}
 	}
 	return many, nil
 }

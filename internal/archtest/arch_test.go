@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 	"discovery/seeder":           {"discovery", "discovery/internal/lines"},
 	"gossip":                     {},
 	"internal/address":           {"chain/consensus"},
-	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/mempool", "chain/mining", "internal/address", "internal/api", "internal/wallet", "internal/wallet/spend"},
+	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/consensus/pos", "chain/mempool", "chain/mining", "internal/address", "internal/api", "internal/wallet", "internal/wallet/spend"},
 	"internal/gbt":               {"chain/consensus", "chain/consensus/pow"},
 	"internal/chart":             {},
 	"internal/faucet":            {},

@@ -129,6 +129,8 @@ type headerInfo struct {
 	Txs           int     `json:"nTx"`
 	Previous      string  `json:"previousblockhash,omitempty"`
 	Next          string  `json:"nextblockhash,omitempty"`
+
+	*stakeInfo
 }
 
 func (h *Handler) headerInfo(hash chainhash.Hash) (headerInfo, error) {
@@ -155,7 +157,9 @@ func (h *Handler) headerInfo(hash chainhash.Hash) (headerInfo, error) {
 			out.Next = next.String()
 		}
 	}
-	return out, nil
+	var err error
+	out.stakeInfo, err = h.stakeInfo(hash, &s)
+	return out, err
 }
 
 func getBlockHeader(c *call) (any, error) {
@@ -171,14 +175,10 @@ func getBlockHeader(c *call) (any, error) {
 	if err != nil || verbose {
 		return info, err
 	}
-	if c.params.SealBytes > 0 { // the seal is part of it, and only on disk
-		raw, err := c.rawBlock(hash)
-		if err != nil {
-			return nil, err
-		}
-		return hex.EncodeToString(raw[:consensus.HeaderBytes+c.params.SealBytes]), nil
-	}
 	s, _ := c.o.Chain.Status(hash)
+	if s.Header.Seal, err = c.o.Chain.Seal(hash); err != nil { // a part of it
+		return nil, err
+	}
 	return hex.EncodeToString(consensus.AppendHeader(nil, &s.Header)), nil
 }
 
@@ -316,13 +316,14 @@ func getBlockchainInfo(c *call) (any, error) {
 		SizeOnDisk  int64    `json:"size_on_disk"`
 		Pruned      bool     `json:"pruned"`
 		PruneHeight int32    `json:"pruneheight,omitempty"`
+		Supply      *amount  `json:"moneysupply,omitempty"`
 		Warnings    []string `json:"warnings"`
 	}{
 		Chain: chainName(c.params.Name), Blocks: tip.Height, Headers: best.Height, Best: tip.Hash.String(),
 		Bits: bitsHex(tip.Bits), Target: targetHex(tip.Bits), Difficulty: consensus.Difficulty(tip.Bits),
 		Time: tip.Time.Unix(), MedianTime: tip.MedianTime.Unix(), Progress: st.Sync.Percent / 100,
 		IBD: st.Sync.State != api.StateSynced && st.Sync.State != api.StateConnecting, ChainWork: workHex(tip.Work),
-		SizeOnDisk: c.o.Chain.SizeOnDisk(), Pruned: lowest > 0, PruneHeight: lowest, Warnings: c.warnings(),
+		SizeOnDisk: c.o.Chain.SizeOnDisk(), Pruned: lowest > 0, PruneHeight: lowest, Supply: c.moneySupply(tip.Height), Warnings: c.warnings(),
 	}
 	return out, nil
 }

@@ -431,13 +431,14 @@ func getMiningInfo(c *call) (any, error) {
 		Difficulty float64  `json:"difficulty"`
 		Target     string   `json:"target"`
 		HashPS     float64  `json:"networkhashps"`
+		NetStake   *int64   `json:"netstakeweight,omitempty"`
 		Pooled     int      `json:"pooledtx"`
 		Chain      string   `json:"chain"`
 		Next       *next    `json:"next,omitempty"`
 		Warnings   []string `json:"warnings"`
 	}{
 		Blocks: tip.Height, Bits: bitsHex(tip.Bits), Difficulty: consensus.Difficulty(tip.Bits), Target: targetHex(tip.Bits),
-		HashPS: rate, Pooled: count, Chain: chainName(c.params.Name), Warnings: c.warnings(),
+		HashPS: rate, NetStake: c.netStakeWeight(), Pooled: count, Chain: chainName(c.params.Name), Warnings: c.warnings(),
 	}
 	if past, ok := c.o.Chain.Past(tip.Hash); ok {
 		bits := c.o.Engine.NextBits(past, c.o.Now())
@@ -477,7 +478,7 @@ func (h *Handler) networkHashPS(n int, height int32) (float64, error) {
 		}
 	}
 	past, ok := h.o.Chain.Past(hash)
-	if !ok || past.Height() == 0 {
+	if !ok || past.Height() == 0 || h.params.ProofOfStake() { // nobody hashes there
 		return 0, nil
 	}
 	const period = 2016

@@ -20,7 +20,15 @@ type phrase struct {
 // phrases are tried in order for a message.
 var phrases = map[string][]phrase{
 	// block 1,000,121 5e0a3b…91c2 txs=12 12.4 kB from=12D3…k9aB delay=0.41s
+	// block 121 5e0a3b…91c2 slot 4031 won by bcrt1p…, share 49.8% txs=12 12.4 kB from=12D3…k9aB delay=0.41s
 	blockMessage: {{
+		[]string{"height", "hash", "slot", "winner", "share", "txs", "bytes", "from", "delay"},
+		func(v map[string]slog.Value) string {
+			return grouped(v["height"]) + " " + ends(v["hash"]) + " slot " + v["slot"].String() + " won by " + v["winner"].String() +
+				", share " + strconv.FormatFloat(100*number(v["share"]), 'f', 1, 64) + "% txs=" + grouped(v["txs"]) + " " + bytesText(v["bytes"]) +
+				" from=" + ends(v["from"]) + " delay=" + seconds(v["delay"])
+		},
+	}, {
 		[]string{"height", "hash", "txs", "bytes", "from", "delay"},
 		func(v map[string]slog.Value) string {
 			return grouped(v["height"]) + " " + ends(v["hash"]) + " txs=" + grouped(v["txs"]) + " " + bytesText(v["bytes"]) +

@@ -39,6 +39,14 @@ func TestPhrases(t *testing.T) {
 			[]any{"height", 1, "hash", hash, "txs", 1, "bytes", 261, "from", "import", "delay", 4.9737470091e+08},
 			"block 1 000000…0a1c txs=1 261 B from=import delay=15y281d",
 		},
+		{
+			"block",
+			[]any{
+				"height", 1000121, "hash", hash, "txs", 12, "bytes", 12400, "from", id, "delay", 0.41,
+				"slot", 4031, "winner", "bcrt1pqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqm3usuw", "share", 0.4982, "pulled", 3,
+			},
+			"block 1,000,121 000000…0a1c slot 4031 won by bcrt1pqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqm3usuw, share 49.8% txs=12 12.4 kB from=12D3…MKwG delay=0.41s pulled=3",
+		},
 		{"block", []any{"height", 1}, "block height=1"}, // not ours: written as it is
 		{
 			"reorg",

@@ -152,8 +152,15 @@ func (n *Node) place(out *api.BlockSummary, hash chainhash.Hash) {
 	}
 }
 
-// headerSummary is what a header alone tells.
-func headerSummary(hash chainhash.Hash, h *consensus.Header) api.BlockSummary {
+// headerSummary is what a header alone tells, with its seal if that is known to be right.
+func (n *Node) headerSummary(hash chainhash.Hash, s *chain.NodeStatus) (api.BlockSummary, error) {
+	h, err := n.sealed(hash, s)
+	out := summaryOf(hash, h)
+	out.BySlot = bySlot(n.params, h, s.Height)
+	return out, err
+}
+
+func summaryOf(hash chainhash.Hash, h *consensus.Header) api.BlockSummary {
 	return api.BlockSummary{
 		Height: -1, Hash: hash.String(), PreviousHash: h.PrevBlock.String(), Time: h.Timestamp.UTC(),
 		Bits: fmt.Sprintf("%08x", h.Bits), Difficulty: consensus.Difficulty(h.Bits),
@@ -162,7 +169,10 @@ func headerSummary(hash chainhash.Hash, h *consensus.Header) api.BlockSummary {
 
 // summarise describes what never changes of a block.
 func (n *Node) summarise(b *consensus.Block) (api.BlockSummary, error) {
-	out := headerSummary(b.Hash, &b.Header)
+	out := summaryOf(b.Hash, &b.Header)
+	if s, ok := n.chain.Status(b.Hash); ok {
+		out.BySlot = bySlot(n.params, &b.Header, s.Height)
+	}
 	out.Txs, out.Size, out.StrippedSize, out.Weight = len(b.Txs), len(b.Raw), b.StrippedSize, b.Weight
 	out.Miner = strings.ToValidUTF8(consensus.CoinbaseText(b), "\ufffd")
 	out.Data = strings.ToValidUTF8(consensus.CoinbaseData(b), "\ufffd")
@@ -234,7 +244,9 @@ func (f face) Summaries(ctx context.Context, from string, most int) ([]api.Block
 			if !known {
 				return nil, err
 			}
-			b = headerSummary(hash, &s.Header)
+			if b, err = f.headerSummary(hash, &s); err != nil {
+				return nil, err
+			}
 			b.Txs = s.Txs
 			f.place(&b, hash)
 		} else if err != nil {
@@ -290,9 +302,18 @@ func (f face) BlockDetails(_ context.Context, text string) (api.BlockDetails, er
 		}
 	}
 	if !out.HaveBlock {
-		out.BlockSummary = headerSummary(hash, &s.Header)
+		if out.BlockSummary, err = f.headerSummary(hash, &s); err != nil {
+			return api.BlockDetails{}, err
+		}
 		out.Txs = s.Txs
 		f.place(&out.BlockSummary, hash)
+	}
+	if past, ok := f.chain.Past(s.Header.PrevBlock); ok && out.Stake != nil {
+		h, err := f.sealed(hash, &s)
+		if err != nil {
+			return api.BlockDetails{}, err
+		}
+		out.Modifier, out.Kernel = kernelOf(f.params, past, h)
 	}
 	if past, ok := f.chain.Past(hash); ok {
 		out.MedianTime = time.Unix(consensus.MedianTimePast(past), 0).UTC()

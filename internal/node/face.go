@@ -91,6 +91,7 @@ func (f face) Status() api.Status {
 		Sync:    syncStatus(&s),
 		Mempool: api.MempoolStatus{Count: count, Bytes: vbytes},
 		Gossip:  n.gossipStatus(),
+		Slots:   n.slots(tip, time.Now()),
 	}
 	if n.stake != nil {
 		summary := n.stakingSummary(n.miner.Status().Mining)
@@ -281,6 +282,7 @@ func (n *Node) describe(b *consensus.Block) api.Block {
 	if s, ok := n.chain.Status(b.Hash); ok {
 		out.Height, out.Active, out.Work = s.Height, s.Active, hexWork(s.Work)
 	}
+	out.BySlot = bySlot(n.params, &b.Header, out.Height)
 	return out
 }
 

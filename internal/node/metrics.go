@@ -50,6 +50,9 @@ var (
 	descLost      = desc("mempool_lost_total", "Transactions lost to a double spend in a block, or to a reorganisation.")
 	descMined     = desc("miner_blocks_total", "Blocks made here.")
 	descMsgs      = desc("gossip_messages_total", "Messages by topic and what became of them.", "topic", "result")
+	descSlots     = desc("slots_since_block", "Slots since that of the validated tip, where stake makes blocks.")
+	descOnline    = desc("stake_online_satoshi", "Estimate, from the target of the next block, of the stake that takes part.")
+	descSupply    = desc("stake_supply_satoshi", "Most money that there can be, where stake makes blocks.")
 	descRefused   = desc("gossip_refused_total", "Messages that were not passed on, by topic, result and reason.", "topic", "result", "reason")
 )
 
@@ -66,7 +69,13 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range floodDescs {
 		ch <- d
 	}
+	for _, d := range slotDescs {
+		ch <- d
+	}
 }
+
+// slotDescs are told only where stake makes blocks.
+var slotDescs = []*prometheus.Desc{descSlots, descOnline, descSupply}
 
 // Collect implements prometheus.Collector.
 func (m *meter) Collect(ch chan<- prometheus.Metric) {
@@ -152,6 +161,11 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		gauge(descTopicPeers, float64(s.Peers), name)
 		total(descTopicBytes, float64(s.BytesIn), name, "in")
 		total(descTopicBytes, float64(s.BytesOut), name, "out")
+	}
+	if s := st.Slots; s != nil {
+		gauge(descSlots, float64(s.SinceBlock))
+		gauge(descOnline, float64(s.Online))
+		gauge(descSupply, float64(s.Supply))
 	}
 	m.collectFlood(ch)
 }

@@ -119,6 +119,7 @@ type Node struct {
 	summed    summaries
 	poolViews poolViews
 	history   history
+	holders   holders
 	indexes   map[index.Kind]*index.Index // those that are on; fixed
 }
 

@@ -67,6 +67,7 @@ func openChain(c *config.Config, log *slog.Logger, change func(*chain.Options)) 
 		MinFreeBytes:  uint64(c.Storage.MinFreeMB) << 20,
 		MaxFileBytes:  int64(c.Storage.FileMB) << 20,
 		PruneBytes:    int64(c.Storage.PruneMB) << 20,
+		BlockFacts:    slotFacts(p),
 	}
 	change(&o)
 	if c.Sync.AssumeValid != "" {
