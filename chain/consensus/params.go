@@ -317,11 +317,11 @@ const (
 	// DefaultMaxReorg is no more than DefaultStakeMaturity: so what a block brings into
 	// being, its reward or new stake, cannot make blocks before the chain no longer leaves
 	// that block by itself. With a spacing of 64 s it is 1 h 47 min: a network that is cut
-	// in two for less comes together by itself. See docs/decisions/0012. Below
-	// LeastMaxReorg it would be met by chance.
+	// in two for less comes together by itself. See docs/decisions/0012.
 	DefaultMaxReorg = DefaultStakeMaturity
-	LeastMaxReorg   = 10
-	MostMaxReorg    = 10_000
+	// LeastMaxReorg and MostMaxReorg bound it: less would be met by chance.
+	LeastMaxReorg = 10
+	MostMaxReorg  = 10_000
 	// stakeLimitBits is a target of 2^224 a satoshi: a ten-thousandth of a coin wins
 	// one slot in some 4,300. No network needs an easier one.
 	stakeLimitBits = 0x1d00ffff

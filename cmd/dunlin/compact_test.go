@@ -60,6 +60,18 @@ func (d *daemon) meshed(n int) {
 	})
 }
 
+// aged waits until a transaction is so old that it is not sent along with a compact block.
+func aged(t *testing.T, d *daemon, txid string) {
+	t.Helper()
+	eventually(t, patience, "the last transaction is some time old", func() error {
+		tx, err := d.client.Tx(t.Context(), txid)
+		if age := time.Since(tx.Time); err == nil && age < time.Second {
+			err = fmt.Errorf("%v", age)
+		}
+		return err
+	})
+}
+
 // TestE2ECompactBlocks: a block of more than 64 KiB travels compact. Who has its
 // transactions puts it together without asking anybody, who has none of them asks
 // for all, and who has all but one asks for that.
@@ -85,14 +97,7 @@ func TestE2ECompactBlocks(t *testing.T) {
 		maker.mustSend(p.fanOut(i+1, outs))
 	}
 	warm.holds(txs)
-	newest := p.fanOut(txs, outs).TxHash().String()
-	eventually(t, patience, "the last transaction is some time old", func() error {
-		tx, err := maker.client.Tx(t.Context(), newest)
-		if age := time.Since(tx.Time); err == nil && age < time.Second { // until then it is sent with the block
-			err = fmt.Errorf("%v", age)
-		}
-		return err
-	})
+	aged(t, maker, p.fanOut(txs, outs).TxHash().String())
 	cold := start("cold", "--bootstrap", maker.addr(), "--bootstrap", warm.addr())
 	knows(t, cold, 2, patience)
 	for _, d := range []*daemon{maker, warm, cold} {

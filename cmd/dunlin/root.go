@@ -82,7 +82,7 @@ Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node ans
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	config.GlobalFlags(root.PersistentFlags(), &g.home)
-	root.PersistentFlags().Lookup("network").Usage = "testnet (the default), regtest, simnet or bitcoin; a home remembers its network"
+	root.PersistentFlags().Lookup("network").Usage = "testnet (the default), stakenet, regtest, simnet or bitcoin; a home remembers its network"
 	root.PersistentFlags().Lookup("network-file").Usage = "network.toml of a network of your own, in place of --network"
 	root.PersistentFlags().StringVar(&g.rpc, "rpc", "", "address of the node's HTTP interface (default: what the home's node.json says)")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "form of the answer: table, json, or jsonl (a line an item)")

@@ -108,8 +108,8 @@ func New(o Options) (*Miner, error) {
 	}
 	if o.Params == nil || len(o.PayTo) == 0 {
 		faults = append(faults, errors.New("network and a script to pay are required"))
-	} else if o.Params.SealBytes > 0 {
-		faults = append(faults, fmt.Errorf("network %s: its blocks are sealed by stake, not by work", o.Params.Name))
+	} else if o.Params.ProofOfStake() {
+		faults = append(faults, fmt.Errorf("network %s: its blocks are made by stake, not by work: see dunlin stake --help", o.Params.Name))
 	}
 	if len(o.Text) > MaxText {
 		faults = append(faults, fmt.Errorf("text: has %d bytes, at most %d", len(o.Text), MaxText))

@@ -89,13 +89,21 @@ type blockTemplate struct {
 	Commitment   string            `json:"default_witness_commitment,omitempty"`
 }
 
+// ofWork refuses what makes sense only where work makes blocks.
+func (c *call) ofWork() error {
+	if c.params.ProofOfStake() {
+		return fault(codeMisc, "blocks of network %s are made by stake, not by work: see dunlin stake --help", c.params.Name)
+	}
+	return nil
+}
+
 func getBlockTemplate(c *call) (any, error) {
 	req, err := arg(c, 0, templateRequest{})
 	if err != nil {
 		return nil, err
 	}
-	if c.params.SealBytes > 0 {
-		return nil, fault(codeMisc, "blocks of network %s are sealed by stake, not by work", c.params.Name)
+	if err := c.ofWork(); err != nil {
+		return nil, err
 	}
 	switch req.Mode {
 	case "", "template":
@@ -388,6 +396,9 @@ func generateToDescriptor(c *call) (any, error) {
 
 // generate makes blocks, as many as argument 0 says, that pay script.
 func (c *call) generate(script []byte) (any, error) {
+	if err := c.ofWork(); err != nil {
+		return nil, err
+	}
 	n, err := intArg(c, 0, 0, 0, maxGenerate)
 	if err != nil {
 		return nil, err
@@ -448,6 +459,9 @@ func getMiningInfo(c *call) (any, error) {
 }
 
 func getNetworkHashPS(c *call) (any, error) {
+	if err := c.ofWork(); err != nil {
+		return nil, err
+	}
 	n, err := intArg(c, 0, 120, -1, 1<<31-1)
 	if err != nil {
 		return nil, err
@@ -467,8 +481,12 @@ func getNetworkHashPS(c *call) (any, error) {
 }
 
 // networkHashPS is Core's estimate: the work of n blocks over the time between the
-// earliest and the latest of them. n is -1 for those since the last retarget.
+// earliest and the latest of them. n is -1 for those since the last retarget. Where stake
+// makes blocks nobody hashes.
 func (h *Handler) networkHashPS(n int, height int32) (float64, error) {
+	if h.params.ProofOfStake() {
+		return 0, nil
+	}
 	tip, _ := h.o.Chain.Tip()
 	hash := tip.Hash
 	if height >= 0 {

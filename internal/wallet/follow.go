@@ -365,7 +365,7 @@ func (w *Wallet) searched(hash chainhash.Hash, h int32, blk *consensus.Block) er
 	if w.broken != nil || r == nil || r.Next != h { // cancelled, or begun anew
 		return w.broken
 	}
-	if blk != nil {
+	if blk != nil && (h > 0 || w.o.Params.GenesisSpendable()) {
 		txs, ids := transactions(blk)
 		w.book.grown = false
 		if err := w.book.connect(Place{Hash: hash, Height: h, Time: blk.Header.Timestamp.Unix()}, txs, ids); err != nil {

@@ -212,7 +212,7 @@ func (w *Wallet) spendable(c *coin, means *spend.Means, patterns map[string]*spe
 	}
 	k.OutPoint, k.Value, k.Script, k.Coinbase, k.Locked = c.op, c.amount, c.to.script, c.tx.info.Coinbase, w.book.locked[c.op]
 	if t := c.tx; t.info.Block != nil {
-		k.Height = t.info.Block.Height
+		k.Height, k.Genesis = t.info.Block.Height, t.info.Block.Height == 0
 	} else {
 		k.Own = w.trusted(t, 0)
 		k.Ancestors, k.Descendants, k.AncestorWeight = w.o.Pool.Family(t.id)

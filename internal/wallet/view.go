@@ -205,9 +205,10 @@ func (w *Wallet) depth(t *tx) int32 {
 	return max(1, w.book.pos.Height-t.info.Block.Height+1)
 }
 
-// immature is how many blocks are to come before a coinbase can be spent. Callers hold mu.
+// immature is how many blocks are to come before a coinbase can be spent; that of genesis is
+// money at once, where it is any. Callers hold mu.
 func (w *Wallet) immature(t *tx) int32 {
-	if !t.info.Coinbase || t.info.Block == nil {
+	if !t.info.Coinbase || t.info.Block == nil || t.info.Block.Height == 0 {
 		return 0
 	}
 	return max(0, w.o.Params.CoinbaseMaturity-w.depth(t))

@@ -42,6 +42,9 @@ type Coin struct {
 	Value    int64
 	Script   []byte
 
+	// Genesis says that it is an output of the first block, which is money where stake makes
+	// blocks: it is confirmed, at height 0, and mature at once.
+	Genesis bool
 	// Height is that of its block; 0 while it is unconfirmed.
 	Height   int32
 	Coinbase bool
@@ -82,6 +85,9 @@ type Coin struct {
 
 // Confirmations is how deep the coin is under the tip; 0: unconfirmed.
 func (c *Coin) Confirmations(tip int32) int32 {
+	if c.Genesis {
+		return tip + 1
+	}
 	if c.Height <= 0 || c.Height > tip {
 		return 0
 	}
@@ -545,7 +551,7 @@ func (b *builder) takeNamed() error {
 }
 
 func (b *builder) immature(c *Coin) bool {
-	return c.Coinbase && (c.Height <= 0 || b.Height+1-c.Height < b.Maturity)
+	return c.Coinbase && !c.Genesis && (c.Height <= 0 || b.Height+1-c.Height < b.Maturity)
 }
 
 // families counts unconfirmed ancestors of coins, those of outputs of one

@@ -105,7 +105,7 @@ func (c *Coin) opens(m *Means, older, after uint32) (height int32, open bool) {
 			if since <= 0 || since+n<<wire.SequenceLockTimeGranularity > m.MedianTime {
 				return 0, false
 			}
-		case c.Height <= 0:
+		case c.Height <= 0 && !c.Genesis:
 			known = false
 		default:
 			first = max(first, int32(min(int64(c.Height)+n, int64(1)<<31-1)))
