@@ -297,6 +297,7 @@ func TestBumpRefused(t *testing.T) {
 	b := rich(t, 2)
 	s := b.pay()
 	id := s.Tx.TxHash()
+	b.until("the payment waits in the mempool", func() bool { return b.payment(id).InMempool }) // the change can be spent then
 	before := b.balance()
 	b.pool.refuse = &wallet.RefusalError{Why: "no room"}
 	if _, err := b.w.Bump(t.Context(), wallet.Bump{TxID: id}); !errors.As(err, new(*wallet.RefusalError)) {
