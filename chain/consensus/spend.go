@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -281,13 +283,21 @@ func RepeatsCoinbase(p *Params, height int32, hash chainhash.Hash) bool {
 	return ok && repeats == hash
 }
 
+// signatureBytes is the end of a seal that the coinbase does not commit to.
+const signatureBytes = 64
+
 // CoinbaseData returns the text that a block carries: the first OP_RETURN output
-// of its coinbase that is not a commitment, or, if there is none, "". Bytes that
-// are not UTF-8 are replaced.
+// of its coinbase that is not a commitment, to witnesses or to the stake in its seal,
+// or, if there is none, "". Bytes that are not UTF-8 are replaced.
 func CoinbaseData(b *Block) string {
+	var stake []byte
+	if signed := len(b.Header.Seal) - signatureBytes; signed > 0 {
+		sum := sha256.Sum256(b.Header.Seal[:signed])
+		stake = append([]byte{txscript.OP_RETURN, txscript.OP_DATA_32}, sum[:]...)
+	}
 	for _, out := range b.Txs[0].MsgTx().TxOut {
 		script := out.PkScript
-		if len(script) < 2 || script[0] != txscript.OP_RETURN || isWitnessCommitment(script) {
+		if len(script) < 2 || script[0] != txscript.OP_RETURN || isWitnessCommitment(script) || bytes.Equal(script, stake) {
 			continue
 		}
 		var text []byte

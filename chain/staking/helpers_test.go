@@ -18,10 +18,18 @@ import (
 	"dunlin/chain/staking"
 )
 
-// key is the n-th key of the tests; its output key is its own public key.
-func key(n byte) *btcec.PrivateKey {
+// internal is the n-th key of the tests, key that of its output (BIP86).
+func internal(n byte) *btcec.PrivateKey {
 	k, _ := btcec.PrivKeyFromBytes([]byte{30: 7, 31: n})
 	return k
+}
+
+func key(n byte) *btcec.PrivateKey { return txscript.TweakTaprootPrivKey(*internal(n), nil) }
+
+// script pays the n-th key.
+func script(n byte) []byte {
+	s := pos.Stake{Key: xOnly(key(n))}
+	return s.Script()
 }
 
 func xOnly(k *btcec.PrivateKey) [32]byte { return [32]byte(schnorr.SerializePubKey(k.PubKey())) }
@@ -32,7 +40,7 @@ func network(t testing.TB, begins time.Time, coins ...int64) *consensus.Params {
 	t.Helper()
 	c := consensus.Custom{
 		Name: "staking-test", GenesisTime: begins, Spacing: consensus.SlotsPerBlock * time.Second,
-		HalvingInterval: 1000, Subsidy: 50e8,
+		HalvingInterval: 1000, Subsidy: 1e7,
 	}
 	for i, n := range coins {
 		c.Holders = append(c.Holders, consensus.Holder{Key: xOnly(key(byte(i + 1))), Value: n * 1e8})
@@ -190,5 +198,3 @@ func block(t testing.TB, c *chain.Chain, height int32) *consensus.Block {
 	}
 	return b
 }
-
-var _ = txscript.OP_1

@@ -293,6 +293,24 @@ func (s *Sealer) obstacle(now time.Time, past consensus.Past) string {
 	if err := s.o.Holder.Ready(); err != nil {
 		return err.Error()
 	}
+	coins, err := s.o.Holder.Coins()
+	if err != nil {
+		return err.Error()
+	}
+	if len(coins) == 0 {
+		return "no coins: a stake is a confirmed pay-to-taproot output of our keys"
+	}
+	wait := s.o.Params.StakeMaturity // blocks until the first is mature
+	for _, c := range coins {
+		if pos.Mature(s.o.Params, c.Height, past.Height()+1) {
+			wait = 0
+			break
+		}
+		wait = min(wait, s.o.Params.StakeMaturity-(past.Height()+1-c.Height))
+	}
+	if wait > 0 {
+		return fmt.Sprintf("no mature coins: the first is in %d blocks", wait)
+	}
 	s.mu.Lock()
 	until, jumped := s.until, s.jumped
 	s.mu.Unlock()
@@ -310,23 +328,7 @@ func (s *Sealer) obstacle(now time.Time, past consensus.Past) string {
 	if ahead := parent - s.slotAt(now); ahead > 1 {
 		return fmt.Sprintf("the tip is %d slots ahead of our clock", ahead)
 	}
-	coins, err := s.o.Holder.Coins()
-	if err != nil {
-		return err.Error()
-	}
-	if len(coins) == 0 {
-		return "no coins: a stake is a confirmed pay-to-taproot output of our keys"
-	}
-	first := int32(-1) // blocks until the first is mature
-	for _, c := range coins {
-		if pos.Mature(s.o.Params, c.Height, past.Height()+1) {
-			return ""
-		}
-		if left := s.o.Params.StakeMaturity - (past.Height() + 1 - c.Height); first < 0 || left < first {
-			first = left
-		}
-	}
-	return fmt.Sprintf("no mature coins: the first is in %d blocks", first)
+	return ""
 }
 
 // Chances are what the holder may expect at a tip.

@@ -506,25 +506,31 @@ func newMiner(g *global) *cobra.Command {
 		}
 	}
 	var data string
+	var wait time.Duration
 	block := &cobra.Command{
 		Use:   "block --data TEXT",
 		Short: "Make one block that carries a text (- reads lines, a block each)",
-		Args:  args(cobra.NoArgs),
+		Long: `block makes one block, also where the miner is stopped. On proof-of-stake networks it waits for the next slot that this node's stake
+wins: dunlin stake status says how long that takes on average, and --timeout how long to wait.`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if data == "" {
 				return usage(errors.New("--data is required: a text, or - to read lines from standard input"))
+			}
+			if wait != 0 && (wait < time.Second || wait > 10*time.Minute) {
+				return usage(fmt.Errorf("--timeout %s: from 1s to 10m", wait))
 			}
 			c, err := g.client(cmd)
 			if err != nil {
 				return err
 			}
 			if data != "-" {
-				return g.mineBlock(cmd, c, data)
+				return g.mineBlock(cmd, c, data, wait)
 			}
 			lines := bufio.NewScanner(cmd.InOrStdin())
 			for lines.Scan() {
 				if text := strings.TrimSpace(lines.Text()); text != "" {
-					if err := g.mineBlock(cmd, c, text); err != nil {
+					if err := g.mineBlock(cmd, c, text, wait); err != nil {
 						return err
 					}
 				}
@@ -532,6 +538,7 @@ func newMiner(g *global) *cobra.Command {
 			return lines.Err()
 		},
 	}
+	block.Flags().DurationVar(&wait, "timeout", 0, "how long to wait for the block (default 1m0s)")
 	block.Flags().StringVar(&data, "data", "", "text of the block, at most 80 bytes; - reads lines")
 	return group("miner", "Make blocks (proof-of-work test networks)",
 		&cobra.Command{
@@ -554,8 +561,8 @@ func newMiner(g *global) *cobra.Command {
 	)
 }
 
-func (g *global) mineBlock(cmd *cobra.Command, c *api.Client, data string) error {
-	b, err := c.MineBlock(cmd.Context(), data)
+func (g *global) mineBlock(cmd *cobra.Command, c *api.Client, data string, wait time.Duration) error {
+	b, err := c.MineBlock(cmd.Context(), data, wait)
 	if err != nil {
 		return unreachable(err)
 	}

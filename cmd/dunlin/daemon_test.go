@@ -229,7 +229,7 @@ func (d *daemon) mine(n int) api.Block {
 	for i := range n {
 		ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 		var err error
-		b, err = d.client.MineBlock(ctx, fmt.Sprintf("%s %d", d.name, i))
+		b, err = d.client.MineBlock(ctx, fmt.Sprintf("%s %d", d.name, i), 0)
 		cancel()
 		if err != nil {
 			d.t.Fatalf("mine at %s: %v", d.name, err)

@@ -35,7 +35,7 @@ func TestE2EDashboard(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := far.client.MineBlock(t.Context(), hostile); err != nil {
+	if _, err := far.client.MineBlock(t.Context(), hostile, 0); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 {

@@ -85,6 +85,11 @@ func (w *walletCommand) printInfo(cmd *cobra.Command, i *api.WalletInfo) error {
 			state = "watches only"
 		case !i.Encrypted:
 			state = "not encrypted"
+		case i.Locked && i.Staking:
+			state = "locked, but for staking"
+			if i.UnlockedUntil != nil {
+				state += " until " + i.UnlockedUntil.Format(time.DateTime)
+			}
 		case i.Locked:
 			state = "locked"
 		case i.UnlockedUntil != nil:
@@ -677,8 +682,12 @@ func (w *walletCommand) lock() *cobra.Command {
 
 func (w *walletCommand) unlock() *cobra.Command {
 	var how time.Duration
+	var staking bool
 	cmd := leaf("unlock", "Let the wallet sign for a time", func(cmd *cobra.Command) error {
-		if how < time.Second {
+		switch {
+		case staking && !cmd.Flags().Changed("for"):
+			how = 0
+		case how < time.Second:
 			return usage(fmt.Errorf("--for %s: at least 1s", how))
 		}
 		phrase, err := newSecrets(cmd, w.file).passphrase("Passphrase", false)
@@ -686,12 +695,22 @@ func (w *walletCommand) unlock() *cobra.Command {
 			return err
 		}
 		var i api.WalletInfo
-		if err := w.call(cmd, http.MethodPost, "/unlock", api.WalletUnlock{Passphrase: phrase, ForS: how.Seconds()}, &i); err != nil {
+		if err := w.call(cmd, http.MethodPost, "/unlock", api.WalletUnlock{Passphrase: phrase, ForS: how.Seconds(), Staking: staking}, &i); err != nil {
 			return err
 		}
-		return w.g.print(cmd, i, func(out io.Writer) { fmt.Fprintf(out, "unlocked for %s\n", how) })
+		return w.g.print(cmd, i, func(out io.Writer) {
+			switch {
+			case !staking:
+				fmt.Fprintf(out, "unlocked for %s\n", how)
+			case how == 0:
+				fmt.Fprintln(out, "unlocked for staking only, until it is locked")
+			default:
+				fmt.Fprintf(out, "unlocked for staking only, for %s\n", how)
+			}
+		})
 	})
-	cmd.Flags().DurationVar(&how, "for", 5*time.Minute, "how long")
+	cmd.Flags().DurationVar(&how, "for", 5*time.Minute, "how long; with --staking by default until it is locked")
+	cmd.Flags().BoolVar(&staking, "staking", false, "let it seal blocks of a proof-of-stake network, and spend nothing")
 	w.passphraseFlag(cmd)
 	return cmd
 }

@@ -488,9 +488,14 @@ func (c *Client) SwitchStaking(ctx context.Context, on bool) (Staking, error) {
 	return send[Staking](ctx, c, http.MethodPost, path, nil)
 }
 
-// MineBlock makes one block that carries data; it takes up to 60 s.
-func (c *Client) MineBlock(ctx context.Context, data string) (Block, error) {
-	return send[Block](ctx, c, http.MethodPost, "/miner/block", MineRequest{Data: data})
+// MineBlock makes one block that carries data; it takes up to timeout, of whole seconds up to ten
+// minutes; 0 is the node's own limit of 60 s.
+func (c *Client) MineBlock(ctx context.Context, data string, timeout time.Duration) (Block, error) {
+	path := "/miner/block"
+	if timeout > 0 {
+		path += fmt.Sprintf("?timeout_s=%d", int(timeout.Seconds()))
+	}
+	return send[Block](ctx, c, http.MethodPost, path, MineRequest{Data: data})
 }
 
 // LogLevels returns the least levels that are logged.

@@ -62,7 +62,7 @@ func TestClient(t *testing.T) {
 	check("miner stop", err, !m.Running)
 	m, err = c.Miner(ctx)
 	check("miner", err, m.Blocks == 5)
-	b, err = c.MineBlock(ctx, "text")
+	b, err = c.MineBlock(ctx, "text", 0)
 	check("mine", err, b.Data == "text")
 	v, err := c.SubmitBlock(ctx, strings.Repeat("00", 80))
 	check("submit", err, v.Outcome == "connected")

@@ -30,7 +30,8 @@ const (
 	stopTimeout     = 1500 * time.Millisecond // Run returns within 2 s
 	maxBlocks       = 1000                    // in one answer of /blocks
 	mineTimeout     = 60 * time.Second
-	readyLagBlocks  = 3 // a ready node stays so while no further behind
+	maxMineTimeout  = 10 * time.Minute // that a caller can ask for
+	readyLagBlocks  = 3                // a ready node stays so while no further behind
 	defaultMaxConns = 256
 )
 

@@ -122,6 +122,52 @@ func TestMineFaults(t *testing.T) {
 	if got := r.do("POST", "/api/v1/miner/block", `{"data":"x"}`); got.status != 504 {
 		t.Errorf("%d %s", got.status, got.body)
 	}
+	// Where a slot has to be won the node says why it was not, and callers how long they wait.
+	n.waits, n.mineErr = false, api.Errorf(http.StatusGatewayTimeout, "no block was made in time: no mature coins")
+	r.want(r.do("POST", "/mineBlock", `{"data":"x"}`), 504, `{"status":false,"message":"no block was made in time: no mature coins"}`)
+	if got := r.do("POST", "/api/v1/miner/block", `{"data":"x"}`); got.status != 504 || !strings.Contains(got.body, `"detail":"no block was made in time: no mature coins"`) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	for _, wrong := range []string{"0", "601", "1s", "-1"} {
+		if got := r.do("POST", "/mineBlock?timeout="+wrong, `{"data":"x"}`); got.status != 400 {
+			t.Errorf("timeout %s: %d %s", wrong, got.status, got.body)
+		}
+		if got := r.do("POST", "/api/v1/miner/block?timeout_s="+wrong, `{"data":"x"}`); got.status != 422 {
+			t.Errorf("timeout %s: %d %s", wrong, got.status, got.body)
+		}
+	}
+	n.mineErr, n.takes = nil, 100*time.Millisecond // more than the default of this server
+	if got := r.do("POST", "/mineBlock?timeout=30", `{"data":"y"}`); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := r.do("POST", "/api/v1/miner/block?timeout_s=30", `{"data":"y"}`); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
+// TestStaking: the routes of staking, and what they answer where work makes the blocks.
+func TestStaking(t *testing.T) {
+	n := newFakeNode(1)
+	r := serve(t, n, nil)
+	if got := decode[api.Staking](t, r.do("GET", "/api/v1/staking", "").body); got.Enabled || len(got.History) != 2 || got.Source != "wallet" {
+		t.Errorf("%+v", got)
+	}
+	if got := decode[api.Staking](t, r.do("GET", "/api/v1/staking?history=1", "").body); len(got.History) != 1 {
+		t.Errorf("%+v", got)
+	}
+	if got := r.do("GET", "/api/v1/staking?history=101", ""); got.status != 422 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := decode[api.Staking](t, r.do("POST", "/api/v1/staking/start", "").body); !got.Enabled {
+		t.Errorf("%+v", got)
+	}
+	if got := decode[api.Staking](t, r.do("POST", "/api/v1/staking/stop", "").body); got.Enabled {
+		t.Errorf("%+v", got)
+	}
+	n.work = true
+	if got := r.do("GET", "/api/v1/staking", ""); got.status != 409 || !strings.Contains(got.body, "made by work") {
+		t.Errorf("%d %s", got.status, got.body)
+	}
 }
 
 // The time for a request to arrive does not run while its block is mined.

@@ -268,7 +268,16 @@ func (s *Server) postMineBlock(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusBadRequest, simpleFault{Message: "pass value in data key"})
 		return
 	}
-	b, err := s.mine(r.Context(), w, data)
+	limit := s.o.MineTimeout
+	if text := r.URL.Query().Get("timeout"); text != "" {
+		seconds, err := queryInt(text, 0, 1, int(maxMineTimeout/time.Second))
+		if err != nil {
+			reply(w, http.StatusBadRequest, simpleFault{Message: "timeout: " + err.Error()})
+			return
+		}
+		limit = time.Duration(seconds) * time.Second
+	}
+	b, err := s.mine(r.Context(), w, data, limit)
 	if err != nil {
 		s.simpleError(w, r, err)
 		return
@@ -276,15 +285,16 @@ func (s *Server) postMineBlock(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, simple(b))
 }
 
-// mine makes a block within the server's time for it.
-func (s *Server) mine(ctx context.Context, w http.ResponseWriter, data string) (Block, error) {
+// mine makes a block within a time limit. Where stake makes the blocks it waits for a slot
+// that this node wins.
+func (s *Server) mine(ctx context.Context, w http.ResponseWriter, data string, limit time.Duration) (Block, error) {
 	// A recorder in a test has no deadline to move, and needs none.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.o.MineTimeout + writeTimeout))
-	ctx, cancel := context.WithTimeout(ctx, s.o.MineTimeout)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + writeTimeout))
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	b, err := s.theNode().MineBlock(ctx, data)
 	if _, ok := errors.AsType[*Error](err); err != nil && !ok && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return Block{}, Errorf(http.StatusGatewayTimeout, "no block found within %v", s.o.MineTimeout)
+		return Block{}, Errorf(http.StatusGatewayTimeout, "no block found within %v", limit)
 	}
 	return b, err
 }

@@ -333,9 +333,17 @@ func (s *Server) routesV1(mux *router) {
 		_, w := humago.Unwrap(hc)
 		next(huma.WithValue(hc, writerKey{}, w))
 	}}
-	huma.Register(api, op, func(ctx context.Context, in *body[MineRequest]) (*body[Block], error) {
+	huma.Register(api, op, func(ctx context.Context, in *struct {
+		TimeoutS int `query:"timeout_s" minimum:"1" maximum:"600" doc:"How long to wait for a block, on proof-of-stake networks for a slot that this node wins, before 504; 60 if it is missing"`
+		Body     MineRequest
+	},
+	) (*body[Block], error) {
 		w, _ := ctx.Value(writerKey{}).(http.ResponseWriter)
-		b, err := s.mine(ctx, w, in.Body.Data)
+		limit := s.o.MineTimeout
+		if in.TimeoutS > 0 {
+			limit = time.Duration(in.TimeoutS) * time.Second
+		}
+		b, err := s.mine(ctx, w, in.Body.Data, limit)
 		if err != nil {
 			return nil, s.problem("miner-block", err)
 		}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -19,6 +20,8 @@ type Wallet interface {
 	Info() WalletInfo
 	Create(ctx context.Context, r WalletCreate) error
 	Unlock(passphrase string, how time.Duration) error
+	// UnlockStaking lets it seal blocks and nothing else; how 0: until Lock.
+	UnlockStaking(passphrase string, how time.Duration) error
 	Lock() error
 	ChangePassphrase(current, next string) error
 	Balance() (WalletBalances, error)
@@ -56,6 +59,7 @@ type (
 		Exists         bool       `json:"exists"`
 		Encrypted      bool       `json:"encrypted"`
 		Locked         bool       `json:"locked" doc:"The keys are sealed: unlock to sign"`
+		Staking        bool       `json:"staking" doc:"The keys can seal blocks of a proof-of-stake network; with locked nothing else"`
 		UnlockedUntil  *time.Time `json:"unlocked_until,omitempty" doc:"Missing: it is locked, or stays unlocked"`
 		WatchOnly      bool       `json:"watch_only" doc:"It has no keys at all"`
 		Birthday       *time.Time `json:"birthday,omitempty" doc:"No older block has anything of it"`
@@ -94,7 +98,8 @@ type (
 	// WalletUnlock is the body of POST /api/v1/wallet/unlock.
 	WalletUnlock struct {
 		Passphrase string  `json:"passphrase"`
-		ForS       float64 `json:"for_s,omitempty" minimum:"1" maximum:"100000000" default:"300" doc:"Seconds"`
+		ForS       float64 `json:"for_s,omitempty" minimum:"1" maximum:"100000000" doc:"Seconds; 300 if it is missing, with staking until it is locked"`
+		Staking    bool    `json:"staking,omitempty" doc:"Only blocks can be sealed, nothing can be spent"`
 	}
 	// WalletPassphrase is the body of POST /api/v1/wallet/passphrase.
 	WalletPassphrase struct {
@@ -406,6 +411,9 @@ func hideSecrets(ctx huma.Context, _ string, v any) (any, error) {
 	return &quiet, nil
 }
 
+// unlockTime is for how long a wallet is unlocked if nothing is said.
+const unlockTime = 5 * time.Minute
+
 // routesWallet registers the wallet's routes. read and write make operations.
 func (s *Server) routesWallet(api huma.API, read func(id, path, summary string) huma.Operation, write func(id, method, path, summary string, status int) huma.Operation) {
 	r := walletRoutes{s: s, api: api, read: read, write: write}
@@ -417,7 +425,11 @@ func (s *Server) routesWallet(api huma.API, read func(id, path, summary string) 
 		})
 	postRoute(&r, "unlock", "/unlock", "Let the wallet sign for a time", http.StatusOK,
 		func(_ context.Context, in WalletUnlock) (WalletInfo, error) {
-			return s.infoAfter(s.wallet().Unlock(in.Passphrase, time.Duration(in.ForS*float64(time.Second))))
+			how := time.Duration(in.ForS * float64(time.Second))
+			if in.Staking {
+				return s.infoAfter(s.wallet().UnlockStaking(in.Passphrase, how))
+			}
+			return s.infoAfter(s.wallet().Unlock(in.Passphrase, cmp.Or(how, unlockTime)))
 		})
 	postRoute(&r, "lock", "/lock", "Seal the keys", http.StatusOK,
 		func(_ context.Context, _ nothing) (WalletInfo, error) { return s.infoAfter(s.wallet().Lock()) })

@@ -81,7 +81,7 @@ func walletFault(err error) error {
 		status = http.StatusNotFound
 	case errors.Is(err, wallet.ErrExists):
 		status = http.StatusConflict
-	case errors.Is(err, wallet.ErrLocked):
+	case errors.Is(err, wallet.ErrLocked), errors.Is(err, wallet.ErrSealed):
 		status = http.StatusLocked
 	case errors.Is(err, wallet.ErrPassword):
 		status = http.StatusForbidden
@@ -100,7 +100,7 @@ func walletFault(err error) error {
 func (f walletFace) Info() api.WalletInfo {
 	i := f.wallet.Info()
 	out := api.WalletInfo{
-		Exists: i.Exists, Encrypted: i.Encrypted, Locked: i.Exists && i.Broken == "" && !i.Unlocked, WatchOnly: i.WatchOnly, BirthdayHeight: i.From,
+		Exists: i.Exists, Encrypted: i.Encrypted, Locked: i.Exists && i.Broken == "" && !i.Unlocked, Staking: i.Staking, WatchOnly: i.WatchOnly, BirthdayHeight: i.From,
 		Height: i.Height, TipHeight: i.Tip, Gap: i.Gap, Descriptors: i.Descriptors, Addresses: i.Addresses, Payments: i.Payments,
 		Warnings: append([]string{}, i.Warnings...),
 		Scan: api.WalletScan{
@@ -150,6 +150,11 @@ func (f walletFace) Create(_ context.Context, r api.WalletCreate) error {
 // Unlock implements api.Wallet.
 func (f walletFace) Unlock(passphrase string, how time.Duration) error {
 	return walletFault(f.wallet.Unlock([]byte(passphrase), how))
+}
+
+// UnlockStaking implements api.Wallet.
+func (f walletFace) UnlockStaking(passphrase string, how time.Duration) error {
+	return walletFault(f.wallet.UnlockStaking([]byte(passphrase), how))
 }
 
 // Lock implements api.Wallet.

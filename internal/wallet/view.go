@@ -21,6 +21,7 @@ type Info struct {
 	Broken        string // why it cannot be used; empty: it can
 	Encrypted     bool
 	Unlocked      bool
+	Staking       bool      // blocks can be sealed; true whenever Unlocked is
 	UnlockedUntil time.Time // zero: not by time
 	WatchOnly     bool      // no descriptor has its keys here
 	Birthday      int64     // Unix seconds; 0: unknown
@@ -72,7 +73,7 @@ func (w *Wallet) Info() Info {
 	b := w.book
 	if w.vault != nil {
 		s := w.vault.State()
-		out.Encrypted, out.Unlocked, out.UnlockedUntil = s.Encrypted, s.Spend, s.Until
+		out.Encrypted, out.Unlocked, out.Staking, out.UnlockedUntil = s.Encrypted, s.Spend, s.Stake, s.Until
 	}
 	out.Birthday, out.From, out.Height, out.Gap = b.meta.Birthday, b.meta.From, b.pos.Height, b.meta.Gap
 	out.Descriptors, out.Payments = len(b.order), len(b.txs)
