@@ -85,6 +85,7 @@ and simulates networks of the real stack in virtual time.
   dunlin-bench flood               how long a new block takes to every node, in virtual time
   dunlin-bench flood --daemons 20  the same between real daemons on this machine
   dunlin-bench api --chain FILE    the HTTP interface under load while a node syncs
+  dunlin-bench all                 all of it and more, into docs/benchmarks.md
 
 Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
 		SilenceErrors: true,
@@ -101,6 +102,6 @@ Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newIBD(), newDiscovery(), newFlood(), newAPI(), newSimulate())
+	root.AddCommand(newAll(), newIBD(), newDiscovery(), newFlood(), newAPI(), newSimulate())
 	return root
 }

@@ -231,11 +231,16 @@ func writeJSON(path string, report any) error {
 	if err != nil {
 		return fmt.Errorf("report as JSON: %w", err)
 	}
+	return replaceFile(path, append(raw, '\n'))
+}
+
+// replaceFile writes a file by rename.
+func replaceFile(path string, raw []byte) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
-		return fmt.Errorf("report as JSON: %w", err)
+		return fmt.Errorf("write a report: %w", err)
 	}
-	_, err = temp.Write(append(raw, '\n'))
+	_, err = temp.Write(raw)
 	if e := temp.Close(); err == nil {
 		err = e
 	}
@@ -247,7 +252,7 @@ func writeJSON(path string, report any) error {
 	}
 	if err != nil {
 		_ = os.Remove(temp.Name())
-		return fmt.Errorf("report as JSON: %w", err)
+		return fmt.Errorf("write a report: %w", err)
 	}
 	return nil
 }

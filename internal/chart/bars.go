@@ -17,7 +17,7 @@ type Bar struct {
 // A Group is what is compared: a label and one bar of each kind.
 type Group struct {
 	Label string
-	// Bars are as many as the chart's Kinds, or fewer; a value that cannot be shown is a dash.
+	// Bars are of the chart's Kinds in turn, or of the first of them; a value that cannot be shown is a dash.
 	Bars []Bar
 	// Target is what the value is to reach, a short stroke across the bars; 0: none.
 	Target float64
@@ -101,7 +101,7 @@ func (b *Bars) SVG() []byte {
 	y = top + groupGap/2
 	for _, g := range b.Groups {
 		lines := wrap(g.Label, labelWidth+1, textSize)
-		bars := max(1, len(b.Kinds), len(g.Bars))
+		bars := max(1, len(g.Bars))
 		tall := max(float64(bars)*(barHeight+barGap)-barGap, float64(len(lines))*textLine-4)
 		middle := y + tall/2
 		for i, line := range lines {
@@ -110,7 +110,7 @@ func (b *Bars) SVG() []byte {
 		at := middle - (float64(bars)*(barHeight+barGap)-barGap)/2
 		first := at
 		for i, bar := range g.Bars {
-			body.bar(i, bar, b, g.Label, s, &axis, base, at)
+			body.bar(i, bar, b, g, s, &axis, base, at)
 			at += barHeight + barGap
 		}
 		if g.Target != 0 && axis.shows(g.Target) {
@@ -151,8 +151,8 @@ func (b *Bars) SVG() []byte {
 }
 
 // bar draws one bar with its range and its text.
-func (c *canvas) bar(kind int, bar Bar, b *Bars, label string, s *scale, axis *Axis, base, y float64) {
-	text := b.text(bar)
+func (c *canvas) bar(kind int, bar Bar, b *Bars, g Group, s *scale, axis *Axis, base, y float64) {
+	text, label := b.text(bar), g.Label
 	if !axis.shows(bar.Value) {
 		c.text(s.at(base)+6, y+barHeight-3, "v", "start", "–")
 		return
@@ -168,6 +168,11 @@ func (c *canvas) bar(kind int, bar Bar, b *Bars, label string, s *scale, axis *A
 		x1, x2, middle := s.at(bar.Least), s.at(bar.Most), y+barHeight/2
 		fmt.Fprintf(c, `<path class="w" d="M%s %sH%sM%[1]s %[4]sV%sM%[3]s %[4]sV%[5]s"/>`+"\n", num(x1), num(middle), num(x2), num(middle-3), num(middle+3))
 		end = max(end, x2)
+	}
+	if g.Target != 0 && axis.shows(g.Target) { // its stroke shall not go through the text
+		if x := s.at(g.Target); x > end && x < end+6+textWidth(text, textSize) {
+			end = x
+		}
 	}
 	c.text(end+6, y+barHeight-3, "v", "start", text)
 }

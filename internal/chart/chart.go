@@ -200,8 +200,10 @@ func Number(v float64) string {
 		return short(v, 0)
 	case abs >= 10:
 		return short(v, 1)
-	case abs >= 0.1 || v == 0:
+	case abs >= 1 || v == 0:
 		return short(v, 2)
+	case abs >= 0.1:
+		return short(v, 3)
 	}
 	return strconv.FormatFloat(v, 'g', 2, 64)
 }

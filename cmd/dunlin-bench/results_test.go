@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const docs = "../../docs"
+
+// TestPageIsWhatTheRecordsGive: no figure of docs/benchmarks.md's tables and charts is written by hand.
+func TestPageIsWhatTheRecordsGive(t *testing.T) {
+	made, err := renderedFiles(docs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(made)) {
+		there, err := os.ReadFile(filepath.Join(docs, name))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !bytes.Equal(there, made[name]) {
+			t.Errorf("docs/%s is not what docs/%s gives: go run ./cmd/dunlin-bench all --render", name, resultsFile)
+		}
+	}
+	charts, err := filepath.Glob(filepath.Join(docs, "benchmarks", "*.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range charts {
+		if made["benchmarks/"+filepath.Base(path)] == nil {
+			t.Errorf("%s is the chart of no table", path)
+		}
+	}
+}
+
+// TestEverySuiteHasItsTable: what all measures has a place, and its commands are those that the records name.
+func TestEverySuiteHasItsTable(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(docs, resultsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := readResults(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]bool{}
+	for _, table := range r.Tables {
+		for _, rec := range table.Records {
+			ids[rec.ID] = true
+		}
+	}
+	for _, c := range ibdCases {
+		if !ids["ibd/"+c.name] {
+			t.Errorf("no record of ibd's case %s", c.name)
+		}
+	}
+	for _, c := range discoveryCases {
+		if id := "discovery/" + c.name; !ids[id] && c.name != "conns200" {
+			t.Errorf("no record %s", id)
+		}
+	}
+	for id := range maps.Keys(goPeers) {
+		if !ids[id] {
+			t.Errorf("no record %s, which has a peer", id)
+		}
+	}
+	for _, id := range scriptIDs {
+		if !ids["measure/"+id.id] {
+			t.Errorf("no record measure/%s", id.id)
+		}
+	}
+}
+
+func someResults() *results {
+	return &results{
+		Sessions: []session{
+			{ID: "a", Date: "2026-11-21", Commit: "1234567", Machine: "2 cores", Go: "go1.26.8", Peer: "btcd", Command: "x | y"},
+			{ID: "b", Date: "2026-11-21", Commit: "1234567", Machine: "2 cores", Go: "go1.26.8", Command: "z"},
+		},
+		Tables: []table{
+			{ID: "ibd", Head: "case", Records: []record{
+				{ID: "ibd/tiny", What: "`tiny`", Ours: *valueOf(figuresOf([]float64{3, 1, 2}), "s"), Peer: valueOf(figuresOf([]float64{4}), "s"), Ratio: valueOf(figuresOf([]float64{0.5}), "×"), Less: true, Bar: &bar{Of: "ratio", Value: 0.9, Aim: 0.7}, Source: "a", Note: "slower before"},
+				{ID: "ibd/fat", What: "`fat`|big", Ours: value{Text: "some"}, Asked: "much", Source: "b"},
+			}},
+			{ID: "load", Head: "what", Main: "all", Columns: []string{"p50", "", "KB"}, Records: []record{
+				{ID: "load/x", What: "x", Ours: single(12345, "ms"), More: map[string]value{"p50": single(1.5, "ms")}, Source: "b"},
+			}},
+		},
+	}
+}
+
+const somePage = "Words.\n<!-- made from results.json: ibd -->\nold\n<!-- end of it -->\nMore words.\n<!-- made from results.json: load -->\n<!-- end of it -->\n<!-- made from results.json: sessions -->\n<!-- end of it -->\nEnd.\n"
+
+// TestPage: tables between the words, columns only where there is something to say.
+func TestPage(t *testing.T) {
+	got, err := someResults().page([]byte(somePage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "page.md", string(got))
+	again, err := someResults().page(got)
+	if err != nil || !bytes.Equal(got, again) {
+		t.Errorf("a page that is made again differs (%v)", err)
+	}
+	for name, page := range map[string]string{
+		"no place for the table":  strings.Replace(somePage, "results.json: load", "results.json: sessions", 1),
+		"there is no table":       somePage + "<!-- made from results.json: other -->\n<!-- end of it -->\n",
+		"no place for the table ": "",
+	} {
+		if _, err := someResults().page([]byte(page)); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(name)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestReadResultsRefuses(t *testing.T) {
+	for want, spoil := range map[string]func(*results){
+		"":                              func(*results) {},
+		"lacks some of":                 func(r *results) { r.Sessions[0].Machine = "" },
+		"session b is there twice":      func(r *results) { r.Sessions[0].ID = "b" },
+		"no session":                    func(r *results) { r.Tables[0].Records[0].Source = "zz" },
+		"gave no record":                func(r *results) { r.Tables[0].Records[0].Source = "b" },
+		"there twice, or without":       func(r *results) { r.Tables[1].ID = "ibd" },
+		"its name must begin with":      func(r *results) { r.Tables[0].Records[0].ID = "x" },
+		"has no figure":                 func(r *results) { r.Tables[1].Records[0].Ours = value{} },
+		`has no column "p99"`:           func(r *results) { r.Tables[1].Records[0].More["p99"] = value{} },
+		"record load/x has a ratio to ": func(r *results) { r.Tables[1].Records[0].Ratio = &value{Text: "2"} },
+	} {
+		r := someResults()
+		spoil(r)
+		raw, err := r.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readResults(raw); (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+	if _, err := readResults([]byte(`{"tables":[],"figures":[]}`)); err == nil {
+		t.Error("an unknown key is taken")
+	}
+}
+
+// TestPut: new figures take the place of the old, the words stay, a session without records goes.
+func TestPut(t *testing.T) {
+	r := someResults()
+	s := session{Date: "2026-12-01", Commit: "abcdef0", Machine: "4 cores", Go: "go1.27", Command: "again"}
+	fresh := record{ID: "ibd/tiny", What: "other words", Ours: single(9, "s"), Met: new(bool)}
+	if err := r.put(s, map[string][]record{"ibd": {fresh, {ID: "ibd/new", What: "new", Ours: single(1, "s")}}}); err != nil {
+		t.Fatal(err)
+	}
+	got := r.Tables[0].Records
+	if len(got) != 3 || got[2].ID != "ibd/new" || got[1].Source != "b" {
+		t.Fatalf("records %+v", got)
+	}
+	tiny := got[0]
+	if tiny.What != "`tiny`" || *tiny.Ours.Median != 9 || tiny.Note != "" || tiny.Ratio != nil || tiny.Bar == nil || tiny.Source != "261201a" {
+		t.Errorf("record %+v", tiny)
+	}
+	if len(r.Sessions) != 2 || r.Sessions[0].ID != "b" || r.Sessions[1].ID != "261201a" {
+		t.Errorf("sessions %+v: a has no record any more", r.Sessions)
+	}
+	if err := r.put(s, map[string][]record{"ibd": {{ID: "ibd/new", What: "new", Ours: single(2, "s")}}}); err != nil || r.Sessions[2].ID != "261201b" {
+		t.Errorf("the second session of a day: %+v, %v", r.Sessions, err)
+	}
+	if err := r.put(s, map[string][]record{"nothing": nil}); err == nil {
+		t.Error("records of a table that is not there are taken")
+	}
+	raw, err := r.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readResults(raw); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReadBenchmarks reads what go test -bench prints, and puts it into the units of the records.
+func TestReadBenchmarks(t *testing.T) {
+	runs := map[string]map[string][]float64{}
+	readBenchmarks("go/chain/consensus/", `goos: linux
+BenchmarkDecodeBlock/mainnet-413567-2         	     400	   2600000 ns/op	 380.00 MB/s
+BenchmarkDecodeBlock/mainnet-413567-2         	     400	   2800000 ns/op	 360.00 MB/s
+BenchmarkDecodeBlock/mainnet-413567/btcutil-2 	     300	   5200000 ns/op	 190.00 MB/s
+PASS
+ok  	dunlin/chain/consensus	3.1s
+`, runs)
+	known := &results{Tables: []table{{ID: "go", Records: []record{
+		{ID: "go/chain/consensus/DecodeBlock/mainnet-413567", What: "decode", Ours: value{Unit: "ms"}},
+		{ID: "go/chain/store/Commit", What: "was not run", Ours: value{Unit: "ms"}},
+	}}}}
+	got := goRecords(known, runs)["go"]
+	if len(got) != 1 || *got[0].Ours.Median != 2.7 || *got[0].Ours.Min != 2.6 || got[0].Ours.Runs != 2 || *got[0].Peer.Median != 5.2 || *got[0].Ratio.Median != 0.51923 {
+		raw, _ := json.Marshal(got)
+		t.Errorf("records %s", raw)
+	}
+}
+
+// TestScriptRecords reads what .ci/measure prints.
+func TestScriptRecords(t *testing.T) {
+	got := scriptRecords(`machine: 2 cores, 25 GB; go1.26.8 linux/amd64
+start to listening on an empty home, ms: 36 (min 35, max 50)
+idle memory after 5 s, MB resident: 40
+peak memory of it, MB resident: 73 (min 69, max 76)
+`, 5)
+	if len(got) != 3 || got[0].ID != "measure/start" || got[0].Ours.String() != "36 (35–50) ms" || got[1].ID != "measure/idle" || got[1].Ours.String() != "40 MB" || got[1].Ours.Runs != 1 || got[2].Ours.Runs != 5 {
+		t.Errorf("records %+v", got)
+	}
+	// The script prints what is read here.
+	script, err := os.ReadFile("../../.ci/measure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range scriptIDs {
+		if !regexp.MustCompile(`(?m)^echo "` + s.begins + `[^:]*, (ms|MB resident): `).Match(script) {
+			t.Errorf(".ci/measure prints no line that begins with %q", s.begins)
+		}
+	}
+}
+
+// TestOutcomes: the reports of the other commands become records.
+func TestOutcomes(t *testing.T) {
+	at := time.Date(2026, 11, 21, 14, 0, 0, 0, time.UTC)
+	m := machine{OS: "linux", Arch: "amd64", Go: "go1.26.8", CPUs: 2, MemoryBytes: 25e9, LoadBefore: 0.4}
+	ibd := ibdOutcome(exampleReport(), "dunlin-bench ibd")
+	if s := ibd.session; s.Date != "2026-11-21" || !strings.HasPrefix(s.Peer, "btcd version") || !strings.Contains(s.Machine, "2 cores (load 0.4 before), 25 GB") {
+		t.Errorf("session %+v", s)
+	}
+	if r := ibd.records["ibd"]; len(r) != 5 || r[0].ID != "ibd/tiny" || r[0].Ratio == nil || r[0].Ours.Unit != "blk/s" || r[0].Bar.Aim != 5 { // the sixth failed
+		t.Errorf("records %+v", r)
+	}
+	flood := simReport{Bench: "flood", At: at, Machine: m}
+	for _, system := range floodSystems {
+		for _, c := range []string{"warm", "missing5"} {
+			flood.Rows = append(flood.Rows, row{Case: c, What: system, Unit: "ms", Ours: figuresOf([]float64{200}), Bar: bar{Of: "ours", Value: 400}})
+		}
+	}
+	flood.Runs = []simRun{{Simulation: "flood/warm/dunlin", Figures: map[string]float64{figP50: 100, figBytes: 60_000, figCompact: 15_000}}}
+	out := floodOutcome(&flood, "dunlin-bench flood")
+	var ids []string
+	for _, r := range out.records["flood"] {
+		ids = append(ids, r.ID)
+	}
+	if !slices.Equal(ids, []string{"flood/warm/dunlin", "flood/missing5/dunlin", "flood/warm/whole", "flood/warm/announce"}) {
+		t.Errorf("records %q", ids)
+	}
+	if r := out.records["flood"][0]; *r.Ratio.Median != 1 || textOf(r.More["p50"]) != "100 ms" {
+		t.Errorf("record %+v", r)
+	}
+	one := figuresOf([]float64{80, 90, 239})
+	daemons := daemonsOutcome(&daemonsReport{At: at, Machine: m, Rows: []daemonsRow{{Case: "warm", Compact: 15_000, Complete: one, Connected: one, BytesIn: figuresOf([]float64{60_000}), Pulled: one, Hit: figuresOf([]float64{100}), BarMS: 400}, {Case: "lost"}}}, "x")
+	if r := daemons.records["flood-daemons"]; len(r) != 1 || *r[0].Ours.Median != 239 || textOf(r[0].More["complete: p50"]) != "90 ms" || r[0].More["found, asked for"].Text != "100%, 90" {
+		t.Errorf("records %+v", r)
+	}
+	api := apiOutcome(&apiReport{At: at, Machine: m, Quiet: []float64{1, 1}, Loaded: []float64{1.1, 1.1}, P99MS: 30, SlowerPC: 10})
+	if r := api.records["api"]; len(r) != 4 || *r[1].Met || !*r[3].Met || r[3].Ratio.String() != "1.1×" && r[3].Ratio.String() != "1.1 (1.1–1.1)×" {
+		t.Errorf("records %+v", r)
+	}
+}
+
+func textOf(v value) string { return v.String() }
+
+func TestAllUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"all", "extra"}, {"all", "--only", "nothing"}, {"all", "--runs", "0"}, {"all", "--only", "api"}, {"all", "--quick", "--only", "daemons", "--docs", docs},
+	} {
+		if args[len(args)-1] != docs {
+			args = append(args, "--docs", docs)
+		}
+		var out bytes.Buffer
+		if code := run(t.Context(), args, &out, &out); code != exitUsage {
+			t.Errorf("%q: exit code %d, want %d\n%s", args, code, exitUsage, &out)
+		}
+	}
+}
