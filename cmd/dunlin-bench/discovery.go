@@ -36,6 +36,11 @@ var discoveryCases = []simCase{
 	{"book8", "book", "… 8 peers", "eight_s", "s", bar{}},
 	{"churn", "churn", "60 nodes, 30% replaced a minute, half of them cut off unheard, 10 min: fewest live peers", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
 	{"newcomer", "churn", "… the slowest newcomer has 4 peers", "newcomer_s", "s", bar{}},
+	{"churn200", "churn200", "200 nodes, 30% replaced a minute likewise, 1 min: fewest live peers", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
+	{"newcomer200", "churn200", "… the slowest newcomer has 4 peers", "newcomer_s", "s", bar{}},
+	{"apart200", "split200", "200 nodes, halves cut off from each other for 2 min: fewest peers then", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
+	{"heal200", "split200", "… every node has a peer of the other half after the line is back", "one_s", "s", bar{Of: "ours", Value: 10}},
+	{"heal200x4", "split200", "… four of them", "four_s", "s", bar{}},
 }
 
 func newDiscovery() *cobra.Command {
@@ -60,11 +65,13 @@ func discoverySimulations() map[string]simulation {
 		return simulation{run: func(n *simnet.Network) (map[string]float64, error) { return joinAtOnce(n, size, stranger) }}
 	}
 	return map[string]simulation{
-		"join8":   join(9, true), // for the tests of this command
-		"join60":  join(60, true),
-		"join200": join(200, false),
-		"book":    {run: func(n *simnet.Network) (map[string]float64, error) { return savedBook(n, 30, time.Hour) }},
-		"churn":   {run: func(n *simnet.Network) (map[string]float64, error) { return churn(n, 60, 10*time.Minute) }},
+		"join8":    join(9, true), // for the tests of this command
+		"join60":   join(60, true),
+		"join200":  join(200, false),
+		"book":     {run: func(n *simnet.Network) (map[string]float64, error) { return savedBook(n, 30, time.Hour) }},
+		"churn200": {run: func(n *simnet.Network) (map[string]float64, error) { return churn(n, 200, time.Minute) }},
+		"split200": {run: func(n *simnet.Network) (map[string]float64, error) { return splitAndHeal(n, 200, 2*time.Minute) }},
+		"churn":    {run: func(n *simnet.Network) (map[string]float64, error) { return churn(n, 60, 10*time.Minute) }},
 	}
 }
 
@@ -342,4 +349,66 @@ func churn(n *simnet.Network, size int, during time.Duration) (map[string]float6
 		s.end()
 	}
 	return map[string]float64{"fewest": float64(fewest), "newcomer_s": worst.Seconds(), "replaced": float64(replaced)}, nil
+}
+
+// splitAndHeal cuts a network into halves, one of them with the bootstrap, for a while that all connections between them
+// do not survive, and joins them again.
+func splitAndHeal(n *simnet.Network, size int, apart time.Duration) (map[string]float64, error) {
+	var nodes []*simNode
+	var halves [2][]*simnet.Host
+	half := map[peer.ID]int{}
+	for i := range size {
+		var knows []ma.Multiaddr
+		if i > 0 {
+			knows = append(knows, nodes[0].Addr())
+		}
+		s, err := startNode(n, simnet.IP(i), "", knows...)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, s)
+		halves[i%2] = append(halves[i%2], s.Host)
+		half[s.ID()] = i % 2
+	}
+	if _, err := slowest(n, nodes, time.Minute, "8 peers", hasPeers(8)); err != nil {
+		return nil, err
+	}
+	n.Pass(30 * time.Second)
+	n.Partition(halves[0], halves[1])
+	n.Pass(apart)
+	over := func(s *simNode) (count int) {
+		for _, p := range s.Network().Peers() {
+			if half[p] != half[s.ID()] {
+				count++
+			}
+		}
+		return count
+	}
+	fewest := size
+	for _, s := range nodes {
+		fewest = min(fewest, len(s.Network().Peers()))
+		if over(s) > 0 {
+			return nil, fmt.Errorf("after %s apart a node still counts peers of the other half: %d", apart, over(s))
+		}
+	}
+	n.Heal()
+	now := time.Now()
+	for _, s := range nodes {
+		s.born = now
+	}
+	out := map[string]float64{"fewest": float64(fewest)}
+	for _, goal := range []struct {
+		count  int
+		figure string
+	}{{1, "one_s"}, {4, "four_s"}} {
+		took, err := slowest(n, nodes, 5*time.Minute, fmt.Sprintf("%d peers of the other half", goal.count), func(s *simNode) bool { return over(s) >= goal.count })
+		if err != nil {
+			return nil, err
+		}
+		out[goal.figure] = took.Seconds()
+	}
+	for _, s := range nodes {
+		s.end()
+	}
+	return out, nil
 }

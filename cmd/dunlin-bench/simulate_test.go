@@ -73,6 +73,14 @@ func TestDiscoveryScenarios(t *testing.T) {
 			}
 		})
 	})
+	t.Run("split", func(t *testing.T) {
+		simnet.Test(t, simnet.Options{}, func(t *testing.T, n *simnet.Network) {
+			f, err := splitAndHeal(n, 12, time.Minute)
+			if err != nil || f["fewest"] < 4 || f["one_s"] <= 0 || f["four_s"] < f["one_s"] {
+				t.Errorf("%v, %v", f, err)
+			}
+		})
+	})
 	t.Run("churn", func(t *testing.T) {
 		simnet.Test(t, simnet.Options{}, func(t *testing.T, n *simnet.Network) {
 			f, err := churn(n, 10, 40*time.Second)
