@@ -6,12 +6,14 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
@@ -338,6 +340,36 @@ func child(x *bench, b *consensus.Block) consensus.Past {
 	c := up.UpTo(up.Height())
 	c.Append(&b.Header)
 	return c
+}
+
+// TestData: the commitment to the stake is not taken for the text that a block carries,
+// whichever stands first.
+func TestData(t *testing.T) {
+	t.Parallel()
+	x := newBench(t, 1)
+	for _, text := range []string{"", "70", "a text of thirty-two bytes, too."} {
+		for _, first := range []bool{true, false} {
+			b := x.b.MineTemplate(x.parent, enginetest.Template{Change: func(u *enginetest.Unsealed) {
+				if text == "" {
+					return
+				}
+				script, err := txscript.NullDataScript([]byte(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				outs := &u.Txs[0].TxOut
+				if *outs = append(*outs, wire.NewTxOut(0, script)); first {
+					slices.Reverse(*outs)
+				}
+			}})
+			if err := x.check(b); err != nil {
+				t.Fatal(err)
+			}
+			if got := consensus.CoinbaseData(b); got != text {
+				t.Errorf("%q, want %q", got, text)
+			}
+		}
+	}
 }
 
 // TestModifierChains: a kernel of long ago changes every later one, though the
