@@ -54,6 +54,7 @@ type P2P struct {
 	Persistent   []string // multiaddrs with a peer id; kept and redialled
 	DNSSeeds     []string // host names or /dnsaddr/…
 	DNSServers   []string // host:port; empty: the system's
+	Discovery    bool     // find other nodes; off: only bootstrap, persistent and added ones are dialled
 	MaxOutbound  int      // connections
 	MaxInbound   int      // connections
 	AllowPrivate bool     // dial and tell private addresses
@@ -154,6 +155,7 @@ func Default(n *Network) *Config {
 			Listen:       ListenAddrs(n.P2PPort),
 			Bootstrap:    append([]string(nil), n.Bootstrap...),
 			DNSSeeds:     append([]string(nil), n.DNSSeeds...),
+			Discovery:    true,
 			MaxOutbound:  12,
 			MaxInbound:   128,
 			AllowPrivate: n.Private,

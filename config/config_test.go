@@ -118,7 +118,7 @@ var other = map[string]string{
 	"network": "regtest", "network_file": "",
 	"p2p.listen": "/ip4/127.0.0.1/tcp/0", "p2p.announce": "/ip4/203.0.113.7/tcp/9333", "p2p.bootstrap": peerA,
 	"p2p.persistent": peerB, "p2p.dns_seeds": "seed.example.org", "p2p.dns_servers": "127.0.0.1:5353",
-	"p2p.max_outbound": "3", "p2p.max_inbound": "4", "p2p.allow_private": "false",
+	"p2p.discovery": "false", "p2p.max_outbound": "3", "p2p.max_inbound": "4", "p2p.allow_private": "false",
 	"p2p.nat": "true", "p2p.no_announce": "172.17.0.0/16", "p2p.hole_punch": "true", "p2p.relay": "true", "p2p.websocket": "true",
 	"p2p.mdns": "true", "p2p.peer_exchange": "true", "p2p.max_upload_kb_per_s": "500",
 	"rpc.listen": "127.0.0.1:1", "rpc.open": "true", "rpc.allow_remote": "true", "rpc.allowed_hosts": "node.example.org",

@@ -52,6 +52,8 @@ func (c *Config) fields() []field {
 			"Names to resolve into nodes: a host name whose _dnsaddr TXT records list multiaddrs, or /dnsaddr/….").flagged("dns-seed"),
 		list("p2p.dns_servers", &c.P2P.DNSServers, maxServers, "host:port, such as 127.0.0.1:5353", checkHostPort,
 			"DNS servers to resolve seeds and names through; empty: the system's.").flagged("dns-server"),
+		boolean("p2p.discovery", &c.P2P.Discovery,
+			"Find other nodes: in the DHT, through DNS seeds, multicast DNS, and by asking peers. Off: those of `bootstrap` and `persistent` and added ones are dialled, and nobody else; others may still connect."),
 		num("p2p.max_outbound", &c.P2P.MaxOutbound, 0, 256, "connections",
 			"Connections to make.").flagged("max-outbound"),
 		num("p2p.max_inbound", &c.P2P.MaxInbound, 0, 4096, "connections",

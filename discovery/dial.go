@@ -163,6 +163,7 @@ func (d *Discovery) pick(now time.Time) (picked []target, next time.Duration) {
 			}
 		}
 		switch {
+		case d.opts.Closed && !e.static:
 		case e.persistent:
 			if busy < maxDials {
 				busy++

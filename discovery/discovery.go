@@ -132,6 +132,11 @@ type Options struct {
 	// most 128 of them are known at once, and about 30 a minute are listened to.
 	MDNS bool
 
+	// Closed says that no peers are looked for: those of Bootstrap and Persistent and added ones are dialled, and no
+	// others, ever. There is no DHT, nobody is asked for peers or told of any, DNS seeds and multicast DNS are
+	// left alone. Others may still connect. On: a network with the very links that its operator drew.
+	Closed bool
+
 	// FeelerInterval is the time between two feelers: dials that test whether the holder of a
 	// place in the book still answers when another peer would take it, and, on public
 	// networks, peers never reached. Default 2 min.
@@ -304,6 +309,9 @@ func New(opts Options) (*Discovery, error) {
 		d.addStatic(a, SourcePersistent, true)
 	}
 	for _, s := range opts.DNSSeeds {
+		if opts.Closed {
+			break
+		}
 		a, _ := seedAddr(s) // checked by validate
 		d.names = append(d.names, &name{addr: a, label: s, source: SourceDNS})
 	}
@@ -369,6 +377,18 @@ func (d *Discovery) Run(ctx context.Context) error {
 	d.host.Network().Notify(notify)
 	defer d.host.Network().StopNotify(notify)
 
+	var wg sync.WaitGroup
+	if d.opts.Closed {
+		wg.Go(func() { d.identifyLoop(ctx, events) })
+		wg.Go(func() { d.dialLoop(ctx) })
+		wg.Go(func() { d.nameLoop(ctx) })
+		wg.Go(func() { d.saveLoop(ctx) })
+		wg.Go(func() { d.statusLoop(ctx) })
+		<-ctx.Done()
+		wg.Wait()
+		return nil
+	}
+
 	kad, err := d.startDHT()
 	if err != nil {
 		_ = events.Close()
@@ -378,7 +398,6 @@ func (d *Discovery) Run(ctx context.Context) error {
 	d.table = kad.RoutingTable().Size
 	d.mu.Unlock()
 
-	var wg sync.WaitGroup
 	wg.Go(func() { d.identifyLoop(ctx, events) })
 	wg.Go(func() { d.dialLoop(ctx) })
 	wg.Go(func() { d.nameLoop(ctx) })

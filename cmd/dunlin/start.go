@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +18,7 @@ import (
 )
 
 func newStart(g *global) *cobra.Command {
+	var offset time.Duration
 	cmd := &cobra.Command{
 		Use:   "start",
 		Short: "Run a node until Ctrl-C",
@@ -37,14 +39,22 @@ in the environment: dunlin config template explains each.`,
 			if err := node.CheckConfig(c); err != nil {
 				return usage(err)
 			}
-			return start(cmd.Context(), cmd.ErrOrStderr(), c)
+			if err := node.CheckClockOffset(c, offset); err != nil {
+				return usage(fmt.Errorf("--%s: %w", clockOffsetFlag, err))
+			}
+			return start(cmd.Context(), cmd.ErrOrStderr(), c, offset)
 		},
 	}
 	config.Flags(cmd.Flags())
+	cmd.Flags().DurationVar(&offset, clockOffsetFlag, 0, "for tests on loopback: what the node's clock is set off, -90s to 90s")
+	_ = cmd.Flags().MarkHidden(clockOffsetFlag) // it is there
 	return cmd
 }
 
-func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
+// clockOffsetFlag is no setting: neither a file nor the environment can set it by accident.
+const clockOffsetFlag = "testing-clock-offset"
+
+func start(ctx context.Context, stderr io.Writer, c *config.Config, clockOffset time.Duration) error {
 	live := liveTerminal(stderr, c)
 	if live != nil {
 		defer func() { _ = live.Close() }() // the screen is gone or it is not
@@ -58,7 +68,7 @@ func start(ctx context.Context, stderr io.Writer, c *config.Config) error {
 	logs.CaptureLibp2p(log, levels)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, Stop: stop})
+	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, ClockOffset: clockOffset, Stop: stop})
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,9 @@ type Options struct {
 	// Live says that the log's progress line is drawn anew in place: it is renewed as
 	// often as an eye wants it, and not every 5 s.
 	Live bool
+	// ClockOffset sets the clock by which the chain and the miner go off the machine's, to test what a wrong clock
+	// does. See CheckClockOffset.
+	ClockOffset time.Duration
 	// Stop is called when the operator asks for an end through the API.
 	Stop func()
 }
@@ -135,6 +138,9 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		deeds:    newDeeds(),
 		metrics:  prometheus.NewRegistry(),
 	}
+	if err := CheckClockOffset(n.c, o.ClockOffset); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -145,6 +151,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	// The chain's lock on the home comes first: nothing else may touch it.
 	n.chain, err = openChain(n.c, n.log, func(o *chain.Options) {
+		o.Now = n.now
 		// The pool is made on top of the chain, and asked only once both run.
 		o.ScriptsChecked = func(wtxid chainhash.Hash, flags uint32) bool { return n.pool.ScriptsChecked(wtxid, flags) }
 	})
@@ -208,6 +215,7 @@ func (n *Node) openLedger() error {
 				n.logStaked(b)
 			}
 		},
+		Now:    n.now,
 		Logger: n.log.With("subsystem", "miner"),
 	})
 	if err != nil {
@@ -275,6 +283,7 @@ func (n *Node) openNetwork() error {
 		DNSSeeds: n.c.P2P.DNSSeeds, SeedPort: n.c.Chain.P2PPort, DNSServers: n.c.P2P.DNSServers,
 		Dir: filepath.Join(n.c.Home, peersDir), MaxOutbound: cmp.Or(n.c.P2P.MaxOutbound, -1),
 		Private: n.private, HolePunch: n.wanted("p2p.hole_punch", n.c.P2P.HolePunch), MDNS: n.c.P2P.MDNS,
+		Closed: !n.c.P2P.Discovery,
 		Logger: n.log.With("subsystem", "discovery"),
 	})
 	if err != nil {
@@ -417,6 +426,9 @@ func (n *Node) banner() {
 	tip, _ := n.chain.Tip()
 	n.log.Info("dunlin", "version", n.o.Version, "network", n.params.Name, "chain_id", n.params.ChainID(),
 		"peer_id", n.host.ID(), "height", tip.Height, "home", n.c.Home)
+	if n.o.ClockOffset != 0 {
+		n.log.Warn("the clock of chain and miner is set off, for a test", "offset", n.o.ClockOffset, "clock", n.now().UTC())
+	}
 	n.log.Info("listening", "addrs", n.host.Network().ListenAddresses(), "announced", n.host.Addrs(), "rpc", n.rpcAddr)
 	if a := n.api.Observed(); a != nil {
 		n.log.Info("probes and metrics are told to everybody here", "addr", a)
