@@ -96,7 +96,7 @@ Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node ans
 	root.CompletionOptions.DisableDefaultCmd = true // ours says how to install it
 	root.AddCommand(
 		newStart(g), newInit(g), newStatus(g), newID(g), newPeers(g), newBootstrap(g), newSync(g), newMempool(g), newChain(g), newMiner(g), newStake(g),
-		newNetwork(g), newConfig(g), newTestnet(), newSeeder(g), newDoctor(g), newVersion(g), newHealthcheck(g), newTx(g), newLog(g),
+		newNetwork(g), newConfig(g), newTestnet(g), newSeeder(g), newDoctor(g), newVersion(g), newHealthcheck(g), newTx(g), newLog(g),
 		newWallet(g), newFaucet(g), newDebug(g), newCompletion(), newMan(),
 	)
 	g.completions(root)

@@ -11,14 +11,14 @@ import (
 	"dunlin/internal/testnet"
 )
 
-func newTestnet() *cobra.Command {
+func newTestnet(g *global) *cobra.Command {
 	var o testnet.Options
 	cmd := &cobra.Command{
 		Use:   "testnet",
 		Short: "Run a network of daemons on this machine and watch it",
 		Long: `testnet starts daemons on loopback as real processes, lets one mine and one join late, and shows a table of what they
-do until Ctrl-C. Each daemon's log is a file in its folder.`,
-		Args: args(cobra.NoArgs),
+do until Ctrl-C. Each daemon's log is a file in its folder. This is for looking on; up makes a testnet that other commands work on.`,
+		Args: onlyChildren,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := os.Executable()
 			if err != nil {
@@ -43,5 +43,6 @@ do until Ctrl-C. Each daemon's log is a file in its folder.`,
 	f.DurationVar(&o.Spacing, "spacing", 2*time.Second, "time between blocks, whole seconds")
 	f.StringVar(&o.Dir, "dir", "", "folder for homes and logs, which stays (default: a temporary one, removed at the end)")
 	f.DurationVar(&o.For, "for", 0, "end by itself after this time (default: at Ctrl-C)")
+	cmd.AddCommand(newTestnetUp(), newTestnetDown(), newTestnetStatus(g))
 	return cmd
 }

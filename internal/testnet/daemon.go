@@ -47,7 +47,7 @@ func launch(program, home, networkFile string, extra []string) (*daemon, error) 
 	}, extra...)
 	d.cmd = exec.Command(program, args...) //nolint:noctx // stop ends it: in order, which a context does not
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.cmd.SysProcAttr = attributes()
+	d.cmd.SysProcAttr = attributes(false)
 	// A stale node.json of an earlier run must not be taken for the new one's.
 	if err := os.Remove(filepath.Join(home, api.NodeFileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, log.Close())
