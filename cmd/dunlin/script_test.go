@@ -42,6 +42,7 @@ func TestScript(t *testing.T) {
 			// A daemon of a script: on loopback, at ports of the system's choice.
 			env.Setenv("LOOPBACK", "--listen=/ip4/127.0.0.1/tcp/0")
 			env.Setenv("RPC", "--rpc-listen=127.0.0.1:0")
+			env.Defer(func() { endTestnets(t, env.WorkDir) })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

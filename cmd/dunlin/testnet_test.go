@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dunlin/internal/testnet"
 )
 
 // testnetRun is dunlin testnet without a terminal.
@@ -198,5 +201,23 @@ func TestTestnetSignals(t *testing.T) {
 	heights := regexp.MustCompile(`INF dunlin .* height=(\d+)`).FindAllStringSubmatch(string(log), -1)
 	if len(heights) != 2 || heights[0][1] != "0" || heights[1][1] == "0" {
 		t.Errorf("node 1 started at heights %q: the second run did not go on", heights)
+	}
+}
+
+// endTestnets ends the testnets in folders of dir that were left running.
+func endTestnets(t *testing.T, dir string) {
+	t.Helper()
+	specs, err := filepath.Glob(filepath.Join(dir, "*", "testnet.json"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, spec := range specs {
+		s, err := testnet.Open(filepath.Dir(spec))
+		if err == nil {
+			_, err = testnet.Down(context.Background(), s)
+		}
+		if err != nil {
+			t.Errorf("testnet in %s: %v", dir, err)
+		}
 	}
 }

@@ -82,6 +82,7 @@ by itself: that is what chaos does. A folder that holds a testnet that is down g
 	f.Float64Var(&o.TxRate, "txs", 0, fmt.Sprintf("transactions to send a second, all together, up to %v", testnet.MaxTxRate))
 	f.DurationVar(&o.Spacing, "spacing", 2*time.Second, "time between blocks, whole seconds")
 	f.Uint64Var(&o.Seed, "seed", 1, "of the random topology")
+	f.DurationVar(&o.For, "for", 0, "end by itself after this time (default: never)")
 	f.BoolVar(&o.Detached, "detach", false, "return when all nodes have started; they outlive the terminal")
 	f.BoolVar(&supervisor, "supervisor", false, "be the process that looks after a detached testnet")
 	_ = f.MarkHidden("supervisor") // it is there
@@ -92,7 +93,7 @@ by itself: that is what chaos does. A folder that holds a testnet that is down g
 func supervisorArgs(o *testnet.UpOptions) []string {
 	return []string{
 		"testnet", "up", "--detach", "--supervisor", "--dir", o.Dir, "--nodes", fmt.Sprint(o.Nodes), "--engine", o.Engine, "--topology", o.Topology,
-		"--miners", fmt.Sprint(o.Miners), "--txs", fmt.Sprint(o.TxRate), "--spacing", o.Spacing.String(), "--seed", fmt.Sprint(o.Seed),
+		"--miners", fmt.Sprint(o.Miners), "--txs", fmt.Sprint(o.TxRate), "--spacing", o.Spacing.String(), "--seed", fmt.Sprint(o.Seed), "--for", o.For.String(),
 	}
 }
 
@@ -156,5 +157,63 @@ no supervisor.`,
 	}
 	dirFlag(cmd, &dir)
 	w.flags(cmd)
+	return cmd
+}
+
+func newTestnetChaos(g *global) *cobra.Command {
+	var dir string
+	var dry bool
+	o := testnet.ChaosOptions{}
+	cmd := &cobra.Command{
+		Use:   "chaos",
+		Short: "Kill, suspend, cut off and mislead the nodes of a testnet, and judge",
+		Long: `chaos does to a testnet that is up what a seed says, and prints it: kill (-9, and started again), stop (SIGSTOP and
+SIGCONT), partition (some nodes and the others ban one another), churn (ended in order, and started again), skew (a clock
+that is set off by up to 90 s). The same seed gives the same schedule. Meanwhile a block is made every few seconds by a node that
+acknowledges it. Then everything is undone, and it judges: all nodes must agree on one tip and on every block before it, no
+acknowledged block or transaction may be lost, memory, goroutines and open files must not have grown, and no restart may
+have taken 3 s. The last fifth of the nodes keep their processes, so that what leaks has time to show.`,
+		Example: `  dunlin testnet chaos --dir /tmp/net --seed 1 --for 5m --every 5s
+  dunlin testnet chaos --dir /tmp/net --kinds kill,partition --dry-run`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := openTestnet(dir)
+			if err != nil {
+				return err
+			}
+			if dry {
+				events, err := o.Schedule(len(s.Nodes))
+				if err != nil {
+					return testnetFault(err)
+				}
+				return g.print(cmd, events, func(out io.Writer) {
+					for _, e := range events {
+						fmt.Fprintf(out, "%8.1fs  %v\n", e.At.Seconds(), e)
+					}
+				})
+			}
+			if o.Out = cmd.OutOrStdout(); g.output != "table" {
+				o.Out = cmd.ErrOrStderr()
+			}
+			v, err := testnet.Chaos(cmd.Context(), s, o)
+			if err != nil {
+				return testnetFault(err)
+			}
+			if err := g.print(cmd, v, func(out io.Writer) { fmt.Fprintf(out, "\n%s\n", strings.Join(v.Lines(), "\n")) }); err != nil {
+				return err
+			}
+			if len(v.Faults) > 0 {
+				return fmt.Errorf("chaos at seed %d: %d faults", v.Seed, len(v.Faults))
+			}
+			return nil
+		},
+	}
+	dirFlag(cmd, &dir)
+	f := cmd.Flags()
+	f.Uint64Var(&o.Seed, "seed", 1, "of the schedule")
+	f.DurationVar(&o.For, "for", time.Minute, "how long, 5s to 24h")
+	f.DurationVar(&o.Every, "every", 5*time.Second, "from one event to the next, 200ms to 1h")
+	f.StringSliceVar(&o.Kinds, "kinds", testnet.Kinds, "what is done")
+	f.BoolVar(&dry, "dry-run", false, "print the schedule and do nothing")
 	return cmd
 }

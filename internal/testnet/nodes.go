@@ -38,6 +38,9 @@ func (s *Spec) args(id int, offset time.Duration) []string {
 	if offset != 0 {
 		args = append(args, "--testing-clock-offset", offset.String())
 	}
+	if !s.resting {
+		args = append(args, n.Mining...)
+	}
 	return append(args, n.Args...)
 }
 

@@ -49,14 +49,20 @@ func sampleOf(now time.Time, s *Status) Sample {
 // maxSamplesBytes bounds the file of samples: an hour of ten nodes takes some 3 MB.
 const maxSamplesBytes = 32 << 20
 
-// A recorder appends samples to a file. When that has grown to its limit every second line of it goes, so that what
-// is old is known less finely, and nothing is forgotten.
+// A recorder appends samples to a file. When that has grown to its limit every second line of it goes, and from then on
+// every second sample is left out: all of the time is known, as finely as there is room for.
 type recorder struct {
-	path  string
-	limit int64
+	path   string
+	limit  int64 // bytes
+	stride int   // of so many samples one is kept; 0: all
+	seen   int
 }
 
 func (r *recorder) add(s Sample) error {
+	r.stride = max(r.stride, 1)
+	if r.seen++; (r.seen-1)%r.stride != 0 {
+		return nil
+	}
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("samples: %w", err)
@@ -65,6 +71,7 @@ func (r *recorder) add(s Sample) error {
 		if err := r.thin(); err != nil {
 			return err
 		}
+		r.stride, r.seen = 2*r.stride, 1
 	}
 	return appendLine(r.path, raw)
 }
@@ -89,7 +96,7 @@ func (r *recorder) thin() error {
 	lines, n := bufio.NewScanner(in), 0
 	lines.Buffer(nil, maxSampleLine)
 	for lines.Scan() {
-		if n++; n%2 == 0 {
+		if n++; n%2 == 1 {
 			kept = append(append(kept, lines.Bytes()...), '\n')
 		}
 	}

@@ -56,7 +56,7 @@ const (
 	confirmEvery  = time.Second
 	confirmAtOnce = 400 // transactions looked after in one go
 	resendAfter   = 10 * time.Second
-	rescanAfter   = 30 * time.Second
+	rescanAfter   = 3 * time.Second
 	splitMost     = 500 // outputs of a transaction that makes coins out of one
 	leastCoin     = 20_000
 )
@@ -184,7 +184,11 @@ func (s *sender) next() (*waitingTx, bool) {
 		s.counts.Starved++
 		return nil, false
 	}
-	if len(s.coins)+len(s.waiting) < s.most {
+	on := len(s.coins) // and on their way
+	for _, w := range s.waiting {
+		on += len(w.yields)
+	}
+	if on < s.most {
 		i := slices.IndexFunc(s.coins, func(c coin) bool { return c.value >= 100*leastCoin })
 		if i >= 0 {
 			c := s.coins[i]

@@ -57,6 +57,8 @@ type Spec struct {
 	Supervisor Supervisor    `json:"supervisor"`
 
 	dir string
+	// resting: miners are started without mining, until the sender has its coins.
+	resting bool
 }
 
 // A Supervisor is the process that started the nodes, records samples and sends transactions. It listens for
@@ -76,7 +78,8 @@ type NodeSpec struct {
 	PeerID string   `json:"peer_id"`
 	Dials  []int    `json:"dials"` // the nodes that it keeps connected to; the others of its links dial it
 	Mines  bool     `json:"mines"`
-	Args   []string `json:"args,omitempty"` // of dunlin start, besides those that follow from the above
+	Args   []string `json:"args,omitempty"`        // of dunlin start, besides those that follow from the above
+	Mining []string `json:"mining_args,omitempty"` // those of a node that makes blocks
 }
 
 // addr is where others dial a node.

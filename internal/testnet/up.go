@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/config"
+	"dunlin/internal/api"
 	"dunlin/internal/host"
 )
 
@@ -39,6 +40,7 @@ type UpOptions struct {
 	TxRate   float64       // transactions a second, all together, up to MaxTxRate; 0: none
 	Spacing  time.Duration // between blocks; default 2 s; whole seconds, with stake at least 4 s
 	Seed     uint64        // of the random topology; default 1
+	For      time.Duration // end by itself after this; 0: when ctx ends
 
 	Out  io.Writer                  // the table
 	Size func() (columns, rows int) // of the terminal that Out is: the table is redrawn in place; nil: it is none
@@ -69,6 +71,9 @@ func (o *UpOptions) complete() error {
 	errs = append(errs, oneOfWords("engine", o.Engine, Engines), oneOfWords("topology", o.Topology, Topologies))
 	if !(o.TxRate >= 0 && o.TxRate <= MaxTxRate) { // NaN is neither
 		bad("txs %v: must be 0 to %v a second", o.TxRate, MaxTxRate)
+	}
+	if o.For < 0 {
+		bad("for %v: must not be negative", o.For)
 	}
 	if o.Spacing < time.Second || o.Spacing > MaxSpacing || o.Spacing%time.Second != 0 {
 		bad("spacing %v: must be whole seconds, 1s to %v", o.Spacing, MaxSpacing)
@@ -133,7 +138,7 @@ func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 			n.Args = append(n.Args, "--tx-index") // to see what became of each
 		}
 		if n.Mines {
-			n.Args = append(n.Args, s.mineArgs(id)...)
+			n.Mining = s.mineArgs(id)
 		}
 		s.Nodes = append(s.Nodes, n)
 	}
@@ -244,9 +249,12 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if o.For > 0 {
+		defer time.AfterFunc(o.For, cancel).Stop()
+	}
 	sup := &supervisor{
 		o: o, spec: s, started: time.Now(), watcher: NewWatcher(s), stop: cancel,
-		samples: recorder{s.file(samplesFile), maxSamplesBytes},
+		samples: recorder{path: s.file(samplesFile), limit: maxSamplesBytes},
 	}
 	defer func() { err = errors.Join(err, sup.end(ctx)) }()
 	listener, err := sup.control(ctx)
@@ -257,7 +265,14 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { _ = server.Serve(listener) }) // ends with Close
-	defer server.Close()
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if server.Shutdown(last) != nil { // somebody is being answered: enough is enough
+			_ = server.Close()
+		}
+	}()
+	s.resting = s.TxRate > 0 && s.Engine == "pow"
 	if err := sup.startAll(ctx); err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -393,9 +408,29 @@ func (u *supervisor) fund(ctx context.Context) error {
 		return err
 	}
 	head, err := c.Head(ctx)
-	if err != nil || head.Height >= fundBlocks {
+	if err != nil {
 		return err
 	}
+	if head.Height < fundBlocks {
+		if err := u.makeFunds(ctx, c); err != nil {
+			return err
+		}
+	}
+	u.spec.resting = false
+	for _, id := range u.spec.miners() {
+		c, err := u.spec.client(id)
+		if err == nil {
+			_, err = c.SwitchMiner(ctx, true)
+		}
+		if err != nil {
+			return fmt.Errorf("node %d: start the miner: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// makeFunds makes the first blocks of the chain for the sender.
+func (u *supervisor) makeFunds(ctx context.Context, c *api.Client) error {
 	n, err := config.ReadNetworkFile(u.spec.file(networkFile))
 	if err != nil {
 		return err
@@ -568,12 +603,14 @@ func Down(ctx context.Context, s *Spec) (int, error) {
 	running := len(s.running())
 	var errs []error
 	if p := s.Supervisor.Process; p.alive() {
-		if err := s.ask(ctx, http.MethodPost, "/down", nil, nil); err != nil && p.alive() {
-			errs = append(errs, err)
-		} else {
-			patient, cancel := context.WithTimeout(ctx, 2*stopTimeout)
-			_ = waitGone(patient, p) // what it left is ended below
-			cancel()
+		if s.ask(ctx, http.MethodPost, "/down", nil, nil) != nil { // before it listened, say
+			_ = terminate(p.PID)
+		}
+		patient, cancel := context.WithTimeout(ctx, 2*stopTimeout)
+		_ = waitGone(patient, p) // what it left is ended below
+		cancel()
+		if ctx.Err() != nil {
+			return running, ctx.Err()
 		}
 		if p.alive() {
 			errs = append(errs, fmt.Errorf("the supervisor, process %d, does not end and is killed", p.PID), kill(p.PID))
