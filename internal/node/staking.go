@@ -76,7 +76,7 @@ func (n *Node) openStaking() error {
 		held.finder = s.finder
 		holder = held
 	}
-	slot, _ := pos.Slot(n.params, time.Now().Unix())
+	slot, _ := pos.Slot(n.params, n.now().Unix())
 	var err error
 	s.journal, err = staking.OpenJournal(staking.JournalOptions{Dir: filepath.Join(n.c.Home, stakingDir), Slot: slot, Logger: log})
 	if err != nil {
