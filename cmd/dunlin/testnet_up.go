@@ -80,7 +80,7 @@ by itself: that is what chaos does. A folder that holds a testnet that is down g
 	f.StringVar(&o.Topology, "topology", "ring", "links of the nodes: "+strings.Join(testnet.Topologies, ", "))
 	f.IntVar(&o.Miners, "miners", 1, "nodes that make blocks, the first ones; with pos the stake is theirs")
 	f.Float64Var(&o.TxRate, "txs", 0, fmt.Sprintf("transactions to send a second, all together, up to %v", testnet.MaxTxRate))
-	f.DurationVar(&o.Spacing, "spacing", 2*time.Second, "time between blocks, whole seconds")
+	f.DurationVar(&o.Spacing, "spacing", 0, "time between blocks, whole seconds, with pos a multiple of 4s (default 2s, with pos 8s)")
 	f.Uint64Var(&o.Seed, "seed", 1, "of the random topology")
 	f.DurationVar(&o.For, "for", 0, "end by itself after this time (default: never)")
 	f.BoolVar(&o.Detached, "detach", false, "return when all nodes have started; they outlive the terminal")

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"dunlin/config"
 	"dunlin/internal/api"
 )
 
@@ -54,7 +55,7 @@ type BlockAck struct {
 
 const (
 	ackEvery     = 3 * time.Second
-	ackTimeout   = 20 * time.Second
+	ackTimeout   = time.Minute // where stake makes blocks a slot must be won first
 	banSlack     = time.Minute // a partition ends by itself if nobody ends it
 	callTimeout  = 3 * time.Second
 	healTimeout  = 2 * time.Minute
@@ -344,7 +345,7 @@ func (c *chaos) acknowledge(ctx context.Context) {
 	rng := rand.New(rand.NewPCG(c.o.Seed, 0x61636b73))
 	for n := 1; pause(ctx, ackEvery); n++ {
 		ids := c.spec.ids()
-		if c.spec.Engine == "pos" {
+		if c.spec.Engine == config.EnginePoS {
 			ids = c.spec.miners()
 		}
 		id := ids[rng.IntN(len(ids))]

@@ -26,7 +26,7 @@ func fundedGenesis(now time.Time, spacing time.Duration) time.Time {
 
 // fundingBlocks makes the first n blocks of a proof-of-work chain of the easiest difficulty, which pay script.
 func fundingBlocks(p *consensus.Params, n int32, script []byte) ([][]byte, error) {
-	if p.SealBytes > 0 {
+	if p.ProofOfStake() {
 		return nil, errors.New("where stake makes blocks none can be made in advance")
 	}
 	var out [][]byte

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"dunlin/config"
 	"dunlin/internal/api"
 )
 
@@ -87,20 +88,30 @@ func (c *chaos) judge(ctx context.Context, events []Event, ended time.Time) (*Ve
 		v.Events[e.Kind]++
 	}
 	v.Flat = c.flatness(ended)
-	c.switchMiners(ctx, false)
 	defer c.switchMiners(context.WithoutCancel(ctx), true)
-	c.tell("all nodes run, their miners rest; waiting for one tip")
-	// Two branches of the same work would stay: one more block decides.
-	if c.spec.Engine == "pow" {
+	c.tell("all nodes run; waiting for one tip")
+	since := time.Now()
+	w := NewWatcher(c.spec)
+	stake := c.spec.Engine == config.EnginePoS
+	if !stake {
+		// Two branches of the same work would stay: one more block decides.
+		c.switchMiners(ctx, false)
 		if err := c.mine(ctx, 1, "chaos is over"); err != nil {
 			c.fault("%v", err)
 		}
 	}
-	since := time.Now()
-	w := NewWatcher(c.spec)
 	for {
 		status := w.Look(ctx, false)
-		if status.Up == v.Nodes && status.Tips == 1 {
+		one := status.Up == v.Nodes && status.Tips == 1
+		if one && stake { // nobody can make a block at will: look again when nobody makes any
+			c.switchMiners(ctx, false)
+			pause(ctx, time.Second)
+			if status = w.Look(ctx, false); status.Up != v.Nodes || status.Tips != 1 {
+				c.switchMiners(ctx, true)
+				one = false
+			}
+		}
+		if one {
 			v.Height, v.Tip, v.AgreedInS = status.Height, status.Nodes[0].TipHash, time.Since(since).Seconds()
 			c.tell("all agree on block %d %s after %.1fs", v.Height, short(v.Tip), v.AgreedInS)
 			break
@@ -153,7 +164,12 @@ func (c *chaos) switchMiners(ctx context.Context, on bool) {
 	defer cancel()
 	for _, id := range c.spec.miners() {
 		if n, err := c.spec.client(id); err == nil {
-			if _, err := n.SwitchMiner(ctx, on); err != nil {
+			if c.spec.Engine == config.EnginePoS {
+				_, err = n.SwitchStaking(ctx, on)
+			} else {
+				_, err = n.SwitchMiner(ctx, on)
+			}
+			if err != nil {
 				c.tell("node %d: miner: %v", id, err)
 			}
 		}

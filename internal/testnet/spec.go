@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dunlin/config"
 )
 
 // Names of files in the folder of a testnet.
@@ -37,7 +39,7 @@ const (
 
 // Engines and topologies that Up knows.
 var (
-	Engines    = []string{"pow", "pos"}
+	Engines    = []string{config.EnginePoW, config.EnginePoS}
 	Topologies = []string{"line", "ring", "star", "random"}
 )
 

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"dunlin/config"
 	"dunlin/internal/api"
 )
 
@@ -170,7 +171,7 @@ func (s *Status) Table() []string {
 	for _, n := range s.Nodes {
 		var role []string
 		if n.Mines {
-			role = append(role, map[bool]string{true: "stakes", false: "mines"}[s.Engine == "pos"])
+			role = append(role, map[bool]string{true: "stakes", false: "mines"}[s.Engine == config.EnginePoS])
 		}
 		if n.OffsetS != 0 {
 			role = append(role, fmt.Sprintf("clock %+.0fs", n.OffsetS))

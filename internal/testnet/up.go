@@ -22,8 +22,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"dunlin/chain/consensus"
 	"dunlin/config"
 	"dunlin/internal/api"
 	"dunlin/internal/host"
@@ -36,9 +42,9 @@ type UpOptions struct {
 	Nodes    int           // default 5, MinNodes to MaxNodes
 	Engine   string        // default pow
 	Topology string        // default ring
-	Miners   int           // default 1: the first ones mine, or hold the stake
+	Miners   int           // default 1: the first ones mine, or share the stake
 	TxRate   float64       // transactions a second, all together, up to MaxTxRate; 0: none
-	Spacing  time.Duration // between blocks; default 2 s; whole seconds, with stake at least 4 s
+	Spacing  time.Duration // between blocks; default 2 s, with stake 8 s; whole seconds, with stake a multiple of 4
 	Seed     uint64        // of the random topology; default 1
 	For      time.Duration // end by itself after this; 0: when ctx ends
 
@@ -53,7 +59,10 @@ func (o *UpOptions) complete() error {
 	o.Nodes = cmpOr(o.Nodes, 5)
 	o.Miners = cmpOr(o.Miners, 1)
 	o.Engine, o.Topology = cmpOr(o.Engine, "pow"), cmpOr(o.Topology, "ring")
-	o.Spacing, o.Seed = cmpOr(o.Spacing, 2*time.Second), cmpOr(o.Seed, 1)
+	o.Seed = cmpOr(o.Seed, 1)
+	if o.Spacing == 0 {
+		o.Spacing = map[bool]time.Duration{false: 2 * time.Second, true: 8 * time.Second}[o.Engine == config.EnginePoS]
+	}
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if o.Program == "" {
@@ -77,6 +86,9 @@ func (o *UpOptions) complete() error {
 	}
 	if o.Spacing < time.Second || o.Spacing > MaxSpacing || o.Spacing%time.Second != 0 {
 		bad("spacing %v: must be whole seconds, 1s to %v", o.Spacing, MaxSpacing)
+	}
+	if o.Engine == config.EnginePoS && o.Spacing%(consensus.SlotsPerBlock*time.Second) != 0 {
+		bad("spacing %v: with pos it must be a multiple of %ds: %d slots", o.Spacing, consensus.SlotsPerBlock, consensus.SlotsPerBlock)
 	}
 	return errors.Join(errs...)
 }
@@ -137,8 +149,11 @@ func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 		if o.TxRate > 0 {
 			n.Args = append(n.Args, "--tx-index") // to see what became of each
 		}
-		if n.Mines {
-			n.Mining = s.mineArgs(id)
+		switch {
+		case n.Mines && s.Engine == config.EnginePoS:
+			n.Mining = []string{"--stake", "--key-file", s.stakeKey(id)}
+		case n.Mines:
+			n.Mining = []string{"--mine"}
 		}
 		s.Nodes = append(s.Nodes, n)
 	}
@@ -160,28 +175,59 @@ func (s *Spec) network(o *UpOptions) error {
 	n, err := config.ReadNetworkFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.newNetwork(path)
+		return s.newNetwork(path, o.Miners)
 	case err != nil:
 		return err
 	}
-	if stake := n.Params.SealBytes > 0; stake != (o.Engine == "pos") {
+	if n.Params.ProofOfStake() != (o.Engine == config.EnginePoS) {
 		return fmt.Errorf("engine %s: the chain in %s has the other one; another --dir makes another chain", o.Engine, o.Dir)
 	}
 	if _, err := os.Stat(s.file(senderKeyFile)); o.TxRate > 0 && err != nil {
 		return fmt.Errorf("txs %v: the chain in %s was made without coins for that; another --dir makes another chain", o.TxRate, o.Dir)
 	}
+	for id := 1; id <= o.Miners; id++ {
+		if _, err := os.Stat(s.stakeKey(id)); o.Engine == config.EnginePoS && err != nil {
+			return fmt.Errorf("miners %d: node %d has no stake in the chain in %s; another --dir makes another chain", o.Miners, id, o.Dir)
+		}
+	}
 	s.Spacing = n.Params.TargetSpacing
 	return nil
 }
 
-// newNetwork writes the network file.
-func (s *Spec) newNetwork(path string) error {
-	spec := config.DefaultNetworkSpec("localtest", time.Now())
-	spec.Spacing = s.Spacing
+// Initial stake, in coins: what the sender of transactions has of it is not staked.
+const (
+	allStake    = 1_000_000
+	senderStake = 10_000
+)
+
+// newNetwork writes the network file, and with stake the keys of its holders.
+func (s *Spec) newNetwork(path string, miners int) error {
+	var sender []byte // x-only key
 	if s.TxRate > 0 {
-		if _, err := loadKey(s.file(senderKeyFile)); err != nil {
+		key, err := loadKey(s.file(senderKeyFile))
+		if err != nil {
 			return fmt.Errorf("key of the sender: %w", err)
 		}
+		sender = schnorr.SerializePubKey(key.PubKey())
+	}
+	spec := config.DefaultNetworkSpec("localtest", time.Now())
+	spec.Spacing = s.Spacing
+	switch {
+	case s.Engine == config.EnginePoS:
+		var holders []string
+		for id := 1; id <= miners; id++ {
+			holder, err := s.newHolder(id)
+			if err != nil {
+				return fmt.Errorf("node %d: key of its stake: %w", id, err)
+			}
+			holders = append(holders, fmt.Sprintf("%s=%d", holder, (allStake-senderStake)/miners))
+		}
+		if sender != nil {
+			holders = append(holders, fmt.Sprintf("%x=%d", sender, senderStake))
+		}
+		spec = config.DefaultStakeSpec("localtest", time.Now(), holders...)
+		spec.Slot = s.Spacing / consensus.SlotsPerBlock
+	case sender != nil:
 		spec.GenesisTime = fundedGenesis(time.Now(), s.Spacing)
 	}
 	if _, err := config.WriteNetworkFile(path, spec); err != nil {
@@ -190,8 +236,28 @@ func (s *Spec) newNetwork(path string) error {
 	return nil
 }
 
-// mineArgs makes a node make blocks.
-func (s *Spec) mineArgs(int) []string { return []string{"--mine"} }
+// stakeKey is the file with the key of a node's stake.
+func (s *Spec) stakeKey(id int) string { return filepath.Join(s.home(id), "stake.key") }
+
+// newHolder makes the key of a node's stake and returns its address.
+func (s *Spec) newHolder(id int) (string, error) {
+	key, err := btcec.NewPrivateKey()
+	if err != nil {
+		return "", err
+	}
+	wif, err := btcutil.NewWIF(key, &chaincfg.Params{PrivateKeyID: ownPrivateKeyID}, true)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(s.home(id), 0o700); err != nil {
+		return "", err
+	}
+	output := [32]byte(schnorr.SerializePubKey(txscript.ComputeTaprootKeyNoScript(key.PubKey())))
+	return config.HolderAddress(output), writeFile(s.stakeKey(id), []byte(wif.String()+"\n"))
+}
+
+// ownPrivateKeyID is before private keys on all networks of one's own (consensus.Params.PrivateKeyID).
+const ownPrivateKeyID = 0xef
 
 // freePorts returns ports of loopback that are free now and that the system gives to nobody by itself.
 func freePorts(ctx context.Context, n int) ([]int, error) {
@@ -272,7 +338,7 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 			_ = server.Close()
 		}
 	}()
-	s.resting = s.TxRate > 0 && s.Engine == "pow"
+	s.resting = s.TxRate > 0 && s.Engine == config.EnginePoW
 	if err := sup.startAll(ctx); err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -400,7 +466,7 @@ func (u *supervisor) fund(ctx context.Context) error {
 		return err
 	}
 	u.sender = newSender(u.spec, key)
-	if u.spec.Engine != "pow" {
+	if u.spec.Engine != config.EnginePoW {
 		return nil // genesis has them
 	}
 	c, err := u.spec.client(1)
