@@ -364,7 +364,7 @@ func (c *chaos) mine(ctx context.Context, id int, data string) error {
 	if err != nil {
 		return err
 	}
-	b, err := n.MineBlock(ctx, data)
+	b, err := n.MineBlock(ctx, data, 0)
 	if err != nil {
 		return fmt.Errorf("node %d: make a block: %w", id, err)
 	}

@@ -299,15 +299,14 @@ func (c *chaos) judgeTxs(ctx context.Context, v *Verdict) error {
 	for deadline := time.Now().Add(txSettleTimeout); ; {
 		var missing []TxAck
 		for _, a := range acks {
-			tx, err := n.Tx(ctx, a.TxID)
-			refused, ok := errors.AsType[*api.Error](err)
+			there, err := hasTx(ctx, n, a.TxID)
 			switch {
-			case err == nil && (tx.Status == api.TxConfirmed || tx.Status == api.TxInMempool):
-				v.Txs.Alive++
-			case err == nil, ok && refused.Status == http.StatusNotFound:
-				missing = append(missing, a)
-			default:
+			case err != nil:
 				return fmt.Errorf("chaos: acknowledged transactions: %w", err)
+			case there:
+				v.Txs.Alive++
+			default:
+				missing = append(missing, a)
 			}
 		}
 		if acks = missing; len(acks) == 0 {
@@ -323,6 +322,27 @@ func (c *chaos) judgeTxs(ctx context.Context, v *Verdict) error {
 	v.Txs.Lost = len(acks)
 	c.fault("%d acknowledged transactions are nowhere, %s of node %d for one", len(acks), acks[0].TxID, acks[0].Node)
 	return nil
+}
+
+// hasTx asks a node, which has an index of transactions, whether one is in its chain or its mempool.
+func hasTx(ctx context.Context, c *api.Client, id string) (bool, error) {
+	request := map[string]any{"jsonrpc": "2.0", "id": 1, "method": "getrawtransaction", "params": []any{id, 0}}
+	var answer struct {
+		Error *struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	const unknown = -5 // RPC_INVALID_ADDRESS_OR_KEY of Bitcoin Core
+	switch err := c.Call(ctx, http.MethodPost, "/", request, &answer); {
+	case err != nil:
+		return false, err
+	case answer.Error == nil:
+		return true, nil
+	case answer.Error.Code == unknown:
+		return false, nil
+	}
+	return false, errors.New(answer.Error.Message)
 }
 
 // flatness compares the first quarter of the run with the last.

@@ -376,7 +376,7 @@ func (s *sender) rescan(ctx context.Context) error {
 func scanCoins(ctx context.Context, c *api.Client, script []byte) ([]coin, error) {
 	const maturity = 100
 	request := map[string]any{
-		"id": 1, "method": "scantxoutset", "params": []any{"start", []string{"raw(" + hex.EncodeToString(script) + ")"}},
+		"jsonrpc": "2.0", "id": 1, "method": "scantxoutset", "params": []any{"start", []string{"raw(" + hex.EncodeToString(script) + ")"}},
 	}
 	var answer struct {
 		Error *struct {
