@@ -304,6 +304,7 @@ var questions = []struct{ path, name string }{
 	{"/api/v1/chain/blocks?last=20", "api/blocks.json"},
 	{"/api/v1/storage", "api/storage.json"},
 	{"/api/v1/miner", "api/miner.json"},
+	{"/api/v1/staking", "api/staking.json"},
 	{"/api/v1/log/level", "api/log-level.json"},
 	{"/api/v1/log/records?limit=1000", "log/records.json"},
 	{"/debug/pprof/goroutine?debug=2", "pprof/goroutine.txt"},
