@@ -112,7 +112,7 @@ var (
 		"time.Tick":          "use a ticker you stop",
 	}
 	bannedExcept = map[string][]string{
-		"os.Exit": {"cmd/dunlin/main.go", "cmd/dunlin-bench/main.go", "cmd/dunlin-release/main.go"},
+		"os.Exit": {"cmd/dunlin/main.go", "cmd/dunlin-bench/main.go", "cmd/dunlin-release/main.go", "internal/slowtests/main.go"},
 		// Logging interfaces of libraries that hand over no context.
 		"context.Background": {"cmd/dunlin/main.go", "cmd/dunlin-bench/main.go", "cmd/dunlin-release/main.go", "chain/store/index.go", "internal/logs/libp2p.go"},
 		// What other libraries write through it must end in our log.
