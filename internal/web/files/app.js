@@ -14,6 +14,7 @@ import { Blocks } from './views/blocks.js';
 import { Explorer, look } from './views/explorer.js';
 import { MempoolView } from './views/mempool.js';
 import { Miner } from './views/miner.js';
+import { Staking } from './views/staking.js';
 import { Wallet } from './views/wallet.js';
 import { Storage } from './views/storage.js';
 import { Log } from './views/log.js';
@@ -30,6 +31,8 @@ const views = [
 	['storage', 'Storage', 's', Storage],
 	['log', 'Log', 'l', Log],
 ];
+const work = views[5];
+const staking = ['miner', 'Staking', 'i', Staking];
 
 // ---- where we are ----
 
@@ -210,6 +213,7 @@ function App() {
 	const [open, set] = useState(false);
 	const menu = { open, set };
 	const status = useApi(a && (a.reads || a.open || a.authorised) ? '/status' : null, { every: 1000, on: ['block', 'reorg', 'peer'] });
+	if (status.data) views[5] = status.data.slots ? staking : work;
 	const main = useRef(null);
 	useEffect(() => tell('tip'), [status.data?.tip_hash]);
 	const [, name, , View] = views.find(([id]) => id === r.view);

@@ -9,33 +9,33 @@ import uPlot from './vendor/uplot.js';
 // ---- icons, 16 by 16, drawn with one stroke ----
 
 const shapes = {
-	overview: 'M2 9.5h2.500l2-5.500 3 9 2-5.500H14',
-	peers: 'M8 5.500a1.700 1.700 0 1 0 0-3.400 1.700 1.700 0 0 0 0 3.400ZM3.400 13.900a1.700 1.700 0 1 0 0-3.400 1.700 1.700 0 0 0 0 3.400ZM12.600 13.900a1.700 1.700 0 1 0 0-3.400 1.700 1.700 0 0 0 0 3.400ZM7.200 5.400 4.200 10.500M8.800 5.400l3 5.100M5.200 12.200h5.600',
-	blocks: 'M2 5.500h4v5H2zM10 5.500h4v5h-4zM6 8h4',
-	explorer: 'M7 11.500a4.500 4.500 0 1 0 0-9 4.500 4.500 0 0 0 0 9ZM10.300 10.300 14 14',
-	mempool: 'M2.500 13.500V9M6.200 13.500V4M9.800 13.500V7M13.500 13.500V11',
-	miner: 'M3 13 9 7M6 3.500c3-1.500 6 .2 7 5M9.500 2.800 13.200 6.500',
-	wallet: 'M2.500 4.500h10a1 1 0 0 1 1 1v7h-11zM2.500 4.500l8-2v2M10.500 8.500h3',
-	storage: 'M8 6c3 0 5-.8 5-1.900S11 2.200 8 2.200 3 3 3 4.100 5 6 8 6ZM3 4.100v7.800c0 1.100 2 1.900 5 1.900s5-.8 5-1.900V4.100M3 8c0 1.100 2 1.900 5 1.900S13 9.100 13 8',
-	log: 'M2.500 4h11M2.500 8h8M2.500 12h9.500',
-	copy: 'M5.500 5.500v-3h8v8h-3M2.500 5.500h8v8h-8z',
-	check: 'M3 8.500l3.200 3.200L13 4.800',
-	sun: 'M8 10.800a2.800 2.800 0 1 0 0-5.600 2.800 2.800 0 0 0 0 5.600ZM8 1.500v1.300M8 13.200v1.300M1.500 8h1.300M13.200 8h1.300M3.400 3.400l.9.9M11.700 11.700l.9.9M3.400 12.600l.9-.9M11.700 4.300l.9-.9',
-	moon: 'M13.200 9.700A5.700 5.700 0 0 1 6.300 2.800a5.700 5.700 0 1 0 6.900 6.900Z',
-	auto: 'M8 13.700A5.700 5.700 0 1 0 8 2.300a5.700 5.700 0 0 0 0 11.400ZM8 2.300v11.400M8 5h3.700M8 8h5.500M8 11h3.700',
-	lock: 'M3.500 7.500h9v6h-9zM5.500 7.500V5a2.500 2.500 0 0 1 5 0v2.500',
-	unlock: 'M3.500 7.500h9v6h-9zM5.500 7.500V5a2.500 2.500 0 0 1 4.800-1',
+	overview: 'M2 9.5h2.5l2-5.5 3 9 2-5.5H14',
+	peers: 'M8 5.5a1.7 1.7 0 1 0 0-3.4 1.7 1.7 0 0 0 0 3.4ZM3.4 13.9a1.7 1.7 0 1 0 0-3.4 1.7 1.7 0 0 0 0 3.4ZM12.6 13.9a1.7 1.7 0 1 0 0-3.4 1.7 1.7 0 0 0 0 3.4ZM7.2 5.4 4.2 10.5M8.8 5.4l3 5.1M5.2 12.2h5.6',
+	blocks: 'M2 5.5h4v5H2zM10 5.5h4v5h-4zM6 8h4',
+	explorer: 'M7 11.5a4.5 4.5 0 1 0 0-9 4.5 4.5 0 0 0 0 9ZM10.3 10.3 14 14',
+	mempool: 'M2.5 13.5V9M6.2 13.5V4M9.8 13.5V7M13.5 13.5V11',
+	miner: 'M3 13 9 7M6 3.5c3-1.5 6 .2 7 5M9.5 2.8 13.2 6.5',
+	wallet: 'M2.5 4.5h10a1 1 0 0 1 1 1v7h-11zM2.5 4.5l8-2v2M10.5 8.5h3',
+	storage: 'M8 6c3 0 5-.8 5-1.9S11 2.2 8 2.2 3 3 3 4.1 5 6 8 6ZM3 4.1v7.8c0 1.1 2 1.9 5 1.9s5-.8 5-1.9V4.1M3 8c0 1.1 2 1.9 5 1.9S13 9.1 13 8',
+	log: 'M2.5 4h11M2.5 8h8M2.5 12h9.5',
+	copy: 'M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z',
+	check: 'M3 8.5l3.2 3.2L13 4.8',
+	sun: 'M8 10.8a2.8 2.8 0 1 0 0-5.6 2.8 2.8 0 0 0 0 5.6ZM8 1.5v1.3M8 13.2v1.3M1.5 8h1.3M13.2 8h1.3M3.4 3.4l.9.9M11.7 11.7l.9.9M3.4 12.6l.9-.9M11.7 4.3l.9-.9',
+	moon: 'M13.2 9.7A5.7 5.7 0 0 1 6.3 2.8a5.7 5.7 0 1 0 6.9 6.9Z',
+	auto: 'M8 13.7A5.7 5.7 0 1 0 8 2.3a5.7 5.7 0 0 0 0 11.4ZM8 2.3v11.4M8 5h3.7M8 8h5.5M8 11h3.7',
+	lock: 'M3.5 7.5h9v6h-9zM5.5 7.5V5a2.5 2.5 0 0 1 5 0v2.5',
+	unlock: 'M3.5 7.5h9v6h-9zM5.5 7.5V5a2.5 2.5 0 0 1 4.8-1',
 	close: 'M4 4l8 8M12 4l-8 8',
 	more: 'M3 8h.01M8 8h.01M13 8h.01',
-	right: 'M6 3.500 10.500 8 6 12.500',
-	left: 'M10 3.500 5.500 8 10 12.500',
-	pause: 'M5.500 3.500v9M10.500 3.500v9',
-	play: 'M5 3.200v9.600L12.500 8z',
-	into: 'M8 2.500v8M4.500 7.500 8 11l3.500-3.500M3 13.500h10',
-	out: 'M8 11V3M4.500 6.500 8 3l3.500 3.500M3 13.500h10',
-	warn: 'M8 2.500 14 13H2zM8 6.500v3M8 11.300h.01',
-	help: 'M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12ZM6.300 6.300a1.800 1.800 0 1 1 2.400 1.900c-.5.200-.7.500-.7 1.100M8 11.500h.01',
-	menu: 'M2.500 4.500h11M2.500 8h11M2.500 11.500h11',
+	right: 'M6 3.5 10.5 8 6 12.5',
+	left: 'M10 3.5 5.5 8 10 12.5',
+	pause: 'M5.5 3.5v9M10.5 3.5v9',
+	play: 'M5 3.2v9.6L12.5 8z',
+	into: 'M8 2.5v8M4.5 7.5 8 11l3.5-3.5M3 13.5h10',
+	out: 'M8 11V3M4.5 6.5 8 3l3.5 3.5M3 13.5h10',
+	warn: 'M8 2.5 14 13H2zM8 6.5v3M8 11.3h.01',
+	help: 'M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12ZM6.3 6.3a1.8 1.8 0 1 1 2.4 1.9c-.5.2-.7.5-.7 1.1M8 11.5h.01',
+	menu: 'M2.5 4.5h11M2.5 8h11M2.5 11.5h11',
 };
 export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d=${shapes[name]} /></svg>`;
 
@@ -96,6 +96,14 @@ export const WholeId = ({ id, what = 'id', to }) => (id
 export const blockLink = (id) => '#/explorer/block/' + encodeURIComponent(id);
 export const txLink = (id) => '#/explorer/tx/' + encodeURIComponent(id);
 export const addressLink = (a) => '#/explorer/address/' + encodeURIComponent(a);
+/** An amount, how long ago, what matters less, a figure, the number of a block, an address, a transaction: each as a link where there is something to see. */
+export const money = (sat) => html`<${Coins} sat=${sat} />`;
+export const since = (time) => html`<${Ago} time=${time} />`;
+export const dim = (x) => html`<span class="dim">${x}</span>`;
+export const fig = (x) => html`<span class="figure">${x}</span>`;
+export const blockNo = (b) => html`<a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a>`;
+export const addr = (a, head = 10, tail = 8) => html`<${Id} id=${a} to=${addressLink(a)} head=${head} tail=${tail} what="address" />`;
+export const txId = (id) => html`<${Id} id=${id} to=${txLink(id)} what="transaction id" />`;
 
 export function Ago({ time }) {
 	const now = useStore(clock);
@@ -369,11 +377,13 @@ export function Chart({ label, times, series, show, height = 120, sync, least = 
 		<div ref=${box} class="plot" role="img" aria-label=${`${label}: ${last.map(([s, v]) => `${s.name} ${v === undefined ? 'unknown' : show(v)}`).join(', ')}`}></div></figure>`;
 }
 
+export const Track = ({ value, top, kind = '' }) => html`<svg class="track" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="all" width="100" height="6" /><rect class=${'part ' + kind} width=${Math.min(100, (100 * value) / top)} height="6" /></svg>`;
+
 /** Bars with names: each a row that says its number too. */
 export function Bars({ rows, most, label }) {
 	const top = most || Math.max(1, ...rows.map((r) => r.value));
 	return html`<ul class="bars" aria-label=${label}>${rows.map((r) => html`<li key=${r.key || r.name}><span class="name">${r.name}</span>
-		<svg class="track" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="all" width="100" height="6" /><rect class=${'part ' + (r.kind || '')} width=${Math.min(100, (100 * r.value) / top)} height="6" /></svg>
+		<${Track} value=${r.value} top=${top} kind=${r.kind} />
 		<span class="count">${r.text ?? num(r.value)}</span></li>`)}</ul>`;
 }
 

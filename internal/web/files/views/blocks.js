@@ -2,7 +2,8 @@
 import { html, store, useStore, useMemo, useState, useEffect, useRef, useLayoutEffect, num, span, bytes, plural, feeRate, clipId, when } from '../lib.js';
 import { useApi, usePages, listen } from '../api.js';
 import { layOut, steps } from './tree.js';
-import { Section, Facts, Table, Empty, Answer, Id, Ago, Stranger, Coins, Columns, More, blockLink, Choice, Icon } from '../ui.js';
+import { Section, Facts, Table, Empty, Answer, Id, Stranger, Columns, More, blockLink, Choice, Icon, addr, blockNo, fig, money, since, dim } from '../ui.js';
+import { share } from './staking.js';
 
 const cell = 26;
 const box = 12;
@@ -39,7 +40,7 @@ function Tree() {
 					<rect class=${'node ' + n.status + (n.hash === v.tip ? ' tip' : '') + (n.have_block ? '' : ' hollow')} x=${x(n.height) - box / 2} y=${y(n.row) - box / 2} width=${box} height=${box} rx="2.5" /></a>`)}
 				${drawn.nodes.filter((n) => n.row === 0 && n.height % (fit > 24 ? 10 : 5) === 0).map((n) => html`<text key=${'t' + n.height} class="axis" x=${x(n.height)} y=${y(Math.min(drawn.rows, 8) - 1) + 26} text-anchor="middle">${num(n.height)}</text>`)}
 			</svg>
-			<p class="legend"><span><i class="swatch node-active"></i>active</span><span><i class="swatch node-fork"></i>fork</span><span><i class="swatch node-headers"></i>headers only</span><span><i class="swatch node-invalid"></i>invalid</span>${v.truncated && html`<span class="dim">not all are drawn</span>`}</p>`}</div>`;
+			<p class="legend"><span><i class="swatch node-active"></i>active</span><span><i class="swatch node-fork"></i>fork</span><span><i class="swatch node-headers"></i>headers only</span><span><i class="swatch node-invalid"></i>invalid</span>${v.truncated && dim('not all are drawn')}</p>`}</div>`;
 }
 
 function Delays() {
@@ -51,10 +52,10 @@ function Delays() {
 			${h.count ? html`<${Columns} rows=${steps(h)} label=${`Delays of ${h.count} blocks`} height=${90} /><p class="quiet">${plural(h.count, 'block')} by gossip since the start, ${span(h.sum_s / h.count)} on average.</p>`
 				: html`<${Empty} title="No block has come by gossip yet.">Blocks that sync fetches are not counted.<//>`}</div>
 			<${Facts} rows=${[
-				['Put together from compact ones', html`<span class="figure">${num(v.compact)}</span>`],
-				['Of them without a question', html`<span class="figure">${num(v.not_pulled)}</span>`],
-				['Came whole', html`<span class="figure">${num(v.whole)}</span>`],
-				['Refused', html`<span class="figure">${num(v.rejected)}</span>`],
+				['Put together from compact ones', fig(num(v.compact))],
+				['Of them without a question', fig(num(v.not_pulled))],
+				['Came whole', fig(num(v.whole))],
+				['Refused', fig(num(v.rejected))],
 			]} /></div>`;
 	}}<//>`;
 }
@@ -74,20 +75,21 @@ export function Blocks() {
 		if (blocks.length && seen.current === null) seen.current = blocks[0].height;
 	}, [blocks]);
 	const cols = [
-		{ key: 'height', name: 'Height', show: (b) => html`<a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a>` },
+		{ key: 'height', name: 'Height', show: blockNo },
 		{ key: 'hash', name: 'Hash', show: (b) => html`<${Id} id=${b.hash} to=${blockLink(b.hash)} head=${0} tail=${8} what="hash" />`, cls: 'p2' },
-		{ key: 'time', name: 'Time', show: (b) => html`<${Ago} time=${b.time} />` },
-		{ key: 'miner', name: 'Miner', show: (b) => html`<${Stranger} text=${b.data || b.miner || b.coinbase_text} most=${60} />`, cls: 'grow' },
+		{ key: 'time', name: 'Time', show: (b) => since(b.time) },
+		blocks[0]?.slot !== undefined && { key: 'won', name: 'Won by', show: (b) => b.stake && html`${addr(b.validator)} ${dim(share(b.share))}`, title: 'And the share of its stake in what takes part' },
+		{ key: 'miner', name: 'Miner', show: (b) => html`<${Stranger} text=${b.data || b.miner} most=${60} />`, cls: 'grow' },
 		{ key: 'txs', name: 'Transactions', show: (b) => num(b.txs), cls: 'n' },
 		{ key: 'stripped', name: 'Stripped', show: (b) => bytes(b.stripped_size), cls: 'n p3', title: 'Size without witnesses' },
 		{ key: 'size', name: 'Size', show: (b) => bytes(b.size), cls: 'n p1' },
 		{ key: 'weight', name: 'Weight', show: (b) => num(b.weight), cls: 'n p2' },
-		{ key: 'fee', name: 'Average fee', show: (b) => (b.avg_fee == null ? html`<span class="dim">—</span>` : html`<span title=${`${feeRate(b.avg_fee_rate)} sat/vB`}>${num(b.avg_fee)} sat</span>`), cls: 'n p2' },
-		{ key: 'reward', name: 'Reward', show: (b) => html`<${Coins} sat=${b.reward} />`, cls: 'n p1' },
-	];
+		{ key: 'fee', name: 'Average fee', show: (b) => (b.avg_fee == null ? dim('—') : html`<span title=${`${feeRate(b.avg_fee_rate)} sat/vB`}>${num(b.avg_fee)} sat</span>`), cls: 'n p2' },
+		{ key: 'reward', name: 'Reward', show: (b) => money(b.reward), cls: 'n p1' },
+	].filter(Boolean);
 	return html`
 		<${Section} title="Branches" note="The latest headers of every branch that the node knows. Each square is a block."><${Tree} /><//>
-		${lost.map((e) => html`<p class="reorg" key=${e.at} role="status"><${Icon} name="warn" />Reorganised <${Ago} time=${e.at} />: ${plural(e.depth, 'block')} above ${num(e.fork_height)} gave way. <${Id} id=${e.old_hash} to=${blockLink(e.old_hash)} what="hash" /> is no longer the tip, <${Id} id=${e.new_hash} to=${blockLink(e.new_hash)} what="hash" /> is.</p>`)}
+		${lost.map((e) => html`<p class="reorg" key=${e.at} role="status"><${Icon} name="warn" />Reorganised ${since(e.at)}: ${plural(e.depth, 'block')} above ${num(e.fork_height)} gave way. <${Id} id=${e.old_hash} to=${blockLink(e.old_hash)} what="hash" /> is no longer the tip, <${Id} id=${e.new_hash} to=${blockLink(e.new_hash)} what="hash" /> is.</p>`)}
 		<${Section} title="Blocks"><${Answer} of=${{ ...pages, data: pages.items.length || pages.data ? pages.items : undefined }} rows=${6}>${() => (blocks.length
 			? html`<${Table} label="Blocks, newest first" cols=${cols} rows=${blocks} id=${(b) => b.hash} rowClass=${(b) => (fresh(b) ? 'fresh' : '')} /><${More} pages=${pages} />`
 			: html`<${Empty} title="No block yet." />`)}<//><//>

@@ -1,10 +1,8 @@
 // Blocks, transactions and addresses, each on a page of its own, and the search for them.
 import { html, useState, useEffect, num, bytes, coins, short, feeRate, plural, stranger, when, span } from '../lib.js';
 import { useApi, usePages, get, has } from '../api.js';
-import {
-	Section, Facts, Empty, Answer, Id, WholeId, Ago, Stranger, Coins, More, Missing, Tag, FaultNote, Icon, Copy, Table, Waiting, 
-	blockLink, txLink, addressLink, toast,
-} from '../ui.js';
+import { Section, Facts, Empty, Answer, Id, WholeId, Stranger, Coins, More, Missing, Tag, FaultNote, Icon, Copy, Table, Waiting, blockLink, txLink, addressLink, toast, addr, fig, txId, money, since, dim } from '../ui.js';
+import { share } from './staking.js';
 
 const isHash = (s) => /^[0-9a-fA-F]{64}$/.test(s);
 
@@ -64,18 +62,21 @@ function BlockPage({ id, tip }) {
 	const pages = usePages(b && b.have_block !== false && !b.pruned ? `/chain/blocks/${b.hash}/txs?limit=25` : null, 'txs');
 	const step = (by) => (b ? blockLink(by < 0 ? b.previous_hash : b.next_hash || String(b.height + 1)) : '#');
 	return html`<${Answer} of=${block} rows=${6}>${() => html`
-		<div class="crumb"><h2>Block ${b.height >= 0 ? html`<span class="figure">${num(b.height)}</span>` : ''} ${statusTag(b.status || (b.active ? 'active' : 'valid-fork'))}</h2>
+		<div class="crumb"><h2>Block ${b.height >= 0 ? fig(num(b.height)) : ''} ${statusTag(b.status || (b.active ? 'active' : 'valid-fork'))}</h2>
 			<nav aria-label="Neighbouring blocks">${b.height > 0 && html`<a class="button" href=${step(-1)}><${Icon} name="left" />Previous</a>`}${b.active && b.height < (tip ?? b.height) && html`<a class="button" href=${step(1)}>Next<${Icon} name="right" /></a>`}</nav></div>
 		<p class="hashline"><${WholeId} id=${b.hash} what="block hash" /></p>
 		<div class="cols-2 even"><${Facts} cls="wide" rows=${[
-			['Time', html`${when(b.time)} <span class="dim">(<${Ago} time=${b.time} />)</span>`],
+			['Time', html`${when(b.time)} <span class="dim">(${since(b.time)})</span>`],
 			b.median_time && ['Median time', when(b.median_time)],
 			['Confirmations', b.active ? num(b.confirmations ?? (tip ?? b.height) - b.height + 1) : 'none: not on the active chain'],
-			['Miner', html`<${Stranger} text=${b.miner || b.coinbase_text} most=${120} />`],
+			b.slot !== undefined && ['Slot', num(b.slot)],
+			b.stake && ['Won by', addr(b.validator, 14)],
+			b.stake && ['With', html`${money(b.stake.value)} <span class="dim">${share(b.share)} of what took part</span> <a href=${txLink(b.stake.txid)}>${b.stake.txid.slice(0, 8)}…:${b.stake.vout}</a>`],
+			['Miner', html`<${Stranger} text=${b.miner} most=${120} />`],
 			b.data && ['Data', html`<${Stranger} text=${b.data} most=${400} />`],
-			b.miner_address && ['Pays', html`<${Id} id=${b.miner_address} to=${addressLink(b.miner_address)} head=${14} tail=${8} what="address" />`],
-			b.reward !== undefined && ['Reward', html`<${Coins} sat=${b.reward} />`],
-			b.fees !== undefined && ['Fees', b.fees === null ? 'not known: pruned' : html`<${Coins} sat=${b.fees} />${b.avg_fee_rate ? html` <span class="dim">${feeRate(b.avg_fee_rate)} sat/vB</span>` : ''}`],
+			b.miner_address && ['Pays', addr(b.miner_address, 14)],
+			b.reward !== undefined && ['Reward', money(b.reward)],
+			b.fees !== undefined && ['Fees', b.fees === null ? 'not known: pruned' : html`${money(b.fees)}${b.avg_fee_rate ? html` <span class="dim">${feeRate(b.avg_fee_rate)} sat/vB</span>` : ''}`],
 		]} /><${Facts} cls="wide" rows=${[
 			['Transactions', num(b.txs)],
 			['Size', html`${bytes(b.size)}${b.stripped_size ? html` <span class="dim">${bytes(b.stripped_size)} without witnesses</span>` : ''}`],
@@ -83,7 +84,7 @@ function BlockPage({ id, tip }) {
 			['Previous', html`<${Id} id=${b.previous_hash} to=${b.height > 0 ? blockLink(b.previous_hash) : undefined} what="hash" />`],
 			['Merkle root', html`<${Id} id=${b.merkle_root} what="merkle root" />`],
 			['Version, bits, nonce', html`<span class="mono">${(b.version >>> 0).toString(16).padStart(8, '0')} ${b.bits} ${num(b.nonce)}</span>`],
-			b.difficulty !== undefined && ['Difficulty', short(b.difficulty)],
+			b.slot === undefined && ['Difficulty', short(b.difficulty)],
 			b.work && ['Work up to here', html`<span class="mono">${b.work.replace(/^0+/, '') || '0'}</span>`],
 		]} /></div>
 		<${Section} title="Transactions">${b.pruned ? html`<${Empty} title="This block is pruned.">Its header is kept; its transactions are gone from this node.<//>`
@@ -105,18 +106,18 @@ function Flow({ t, whole = false }) {
 		${!whole && html`<header><${Id} id=${t.txid} to=${txLink(t.txid)} head=${16} tail=${12} what="transaction id" />${t.coinbase && html`<${Tag}>coinbase<//>`}<span class="dim figure">${num(t.vsize)} vB${t.fee != null && !t.coinbase ? `, ${num(t.fee)} sat, ${feeRate(t.fee_rate)} sat/vB` : ''}</span></header>`}
 		<div class="sides"><ul aria-label="Inputs">${ins.map((i, n) => html`<li key=${n}>${i.coinbase !== undefined && i.coinbase !== '' || t.coinbase
 			? html`<span class="what">new coins</span>`
-			: html`<span class="what">${i.prevout?.address ? html`<${Id} id=${i.prevout.address} to=${addressLink(i.prevout.address)} head=${whole ? 18 : 10} tail=${8} what="address" />` : html`<${Id} id=${i.txid} to=${txLink(i.txid)} what="transaction id" />`}${whole && html`<a class="from" href=${txLink(i.txid)} title="The output that it spends">${i.txid.slice(0, 8)}…:${i.vout}</a>`}</span><span class="figure">${i.prevout ? html`<${Coins} sat=${i.prevout.value} />` : html`<span class="dim">not known</span>`}</span>`}
+			: html`<span class="what">${i.prevout?.address ? addr(i.prevout.address, whole ? 18 : 10) : txId(i.txid)}${whole && html`<a class="from" href=${txLink(i.txid)} title="The output that it spends">${i.txid.slice(0, 8)}…:${i.vout}</a>`}</span><span class="figure">${i.prevout ? money(i.prevout.value) : dim('not known')}</span>`}
 			${whole && html`<${Script} parts=${[['Script', i.script_sig], ['Coinbase', i.coinbase], ...(i.witness || []).map((w, k) => [`Witness ${k}`, w, true]), ['Spends script', i.prevout?.script], ['Sequence', (i.sequence >>> 0).toString(16).padStart(8, '0')]]} />`}</li>`)}
 			${moreIn > 0 && html`<li class="rest"><a href=${txLink(t.txid)}>${plural(moreIn, 'more input')}</a></li>`}</ul>
 		<span class="arrow" aria-hidden="true"><${Icon} name="right" /></span>
-		<ul aria-label="Outputs">${outs.map((o) => html`<li key=${o.n}><span class="what">${o.address ? html`<${Id} id=${o.address} to=${addressLink(o.address)} head=${whole ? 18 : 10} tail=${8} what="address" />` : html`<span class="dim">${typeWords[o.type] || o.type}</span>`}${whole && html`<span class="from">${typeWords[o.type] || o.type}${o.spent === true ? ', spent' : o.spent === false ? ', unspent' : ''}${o.spent_by ? html` by <a href=${txLink(o.spent_by)}>${o.spent_by.slice(0, 8)}…</a>` : ''}</span>`}</span><span class="figure"><${Coins} sat=${o.value} /></span>
+		<ul aria-label="Outputs">${outs.map((o) => html`<li key=${o.n}><span class="what">${o.address ? addr(o.address, whole ? 18 : 10) : dim(typeWords[o.type] || o.type)}${whole && html`<span class="from">${typeWords[o.type] || o.type}${o.spent === true ? ', spent' : o.spent === false ? ', unspent' : ''}${o.spent_by ? html` by <a href=${txLink(o.spent_by)}>${o.spent_by.slice(0, 8)}…</a>` : ''}</span>`}</span><span class="figure">${money(o.value)}</span>
 			${whole && html`<${Script} parts=${[['Script', o.script]]} />`}</li>`)}
 			${moreOut > 0 && html`<li class="rest"><a href=${txLink(t.txid)}>${plural(moreOut, 'more output')}</a></li>`}</ul></div></article>`;
 }
 
 const Script = ({ parts }) => {
 	const there = parts.filter(([, hex, always]) => hex || always);
-	return html`<details class="script"><summary>Script and witness</summary><dl>${there.map(([name, hex]) => html`<div key=${name}><dt>${name}</dt><dd class="mono">${hex || html`<span class="dim">empty</span>`}</dd></div>`)}</dl></details>`;
+	return html`<details class="script"><summary>Script and witness</summary><dl>${there.map(([name, hex]) => html`<div key=${name}><dt>${name}</dt><dd class="mono">${hex || dim('empty')}</dd></div>`)}</dl></details>`;
 };
 
 /** How settled a transaction is: six blocks are taken for settled. */
@@ -131,9 +132,9 @@ function TxPage({ id }) {
 		<div class="cols-2 even"><${Facts} cls="wide" rows=${[
 			['Confirmations', t.confirmations > 0 ? html`<${Depth} n=${t.confirmations} />` : t.status === 'mempool' ? 'waits in the mempool' : 'none'],
 			t.block_hash && ['Block', html`<a href=${blockLink(t.block_hash)} class="figure">${num(t.height)}</a> <${Id} id=${t.block_hash} what="block hash" />`],
-			t.time && ['Time', html`${when(t.time)} <span class="dim">(<${Ago} time=${t.time} />)</span>`],
-			['Fee', t.coinbase ? 'none: it makes new coins' : t.fee == null ? 'not known: an input is not here' : html`<${Coins} sat=${t.fee} />${t.fee_rate != null ? html` <span class="dim">${feeRate(t.fee_rate)} sat/vB</span>` : ''}`],
-			t.spent_by && ['Conflicts with', html`<${Id} id=${t.spent_by} to=${txLink(t.spent_by)} />`],
+			t.time && ['Time', html`${when(t.time)} <span class="dim">(${since(t.time)})</span>`],
+			['Fee', t.coinbase ? 'none: it makes new coins' : t.fee == null ? 'not known: an input is not here' : html`${money(t.fee)}${t.fee_rate != null ? html` <span class="dim">${feeRate(t.fee_rate)} sat/vB</span>` : ''}`],
+			t.spent_by && ['Conflicts with', txId(t.spent_by)],
 		]} /><${Facts} cls="wide" rows=${[
 			t.vsize && ['Size', html`${num(t.vsize)} vB${t.size ? html` <span class="dim">${num(t.size)} B, weight ${num(t.weight)}</span>` : ''}`],
 			t.version !== undefined && ['Version, lock time', html`<span class="mono">${num(t.version)}, ${num(t.lock_time)}</span>`],
@@ -153,18 +154,18 @@ function AddressPage({ id }) {
 	const head = html`<div class="crumb"><h2>Address</h2></div><p class="hashline"><${WholeId} id=${stranger(id, 128)} what="address" /></p>`;
 	if (!there) return html`${head}<${Missing} what="addresses" route="/api/v1/address/{address}" />`;
 	return html`${head}<${Answer} of=${a} rows=${4}>${(v) => html`
-		<div class="stats"><div class="stat main"><div class="label">Balance</div><div class="value"><${Coins} sat=${v.balance} /></div></div>
-			<div class="stat"><div class="label">Received</div><div class="value"><${Coins} sat=${v.received} /></div></div><div class="stat"><div class="label">Sent</div><div class="value"><${Coins} sat=${v.sent} /></div></div>
+		<div class="stats"><div class="stat main"><div class="label">Balance</div><div class="value">${money(v.balance)}</div></div>
+			<div class="stat"><div class="label">Received</div><div class="value">${money(v.received)}</div></div><div class="stat"><div class="label">Sent</div><div class="value">${money(v.sent)}</div></div>
 			<div class="stat"><div class="label">Transactions</div><div class="value">${num(v.txs)}</div></div></div>
 		${v.unconfirmed?.txs > 0 && html`<p class="quiet">${plural(v.unconfirmed.txs, 'transaction')} waits: <${Coins} sat=${v.unconfirmed.received - v.unconfirmed.sent} sign /></p>`}
 		<${Section} title="History"><${Answer} of=${txs} rows=${4}>${() => (txs.items.length ? html`<${Table} label="Transactions of the address" rows=${txs.items} id=${(t) => t.txid} cols=${[
-			{ key: 'tx', name: 'Transaction', show: (t) => html`<${Id} id=${t.txid} to=${txLink(t.txid)} what="transaction id" />` },
+			{ key: 'tx', name: 'Transaction', show: (t) => txId(t.txid) },
 			{ key: 'height', name: 'Block', show: (t) => (t.height < 0 ? 'waiting' : html`<a class="figure" href=${blockLink(t.block_hash || String(t.height))}>${num(t.height)}</a>`), cls: 'n' },
-			{ key: 'time', name: 'Time', show: (t) => html`<${Ago} time=${t.time} />`, cls: 'p1' },
+			{ key: 'time', name: 'Time', show: (t) => since(t.time), cls: 'p1' },
 			{ key: 'net', name: 'Amount', show: (t) => html`<${Coins} sat=${t.net} sign />`, cls: 'n' },
 			{ key: 'conf', name: 'Confirmations', show: (t) => html`<${Depth} n=${t.confirmations} />`, cls: 'n p1' }]} /><${More} pages=${txs} />` : html`<${Empty} title="No transaction." />`)}<//><//>
 		<${Section} title="Unspent outputs"><${Answer} of=${utxos} rows=${3}>${() => (utxos.items.length ? html`<${Table} label="Unspent outputs" rows=${utxos.items} id=${(u) => u.txid + u.vout} cols=${[
-			{ key: 'out', name: 'Output', show: (u) => html`<${Id} id=${u.txid} to=${txLink(u.txid)} what="transaction id" /><span class="mono dim">:${u.vout}</span>` },
+			{ key: 'out', name: 'Output', show: (u) => html`${txId(u.txid)}<span class="mono dim">:${u.vout}</span>` },
 			{ key: 'height', name: 'Block', show: (u) => (u.height < 0 ? 'waiting' : num(u.height)), cls: 'n' },
-			{ key: 'value', name: 'Amount', show: (u) => html`<${Coins} sat=${u.value} />`, cls: 'n' }]} /><${More} pages=${utxos} />` : html`<${Empty} title="None." />`)}<//><//>`}<//>`;
+			{ key: 'value', name: 'Amount', show: (u) => money(u.value), cls: 'n' }]} /><${More} pages=${utxos} />` : html`<${Empty} title="None." />`)}<//><//>`}<//>`;
 }

@@ -1,7 +1,7 @@
 // Transactions that wait to be mined.
 import { html, useState, num, bytes, feeRate, plural } from '../lib.js';
 import { useApi, usePages } from '../api.js';
-import { Section, Facts, Table, Empty, Answer, Id, Ago, Columns, Choice, More, Progress, Tag, txLink } from '../ui.js';
+import { Section, Facts, Table, Empty, Answer, Columns, Choice, More, Progress, Tag, txId, since } from '../ui.js';
 
 const rate = (r) => (r === null ? '' : r >= 1000 ? String(+(r / 1000).toFixed(1)) : String(r / 1000));
 
@@ -20,8 +20,8 @@ export function MempoolView() {
 			<${Section} title="By fee rate" note="Virtual bytes that wait, by satoshi for each.">${html`<${Answer} of=${fees} rows=${3}>${(h) => (h.txs ? html`<${Columns} label=${`${h.txs} transactions by fee rate`} rows=${h.buckets.map((b) => ({ name: rate(b.from), value: b.vbytes, title: `${rate(b.from)}${b.to === null ? ' and more' : '–' + rate(b.to)} sat/vB: ${plural(b.txs, 'transaction')}, ${num(b.vbytes)} vB` }))} />`
 					: html`<${Empty} title="Nothing waits.">Each transaction that comes is shown here until a block has it.<//>`)}<//>`}<//>
 			<${Section} title="Transactions" actions=${html`<${Choice} label="Order" value=${sort} change=${setSort} of=${[['time', 'Newest'], ['fee_rate', 'Best paying']]} />`}>${html`<${Answer} of=${pages} rows=${5}>${() => (pages.items.length ? html`<${Table} label="Waiting transactions" rows=${[...new Map(pages.items.map((t) => [t.txid, t])).values()]} id=${(t) => t.txid} cols=${[
-					{ key: 'tx', name: 'Transaction', show: (t) => html`<${Id} id=${t.txid} to=${txLink(t.txid)} what="transaction id" /> ${t.local && html`<${Tag} title="Handed in at this node">local<//>`}` },
-					{ key: 'time', name: 'Came', show: (t) => html`<${Ago} time=${t.time} />` },
+					{ key: 'tx', name: 'Transaction', show: (t) => html`${txId(t.txid)} ${t.local && html`<${Tag} title="Handed in at this node">local<//>`}` },
+					{ key: 'time', name: 'Came', show: (t) => since(t.time) },
 					{ key: 'fee', name: 'Fee', show: (t) => html`${num(t.fee)} sat`, cls: 'n p1' },
 					{ key: 'rate', name: 'sat/vB', show: (t) => feeRate(t.fee_rate), cls: 'n' },
 					{ key: 'size', name: 'vB', show: (t) => num(t.vsize), cls: 'n' },

@@ -1,7 +1,7 @@
 // Making blocks.
 import { html, useState, useMemo, useStore, num, hashrate, plural, stranger } from '../lib.js';
 import { useApi, send, access } from '../api.js';
-import { Section, Facts, Empty, Answer, Id, WholeId, Chart, Field, Toggle, attempt, blockLink, addressLink, Ago, toast } from '../ui.js';
+import { Section, Facts, Empty, Answer, Id, WholeId, Chart, Field, Toggle, attempt, blockLink, addressLink, toast, blockNo, fig, since, dim } from '../ui.js';
 
 function Rate() {
 	const h = useApi('/miner/history', { every: 2000 });
@@ -46,9 +46,9 @@ export function Miner({ status }) {
 			<${Section} title="Make one block" note="With text of yours in it, for everybody to read, for ever.">
 				<form onSubmit=${mine}><${Field} label="Text (optional)" hint=${size ? `${plural(size, 'byte')} of UTF-8` : 'It becomes an output that nobody can spend.'}>${(a) => html`<textarea ...${a} rows="3" maxlength="4000" value=${data} onInput=${(e) => setData(e.target.value)}></textarea>`}<//>
 					<div class="buttons start"><button type="submit" class="primary" disabled=${busy}>${busy ? 'Working…' : 'Make a block'}</button></div></form>
-				${made && html`<p class="made">Block <a class="figure" href=${blockLink(made.hash)}>${num(made.height)}</a> <${Id} id=${made.hash} to=${blockLink(made.hash)} what="hash" /> <${Ago} time=${made.time} /></p>`}<//>
+				${made && html`<p class="made">Block ${blockNo(made)} <${Id} id=${made.hash} to=${blockLink(made.hash)} what="hash" /> ${since(made.time)}</p>`}<//>
 		</div><div>
-			<${Section} title="What it does"><${Facts} rows=${[['Blocks made since the start', html`<span class="figure">${num(v.blocks)}</span>`], ['Height', html`<span class="figure">${num(status?.height)}</span>`], ['Engine', v.engine || (v.staking ? 'proof of stake' : 'proof of work')]]} />
-				<p class="label after">Rewards go to</p><p>${v.address ? html`<${WholeId} id=${v.address} to=${addressLink(v.address)} what="address" />` : html`<span class="dim">no address set</span>`}</p><//>
+			<${Section} title="What it does"><${Facts} rows=${[['Blocks made since the start', fig(num(v.blocks))], ['Height', fig(num(status?.height))], ['Engine', 'proof of work']]} />
+				<p class="label after">Rewards go to</p><p>${v.address ? html`<${WholeId} id=${v.address} to=${addressLink(v.address)} what="address" />` : dim('no address set')}</p><//>
 		</div></div>`}<//>`;
 }

@@ -1,7 +1,7 @@
 // How the node is doing: what it does now, how fast, with whom, and why not faster.
 import { html, useMemo, num, span, percent, bytes, short, plural, stranger } from '../lib.js';
 import { useApi } from '../api.js';
-import { Section, Facts, Chart, Bars, Progress, Empty, Answer, Copy, Id, Ago, Stranger, Tag, Icon, Waiting, blockLink } from '../ui.js';
+import { Section, Facts, Chart, Bars, Progress, Empty, Answer, Copy, Id, Stranger, Tag, Icon, Waiting, blockLink, blockNo, fig, since } from '../ui.js';
 
 const words = {
 	starting: 'The node is starting.',
@@ -17,12 +17,12 @@ function Now({ s, sync }) {
 	const behind = Math.max(s.target_height, s.header_height) - s.height;
 	return html`<div class=${'now ' + s.sync.state}>
 		<p class="sentence">${words[s.sync.state]} ${s.sync.state === 'synced'
-			? html`Block <a href=${blockLink(s.tip_hash)} class="figure">${num(s.height)}</a> was made <${Ago} time=${s.tip_time} />.`
+			? html`Block <a href=${blockLink(s.tip_hash)} class="figure">${num(s.height)}</a> was made ${since(s.tip_time)}.`
 			: behind > 0 ? html`<span class="figure">${plural(behind, 'block')}</span> to go${s.sync.eta_s !== null ? html`, about <span class="figure">${span(s.sync.eta_s)}</span>` : ''}.` : ''}</p>
 		${s.sync.state !== 'synced' && html`<${Progress} value=${s.sync.percent} label="Blocks validated" kind=${s.sync.state} />
 			<p class="under"><span class="figure">${percent(s.sync.percent)}</span>${s.sync.behind_s > 0 ? html`<span>${span(s.sync.behind_s)} of the chain’s time behind</span>` : null}<span class="figure">${short(s.sync.blocks_per_s)} blocks/s</span><span class="figure">${bytes(s.sync.bytes_per_s)}/s</span></p>`}
 		${s.sync.reason && html`<p class="reason"><${Icon} name=${s.sync.state === 'stalled' ? 'warn' : 'help'} />${stranger(s.sync.reason, 300)}</p>`}
-		${sync?.last_stall && html`<p class="reason quiet">Last hold-up <${Ago} time=${sync.last_stall.at} />: block ${num(sync.last_stall.height)} waited ${span(sync.last_stall.waited_s)} for peer <${Id} id=${sync.last_stall.holder} head=${4} copy=${false} />${sync.last_stall.asked ? html`, then <${Id} id=${sync.last_stall.asked} head=${4} copy=${false} /> was asked` : ', and nobody else had it'}. ${plural(sync.stalls, 'hold-up')} in this sync.</p>`}
+		${sync?.last_stall && html`<p class="reason quiet">Last hold-up ${since(sync.last_stall.at)}: block ${num(sync.last_stall.height)} waited ${span(sync.last_stall.waited_s)} for peer <${Id} id=${sync.last_stall.holder} head=${4} copy=${false} />${sync.last_stall.asked ? html`, then <${Id} id=${sync.last_stall.asked} head=${4} copy=${false} /> was asked` : ', and nobody else had it'}. ${plural(sync.stalls, 'hold-up')} in this sync.</p>`}
 	</div>`;
 }
 
@@ -42,9 +42,9 @@ function InFlight({ s, sync, peers }) {
 	const rows = busy.slice(0, 12).map((p) => ({ key: p.id, name: html`<${Id} id=${p.id} head=${6} tail=${4} copy=${false} />`, value: p.in_flight, text: `${num(p.in_flight)}` }));
 	return html`${sync && html`<${Facts} rows=${[
 		['Requests', html`<span class="figure">${num(sync.in_flight)} of ${num(sync.in_flight_limit)}</span>`],
-		['Promised', html`<span class="figure">${bytes(sync.in_flight_bytes)}</span>`],
-		['Waiting to be checked', html`<span class="figure">${bytes(sync.buffered_bytes)}</span>`],
-		['Limit of both', html`<span class="figure">${bytes(sync.byte_limit)}</span>`],
+		['Promised', fig(bytes(sync.in_flight_bytes))],
+		['Waiting to be checked', fig(bytes(sync.buffered_bytes))],
+		['Limit of both', fig(bytes(sync.byte_limit))],
 	]} />`}
 	${rows.length ? html`<${Bars} rows=${rows} most=${Math.max(16, ...busy.map((p) => p.in_flight))} label="Requests in flight per peer" />`
 		: html`<p class="quiet">Nothing is asked for: ${s.sync.state === 'synced' ? 'the node has every block that its peers have.' : stranger(s.sync.reason) || 'no peer has what is missing.'}</p>`}
@@ -56,7 +56,7 @@ function Latest() {
 	return html`<${Answer} of=${recent} rows=${4}>${(v) => {
 		const blocks = [...v.blocks].sort((a, b) => b.height - a.height);
 		if (!blocks.length) return html`<${Empty} title="No block yet." />`;
-		return html`<ol class="latest">${blocks.map((b) => html`<li key=${b.hash}><a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a><span class="who"><${Stranger} text=${b.data || b.miner || b.coinbase_text} most=${40} none="" /></span><span class="figure dim">${plural(b.txs, 'tx', 'txs')}</span><span class="figure dim p1">${bytes(b.size)}</span><span class="age"><${Ago} time=${b.time} /></span></li>`)}</ol>`;
+		return html`<ol class="latest">${blocks.map((b) => html`<li key=${b.hash}>${blockNo(b)}<span class="who"><${Stranger} text=${b.data || b.validator || b.miner} most=${40} none="" /></span><span class="figure dim">${plural(b.txs, 'tx', 'txs')}</span><span class="figure dim p1">${bytes(b.size)}</span><span class="age">${since(b.time)}</span></li>`)}</ol>`;
 	}}<//>`;
 }
 
@@ -96,9 +96,9 @@ export function Overview({ status: s }) {
 			<${Section} title="Gossip"><${Facts} rows=${[
 				['Block neighbours', html`<span class="figure">${num(g.block_mesh)} of ${num(g.block_peers)}</span>`, 'Peers that send whole messages, of those on the topic'],
 				['Transaction neighbours', html`<span class="figure">${num(g.tx_mesh)} of ${num(g.tx_peers)}</span>`],
-				['Last block, since its header', html`<span class="figure">${g.delay_s ? span(g.delay_s) : '—'}</span>`, 'From the time in its header until it was complete here'],
-				['Last block, since its first message', html`<span class="figure">${g.completion_s ? span(g.completion_s) : '—'}</span>`],
-				['Transactions that were here already', html`<span class="figure">${g.compact ? percent(g.hit_percent) : '—'}</span>`, 'Of compact blocks'],
+				['Last block, since its header', fig(g.delay_s ? span(g.delay_s) : '—'), 'From the time in its header until it was complete here'],
+				['Last block, since its first message', fig(g.completion_s ? span(g.completion_s) : '—')],
+				['Transactions that were here already', fig(g.compact ? percent(g.hit_percent) : '—'), 'Of compact blocks'],
 			]} /><//>
 			<${Section} title="Reachability"><${Reach} /><//>
 		</div>

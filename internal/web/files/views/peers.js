@@ -1,7 +1,7 @@
 // Who the node is connected to, whom it keeps away, and where it looked for others.
 import { html, useState, useMemo, useRef, num, span, bytes, short, plural, stranger, when } from '../lib.js';
 import { useApi, send } from '../api.js';
-import { Section, Facts, Table, Empty, Answer, Id, WholeId, Ago, Stranger, Tag, Dialog, Field, Choice, Bars, attempt, Icon } from '../ui.js';
+import { Section, Facts, Table, Empty, Answer, Id, WholeId, Stranger, Tag, Dialog, Field, Choice, Bars, attempt, Icon, fig, since, dim } from '../ui.js';
 
 /** Bytes a second, from what two answers differ by. */
 function useRates(peers, at) {
@@ -43,12 +43,12 @@ export function Peers({ status }) {
 		{ key: 'group', name: 'Group', get: (p) => p.group || '', show: (p) => html`<span class="mono dim">${p.group || '—'}</span>`, cls: 'p3', title: 'Addresses of one operator tend to share it' },
 		{ key: 'way', name: 'Direction', get: (p) => (p.inbound ? 1 : 0), show: (p) => html`<span class="way">${html`<${Icon} name=${p.inbound ? 'into' : 'out'} />`}${p.inbound ? 'in' : 'out'}</span>` },
 		{ key: 'rtt', name: 'Latency', get: (p) => p.rtt_ms || 1e9, show: (p) => (p.rtt_ms ? span(p.rtt_ms / 1000) : '—'), cls: 'n' },
-		{ key: 'height', name: 'Height', get: (p) => p.height, show: (p) => (p.height < 0 ? html`<span class="dim">${p.ready ? '—' : 'greeting'}</span>` : num(p.height)), cls: 'n' },
+		{ key: 'height', name: 'Height', get: (p) => p.height, show: (p) => (p.height < 0 ? dim(p.ready ? '—' : 'greeting') : num(p.height)), cls: 'n' },
 		{ key: 'flight', name: 'In flight', get: (p) => p.in_flight, show: (p) => num(p.in_flight), cls: 'n p2' },
 		{ key: 'in', name: 'In', get: (p) => rates.get(p.id)?.inRate ?? 0, show: (p) => (rates.get(p.id)?.inRate == null ? '—' : bytes(rates.get(p.id).inRate) + '/s'), cls: 'n p1', title: 'Received each second' },
 		{ key: 'out', name: 'Out', get: (p) => rates.get(p.id)?.outRate ?? 0, show: (p) => (rates.get(p.id)?.outRate == null ? '—' : bytes(rates.get(p.id).outRate) + '/s'), cls: 'n p1', title: 'Sent each second' },
 		{ key: 'score', name: 'Score', get: (p) => p.score, show: (p) => html`<span class=${'standing ' + (standings[p.standing] || '')} title=${p.standing}>${short(p.score)}</span>`, cls: 'n p2', title: 'Gossip score: 10 is that of a newcomer' },
-		{ key: 'since', name: 'Connected', get: (p) => +new Date(p.since), show: (p) => html`<${Ago} time=${p.since} />`, cls: 'n p3' },
+		{ key: 'since', name: 'Connected', get: (p) => +new Date(p.since), show: (p) => since(p.since), cls: 'n p3' },
 		{ key: 'agent', name: 'Agent', get: (p) => p.agent, show: (p) => html`<${Stranger} text=${p.agent} most=${28} />`, cls: 'p2' },
 	];
 	return html`
@@ -90,7 +90,7 @@ function One({ peer: p, rate, close }) {
 			p.group && ['Group', html`<span class="mono">${p.group}</span>`],
 			['Direction', p.inbound ? 'inbound: it connected to us' : 'outbound: we connected to it'],
 			['Agent', html`<${Stranger} text=${p.agent} most=${120} />`],
-			['Connected', html`<${Ago} time=${p.since} /> <span class="dim">(${when(p.since)})</span>`],
+			['Connected', html`${since(p.since)} <span class="dim">(${when(p.since)})</span>`],
 			['Latency', p.rtt_ms ? `${span(p.rtt_ms / 1000)} at best` : 'not known'],
 			['Best header shown', p.height < 0 ? 'none yet' : html`${num(p.height)} <${Id} id=${p.tip_hash} what="hash" />`],
 			['Claims', p.claimed.height < 0 ? 'nothing' : html`${num(p.claimed.height)} <${Id} id=${p.claimed.tip_hash} what="hash" /> <span class="dim">unchecked</span>`],
@@ -185,15 +185,15 @@ function Funnel() {
 				${!gave.length && html`<p class="quiet">No source has given anything yet.</p>`}
 			</div>
 			${none.length > 0 && html`<details class="nothing" open=${!gave.length}><summary>${plural(none.length, 'source')} gave nothing</summary><dl>${none.map((s) => html`<div key=${s.source}><dt>${sourceWords[s.source] || s.source}</dt><dd>${v.names.find((n) => n.source === s.source && n.error) ? stranger(v.names.find((n) => n.source === s.source && n.error).error, 160) : whyNothing[s.source] || 'nothing yet'}</dd></div>`)}</dl></details>`}
-			${v.names.length > 0 && html`<h3>Names asked</h3><ul class="rows">${v.names.map((n) => html`<li key=${n.source + n.name}><div><span class="mono">${stranger(n.name, 80)}</span> <span class="dim">${n.source}</span><p class="quiet">${!n.asked ? 'not asked yet' : n.error ? stranger(n.error, 160) : n.peers ? `gave ${plural(n.peers, 'peer')}` : 'answered without a peer'}</p></div><${Tag} kind=${n.answered ? 'good' : n.asked ? 'bad' : ''}>${n.answered ? 'answered' : n.asked ? 'nothing' : 'waiting'}<//></li>`)}</ul>`}
+			${v.names.length > 0 && html`<h3>Names asked</h3><ul class="rows">${v.names.map((n) => html`<li key=${n.source + n.name}><div><span class="mono">${stranger(n.name, 80)}</span> ${dim(n.source)}<p class="quiet">${!n.asked ? 'not asked yet' : n.error ? stranger(n.error, 160) : n.peers ? `gave ${plural(n.peers, 'peer')}` : 'answered without a peer'}</p></div><${Tag} kind=${n.answered ? 'good' : n.asked ? 'bad' : ''}>${n.answered ? 'answered' : n.asked ? 'nothing' : 'waiting'}<//></li>`)}</ul>`}
 			${v.failures.length > 0 && html`<h3>Why dials failed</h3><${Bars} label="Failed dials by reason" rows=${v.failures.map((f) => ({ name: f.reason, value: f.count, kind: 'bad' }))} />`}
 			<${Facts} rows=${[
 				['Outbound', html`<span class="figure">${num(v.outbound)} of ${num(v.max_outbound)}</span>`],
-				['Inbound', html`<span class="figure">${num(v.inbound)}</span>`],
+				['Inbound', fig(num(v.inbound))],
 				['Address book', html`<span class="figure">${num(v.book)}</span> <span class="dim">${num(v.tried)} answered once</span>`],
-				['Routing table', html`<span class="figure">${num(v.routing_table)}</span>`],
-				['Avoided', html`<span class="figure">${num(v.avoided)}</span>`],
-				['Advertised', v.advert?.at ? html`<${Ago} time=${v.advert.at} /> <span class="dim">${num(v.advert.held)} of ${num(v.advert.sent)} keep it</span>` : v.advert?.error ? stranger(v.advert.error, 120) : 'not yet'],
+				['Routing table', fig(num(v.routing_table))],
+				['Avoided', fig(num(v.avoided))],
+				['Advertised', v.advert?.at ? html`${since(v.advert.at)} <span class="dim">${num(v.advert.held)} of ${num(v.advert.sent)} keep it</span>` : v.advert?.error ? stranger(v.advert.error, 120) : 'not yet'],
 			]} />`;
 		}}<//><//>`;
 }

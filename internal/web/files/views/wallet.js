@@ -1,9 +1,7 @@
 // The node's wallet: what it has, what comes in, what goes out. All of it wants the token.
 import { html, useState, useMemo, useStore, num, span, coins, satoshi, feeRate, plural, stranger, when } from '../lib.js';
 import { useApi, usePages, get, send, has, access } from '../api.js';
-import {
-	Section, Facts, Empty, Answer, Id, WholeId, Ago, Coins, Table, Tag, Dialog, Field, Guarded, Missing, More, Progress, Icon, Copy, FaultNote, attempt, addressLink, txLink, blockLink,
-} from '../ui.js';
+import { Section, Facts, Empty, Answer, Id, WholeId, Coins, Table, Tag, Dialog, Field, Guarded, Missing, More, Progress, Icon, Copy, FaultNote, attempt, txLink, blockLink, addr, txId, money, since, dim } from '../ui.js';
 import { encode } from '../qr.js';
 import { Depth } from './explorer.js';
 
@@ -29,9 +27,9 @@ function Open({ tab }) {
 }
 
 const Balance = ({ b, w, lock }) => html`<div class="stats">
-	<div class="stat main"><div class="label">Spendable</div><div class="value" id="spendable"><${Coins} sat=${b?.spendable} /></div></div>
-	${b && [['Coming in', b.untrusted, 'From others, in no block yet'], ['Ripening', b.immature, 'Mined here; spendable after 100 blocks'], ['Set aside', b.locked, 'Coins locked by hand']].map(([name, sat, why]) => sat > 0 && html`<div class="stat" key=${name} title=${why}><div class="label">${name}</div><div class="value"><${Coins} sat=${sat} /></div></div>`)}
-	${b?.watch_only?.total > 0 && html`<div class="stat"><div class="label">Watched only</div><div class="value"><${Coins} sat=${b.watch_only.total} /></div></div>`}
+	<div class="stat main"><div class="label">Spendable</div><div class="value" id="spendable">${money(b?.spendable)}</div></div>
+	${b && [['Coming in', b.untrusted, 'From others, in no block yet'], ['Ripening', b.immature, 'Mined here; spendable after 100 blocks'], ['Set aside', b.locked, 'Coins locked by hand']].map(([name, sat, why]) => sat > 0 && html`<div class="stat" key=${name} title=${why}><div class="label">${name}</div><div class="value">${money(sat)}</div></div>`)}
+	${b?.watch_only?.total > 0 && html`<div class="stat"><div class="label">Watched only</div><div class="value">${money(b.watch_only.total)}</div></div>`}
 	<div class="stat last">${w.watch_only ? html`<${Tag}>watch only<//>` : html`<button type="button" onClick=${lock}><${Icon} name=${w.locked ? 'lock' : 'unlock'} />${w.locked ? 'Unlock' : 'Lock'}</button>`}</div></div>`;
 
 function Unlock({ close }) {
@@ -56,7 +54,7 @@ function Payments() {
 	const [open, setOpen] = useState('');
 	const list = useMemo(() => [...new Map(pages.items.map((p) => [p.txid, p])).values()], [pages.items]);
 	return html`<${Answer} of=${pages} rows=${5}>${() => (list.length ? html`<${Table} label="Payments, newest first" rows=${list} id=${(p) => p.txid} cols=${[
-		{ key: 'time', name: 'When', show: (p) => html`<button type="button" class="link" onClick=${() => setOpen(p.txid)} aria-label=${'Payment ' + p.txid}><${Ago} time=${p.time} /></button>` },
+		{ key: 'time', name: 'When', show: (p) => html`<button type="button" class="link" onClick=${() => setOpen(p.txid)} aria-label=${'Payment ' + p.txid}>${since(p.time)}</button>` },
 		{ key: 'kind', name: 'What', show: (p) => html`${{ received: 'Received', sent: 'Sent', self: 'To yourself', mined: 'Mined' }[p.kind] || p.kind}${p.watch_only ? ' (watched)' : ''}` },
 		{ key: 'label', name: 'Label, address', show: (p) => (p.label ? stranger(p.label, 60) : html`<span class="mono dim">${(p.addresses?.[0] || '').slice(0, 22)}${p.addresses?.length ? '…' : ''}</span>`), cls: 'grow p1' },
 		{ key: 'state', name: 'State', show: (p) => html`<${State} p=${p} />` },
@@ -77,15 +75,15 @@ function Payment({ id, close }) {
 	};
 	return html`<${Dialog} title="Payment" close=${close}><${Answer} of=${tx} rows=${4}>${(p) => html`
 		<${Facts} cls="wide" rows=${[
-			['Amount', html`<${Coins} sat=${p.amount} sign />`], ['State', html`<${State} p=${p} /> <span class="dim">${stranger(p.explain, 300)}</span>`], ['Time', when(p.time)],
+			['Amount', html`<${Coins} sat=${p.amount} sign />`], ['State', html`<${State} p=${p} /> ${dim(stranger(p.explain, 300))}`], ['Time', when(p.time)],
 			['Id', html`<${WholeId} id=${p.txid} to=${txLink(p.txid)} what="transaction id" />`],
 			p.height >= 0 && ['Block', html`<a href=${blockLink(p.block_hash)}>${num(p.height)}</a>`],
-			p.fee != null && ['Fee', html`<${Coins} sat=${p.fee} /> <span class="dim">${feeRate(p.fee_rate)} sat/vB</span>`],
+			p.fee != null && ['Fee', html`${money(p.fee)} <span class="dim">${feeRate(p.fee_rate)} sat/vB</span>`],
 			p.label && ['Label', stranger(p.label)],
-			p.conflicting_txid && ['Conflicts with', html`<${Id} id=${p.conflicting_txid} to=${txLink(p.conflicting_txid)} />`],
-			p.replaced_by && ['Replaced by', html`<${Id} id=${p.replaced_by} to=${txLink(p.replaced_by)} />`],
+			p.conflicting_txid && ['Conflicts with', txId(p.conflicting_txid)],
+			p.replaced_by && ['Replaced by', txId(p.replaced_by)],
 		]} />
-		<ul class="rows">${p.outputs?.map((o) => html`<li key=${o.n}><div><${Id} id=${o.address} to=${addressLink(o.address)} head=${14} tail=${8} /> ${o.change ? html`<${Tag}>change<//>` : o.own ? html`<${Tag} kind="good">yours<//>` : ''}</div><${Coins} sat=${o.amount} /></li>`)}</ul>
+		<ul class="rows">${p.outputs?.map((o) => html`<li key=${o.n}><div>${addr(o.address, 14)} ${o.change ? html`<${Tag}>change<//>` : o.own ? html`<${Tag} kind="good">yours<//>` : ''}</div>${money(o.amount)}</li>`)}</ul>
 		<div class="buttons">${p.can_abandon && html`<button type="button" onClick=${() => attempt('Abandoned: its coins are free again.', () => send('POST', '/wallet/abandon', { txid: id })).then(close)}>Abandon</button>`}</div>
 		${p.can_bump && html`<form class="inset" onSubmit=${bump}><${Field} label="Pay more, so that it is mined sooner: sat/vB" hint="Empty: as much as it takes.">${(a) => html`<input ...${a} inputmode="decimal" value=${rate} onInput=${(e) => setRate(e.target.value)} />`}<//><div class="buttons"><button type="submit">Replace</button></div></form>`}`}<//><//>`;
 }
@@ -120,7 +118,7 @@ function Receive() {
 			<${Field} label="Label (optional)">${(a) => html`<input ...${a} maxlength="100" value=${label} onInput=${(e) => setLabel(e.target.value)} />`}<//></div>
 			<div class="buttons start"><button type="submit" class="primary">New address</button></div></form>
 		${shown && html`<div class="receive"><${Code} text=${shown.address} /><div><p class="label">${shown.label ? stranger(shown.label, 60) : 'Not used yet'}</p><p id="address"><${WholeId} id=${shown.address} what="address" /></p>${shown.warning && html`<p class="quiet">${stranger(shown.warning)}</p>`}<p class="quiet">Use each address for one payment: nobody can then tell which are yours.</p></div></div>`}</div>
-		<${Section} title="Addresses"><${Answer} of=${list} rows=${4}>${(v) => (v.addresses.length ? html`<ul class="rows">${v.addresses.map((a) => html`<li key=${a.address}><div><${Id} id=${a.address} to=${addressLink(a.address)} head=${14} tail=${8} what="address" /><p class="quiet">${a.label ? stranger(a.label, 60) + ', ' : ''}${a.used ? 'used' : 'not used'}</p></div>${a.received > 0 && html`<${Coins} sat=${a.received} />`}</li>`)}</ul>` : html`<${Empty} title="None yet." />`)}<//><//></div>`;
+		<${Section} title="Addresses"><${Answer} of=${list} rows=${4}>${(v) => (v.addresses.length ? html`<ul class="rows">${v.addresses.map((a) => html`<li key=${a.address}><div>${addr(a.address, 14)}<p class="quiet">${a.label ? stranger(a.label, 60) + ', ' : ''}${a.used ? 'used' : 'not used'}</p></div>${a.received > 0 && money(a.received)}</li>`)}</ul>` : html`<${Empty} title="None yet." />`)}<//><//></div>`;
 }
 
 const speeds = [['1', 'Next block'], ['6', 'Within an hour of 10-minute blocks'], ['24', 'No hurry']];
@@ -163,10 +161,10 @@ function Send({ w, b }) {
 		}
 		setBusy(false);
 	};
-	if (sent) return html`<div class="done"><p class="lead">Sent <${Coins} sat=${sent.amount} />.</p><p id="sent"><${WholeId} id=${sent.txid} to=${txLink(sent.txid)} what="transaction id" /></p><div class="buttons start"><button type="button" onClick=${() => setSent(null)}>Send another</button></div></div>`;
+	if (sent) return html`<div class="done"><p class="lead">Sent ${money(sent.amount)}.</p><p id="sent"><${WholeId} id=${sent.txid} to=${txLink(sent.txid)} what="transaction id" /></p><div class="buttons start"><button type="button" onClick=${() => setSent(null)}>Send another</button></div></div>`;
 	if (review) return html`<form class="review" onSubmit=${(e) => go(e, true)}><h2>Is this right?</h2><${Facts} cls="wide" rows=${[
-		['To', html`<span class="mono">${form.address.trim()}</span>`], ['Amount', html`<${Coins} sat=${review.amount} />`], ['Fee', html`<${Coins} sat=${review.fee} /> <span class="dim">${feeRate(review.fee_rate)} sat/vB, ${num(review.vsize)} vB</span>`],
-		['In all', html`<b><${Coins} sat=${review.amount + review.fee} /></b>`], review.change > 0 && ['Change back to you', html`<${Coins} sat=${review.change} />`], ['Spends', plural(review.inputs?.length || 0, 'coin')]]} />
+		['To', html`<span class="mono">${form.address.trim()}</span>`], ['Amount', money(review.amount)], ['Fee', html`${money(review.fee)} <span class="dim">${feeRate(review.fee_rate)} sat/vB, ${num(review.vsize)} vB</span>`],
+		['In all', html`<b>${money(review.amount + review.fee)}</b>`], review.change > 0 && ['Change back to you', money(review.change)], ['Spends', plural(review.inputs?.length || 0, 'coin')]]} />
 		${w.locked && html`<${Field} label="Passphrase">${(a) => html`<input ...${a} type="password" autocomplete="off" autofocus value=${pass} onInput=${(e) => setPass(e.target.value)} />`}<//>`}
 		<${FaultNote} error=${error} />
 		<div class="buttons"><button type="button" onClick=${() => { setReview(null); setPass(''); }}>Back</button><button type="submit" class="primary" disabled=${busy || (w.locked && !pass)}>${busy ? 'Sending…' : 'Send now'}</button></div></form>`;
@@ -185,9 +183,9 @@ function Outputs() {
 	const u = useApi('/wallet/utxos', { every: 5000, on: ['tip', 'mempool'] });
 	const lock = (c) => attempt('', () => send('POST', c.locked ? '/wallet/coins/unlock' : '/wallet/coins/lock', { coins: [c.coin] })).then(u.refresh);
 	return html`<${Answer} of=${u} rows=${4}>${(v) => (v.utxos.length ? html`<${Table} label="Coins" sort="-amount" rows=${v.utxos} id=${(c) => c.coin} cols=${[
-		{ key: 'amount', name: 'Amount', get: (c) => c.amount, show: (c) => html`<${Coins} sat=${c.amount} />`, cls: 'n' },
-		{ key: 'coin', name: 'Output', show: (c) => html`<${Id} id=${c.txid} to=${txLink(c.txid)} what="transaction id" /><span class="mono dim">:${c.vout}</span>`, cls: 'p1' },
-		{ key: 'address', name: 'Address', show: (c) => (c.label ? stranger(c.label, 40) : html`<${Id} id=${c.address} to=${addressLink(c.address)} head=${10} what="address" />`), cls: 'p2' },
+		{ key: 'amount', name: 'Amount', get: (c) => c.amount, show: (c) => money(c.amount), cls: 'n' },
+		{ key: 'coin', name: 'Output', show: (c) => html`${txId(c.txid)}<span class="mono dim">:${c.vout}</span>`, cls: 'p1' },
+		{ key: 'address', name: 'Address', show: (c) => (c.label ? stranger(c.label, 40) : addr(c.address)), cls: 'p2' },
 		{ key: 'conf', name: 'Confirmations', get: (c) => c.confirmations, show: (c) => (c.mature_in > 0 ? html`<span class="dim">ripe in ${plural(c.mature_in, 'block')}</span>` : html`<${Depth} n=${c.confirmations} />`) },
 		{ key: 'lock', name: '', show: (c) => html`<button type="button" onClick=${() => lock(c)}>${c.locked ? 'Free' : 'Set aside'}</button>` }]} />` : html`<${Empty} title="No coins." />`)}<//>`;
 }
