@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"testing"
 
 	"dunlin/chain/consensus"
-	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pos"
 	"dunlin/internal/address"
 	"dunlin/internal/api"
@@ -28,15 +25,10 @@ type wonBlock struct {
 	winner string
 }
 
-// stakenetBlocks makes n blocks of stakenet on genesis, one after the other as the
-// holders win slots.
-func stakenetBlocks(t *testing.T, n int) (*consensus.Params, []wonBlock) {
+// whoWon tells of each block who did.
+func whoWon(t *testing.T, p *consensus.Params, blocks []*consensus.Block) (out []wonBlock) {
 	t.Helper()
-	p := consensus.Stakenet()
-	s, b := enginetest.NewStakenet(p), enginetest.NewBuilder(p)
-	b.Engine, b.Prepare, b.Seal = pos.New(p), s.Prepare, s.Seal
-	var out []wonBlock
-	for _, block := range append([]*consensus.Block{b.Genesis()}, b.MineN(b.Genesis(), n)...) {
+	for _, block := range blocks {
 		w := wonBlock{Block: block}
 		w.slot, _ = pos.Slot(p, block.Header.Timestamp.Unix())
 		if len(out) > 0 {
@@ -49,7 +41,7 @@ func stakenetBlocks(t *testing.T, n int) (*consensus.Params, []wonBlock) {
 		}
 		out = append(out, w)
 	}
-	return p, out
+	return out
 }
 
 // submits hands blocks in, which must be connected.
@@ -66,7 +58,8 @@ func (d *daemon) submits(blocks ...wonBlock) {
 // form of a block; and who could.
 func TestE2ESlots(t *testing.T) {
 	t.Parallel()
-	p, blocks := stakenetBlocks(t, 110)
+	x := newStakeholders(110)
+	p, blocks := x.p, whoWon(t, x.p, x.blocks)
 	d := startDaemon(t, "watcher", "--network", "stakenet", "--address-index")
 
 	// Events and log, a block at a time.
@@ -173,10 +166,10 @@ func (d *daemon) sayWho(blocks []wonBlock) {
 	if got, want := rpcResult[string](t, d, "getblockheader", `["`+tip.Hash.String()+`",false]`), hex.EncodeToString(tip.Raw[:consensus.HeaderBytes+pos.SealBytes]); got != want {
 		t.Errorf("header %s, want %s", got, want)
 	}
-	if head := d.runs("chain", "head"); !regexp.MustCompile(`(?m)^slot +` + strconv.FormatInt(tip.slot, 10) + `\nvalidator +` + tip.winner + `$`).MatchString(head) {
+	if head := mustRun(t, "", "chain", "head", "--home", d.home); !regexp.MustCompile(`(?m)^slot +` + strconv.FormatInt(tip.slot, 10) + `\nvalidator +` + tip.winner + `$`).MatchString(head) {
 		t.Errorf("chain head says\n%s", head)
 	}
-	if list := d.runs("chain", "list", "--last", "1"); !regexp.MustCompile(tip.winner + `\n$`).MatchString(list) {
+	if list := mustRun(t, "", "chain", "list", "--last", "1", "--home", d.home); !regexp.MustCompile(tip.winner + `\n$`).MatchString(list) {
 		t.Errorf("chain list says\n%s", list)
 	}
 }
@@ -196,6 +189,12 @@ func (d *daemon) sayWhoCould(p *consensus.Params, blocks []wonBlock) {
 	if mining.NetworkHashPS != 0 || mining.NetStakeWeight != st.Slots.Online {
 		t.Errorf("getmininginfo: %+v, %d are online", mining, st.Slots.Online)
 	}
+	staking := rpcResult[map[string]any](t, d, "getstakinginfo", "[]")
+	for key, want := range map[string]any{"enabled": false, "staking": false, "search-interval": 16.0, "weight": 0.0, "netstakeweight": float64(st.Slots.Online), "expectedtime": 0.0} {
+		if staking[key] != want {
+			t.Errorf("getstakinginfo: %s is %v, want %v", key, staking[key], want)
+		}
+	}
 	if chain := rpcResult[struct{ MoneySupply float64 }](t, d, "getblockchaininfo", "[]"); math.Round(chain.MoneySupply*1e8) != float64(st.Slots.Supply) {
 		t.Errorf("money supply %f", chain.MoneySupply)
 	}
@@ -205,7 +204,7 @@ func (d *daemon) sayWhoCould(p *consensus.Params, blocks []wonBlock) {
 		wins[b.winner]++
 	}
 	var holders api.StakeHolders
-	if err := json.Unmarshal([]byte(d.runs("stake", "holders", "-o", "json")), &holders); err != nil {
+	if err := json.Unmarshal([]byte(mustRun(t, "", "stake", "holders", "-o", "json", "--home", d.home)), &holders); err != nil {
 		t.Fatal(err)
 	}
 	if holders.Total != 4 || holders.Truncated || holders.Height != st.Height || holders.TipHash != st.TipHash || holders.MatureValue != 1e14 || holders.WindowBlocks != 100 || holders.Online != st.Slots.Online {
@@ -230,21 +229,8 @@ func (d *daemon) sayWhoCould(p *consensus.Params, blocks []wonBlock) {
 	if p := asks[problem](t, d, "/staking/holders?cursor=1-2-3", http.StatusUnprocessableEntity); p.Detail != "cursor: no page gave it" {
 		t.Errorf("%+v", p)
 	}
-	table := d.runs("stake", "holders", "--limit", "2")
+	table := mustRun(t, "", "stake", "holders", "--limit", "2", "--home", d.home)
 	if !regexp.MustCompile(`(?m)^` + holders.Holders[1].Address + ` +1 +300000\.00000000 +300000\.00000000 +\d+\.\d\d% +30\.00% +\d+ \(\d+\.00%\) +block \d+, 20`).MatchString(table) {
 		t.Errorf("the table is\n%s", table)
 	}
-}
-
-// runs runs a command at a daemon and returns what it prints.
-func (d *daemon) runs(args ...string) string {
-	d.t.Helper()
-	var faults bytes.Buffer
-	cmd := exec.CommandContext(d.t.Context(), "dunlin", append(args, "--home", d.home)...)
-	cmd.Stderr = &faults
-	out, err := cmd.Output()
-	if err != nil {
-		d.t.Fatalf("dunlin %v: %v\n%s", args, err, faults.Bytes())
-	}
-	return string(out)
 }

@@ -150,6 +150,7 @@ var manuals = map[string]manual{
 	"generatetoaddress":    {result: "array of hex: hashes of the blocks", example: `[1,` + exampleAddress + `]`},
 	"generatetodescriptor": {result: "array of hex: hashes of the blocks", example: `[1,"raw(51)"]`},
 	"getmininginfo":        {result: "object: blocks, bits, difficulty, target, networkhashps, pooledtx, chain, next, warnings", example: `[]`},
+	"getstakinginfo":       {result: "object: enabled, staking, errors, pooledtx, difficulty, search-interval, weight, netstakeweight, expectedtime", example: `[]`},
 	"getnetworkhashps": {
 		result: "number: hashes per second", example: `[120,-1]`,
 		args: map[string]string{"nblocks": "number, default 120: over so many blocks; -1 since the last change of difficulty", "height": "number, default -1: up to this block; -1 is the tip"},

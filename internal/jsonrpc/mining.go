@@ -28,6 +28,7 @@ var miningMethods = []method{
 	{name: "generatetoaddress", params: "nblocks address maxtries?", help: "Makes blocks at once, on test networks.", run: generateToAddress},
 	{name: "generatetodescriptor", params: "num_blocks descriptor maxtries?", help: "Makes blocks that pay addr() or raw() at once, on test networks.", run: generateToDescriptor},
 	{name: "getmininginfo", help: "What a miner wants to know.", run: getMiningInfo},
+	{name: "getstakinginfo", help: "What a staker wants to know, where stake makes blocks (Blackcoin's and Qtum's).", run: getStakingInfo},
 	{name: "getnetworkhashps", params: "nblocks? height?", help: "Estimate of the network's hashes per second.", run: getNetworkHashPS},
 }
 
@@ -443,6 +444,7 @@ func getMiningInfo(c *call) (any, error) {
 		Target     string   `json:"target"`
 		HashPS     float64  `json:"networkhashps"`
 		NetStake   *int64   `json:"netstakeweight,omitempty"`
+		Weight     *int64   `json:"stakeweight,omitempty"`
 		Pooled     int      `json:"pooledtx"`
 		Chain      string   `json:"chain"`
 		Next       *next    `json:"next,omitempty"`
@@ -450,6 +452,13 @@ func getMiningInfo(c *call) (any, error) {
 	}{
 		Blocks: tip.Height, Bits: bitsHex(tip.Bits), Difficulty: consensus.Difficulty(tip.Bits), Target: targetHex(tip.Bits),
 		HashPS: rate, NetStake: c.netStakeWeight(), Pooled: count, Chain: chainName(c.params.Name), Warnings: c.warnings(),
+	}
+	if out.NetStake != nil {
+		s, err := c.o.Node.Staking(0)
+		if err != nil {
+			return nil, err
+		}
+		out.Weight = &s.Weight
 	}
 	if past, ok := c.o.Chain.Past(tip.Hash); ok {
 		bits := c.o.Engine.NextBits(past, c.o.Now())

@@ -81,6 +81,8 @@ type Node interface {
 	// Indexes tells how far the optional indexes are.
 	Indexes() []api.IndexStatus
 	Addrs() []string
+	// Staking is how blocks are made here by stake; *api.Error 409 where work makes them.
+	Staking(history int) (api.Staking, error)
 	Stop()
 }
 

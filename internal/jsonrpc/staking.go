@@ -2,12 +2,16 @@ package jsonrpc
 
 import (
 	"encoding/hex"
+	"errors"
+	"math"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
 	"dunlin/chain"
+	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/pos"
 	"dunlin/internal/address"
+	"dunlin/internal/api"
 )
 
 // stakeInfo is what getblock and getblockheader say where stake makes blocks, beside
@@ -78,4 +82,36 @@ func (h *Handler) moneySupply(height int32) *amount {
 	}
 	supply := amount(pos.Supply(h.params, height))
 	return &supply
+}
+
+// getStakingInfo has the keys of Blackcoin and Qtum, weights in satoshi and times in
+// seconds; expectedtime is 0 where no slot can be won.
+func getStakingInfo(c *call) (any, error) {
+	s, err := c.o.Node.Staking(0)
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return nil, fault(codeMisc, "%s", e.Reason)
+	}
+	if err != nil {
+		return nil, err
+	}
+	tip, _ := c.o.Chain.Tip()
+	count, _, _ := c.o.Pool.Size()
+	out := struct {
+		Enabled    bool    `json:"enabled"`
+		Staking    bool    `json:"staking"`
+		Errors     string  `json:"errors"` // why it waits
+		Pooled     int     `json:"pooledtx"`
+		Difficulty float64 `json:"difficulty"`
+		Interval   float64 `json:"search-interval"` // of slots
+		Weight     int64   `json:"weight"`
+		NetStake   int64   `json:"netstakeweight"`
+		Expected   float64 `json:"expectedtime"`
+	}{
+		Enabled: s.Enabled, Staking: s.State == "staking", Errors: s.Reason, Pooled: count, Difficulty: consensus.Difficulty(tip.Bits),
+		Interval: s.SlotS, Weight: s.Weight, NetStake: s.NetworkWeight,
+	}
+	if s.ExpectedS != nil {
+		out.Expected = math.Round(*s.ExpectedS)
+	}
+	return out, nil
 }

@@ -53,6 +53,11 @@ var (
 	descSlots     = desc("slots_since_block", "Slots since that of the validated tip, where stake makes blocks.")
 	descOnline    = desc("stake_online_satoshi", "Estimate, from the target of the next block, of the stake that takes part.")
 	descSupply    = desc("stake_supply_satoshi", "Most money that there can be, where stake makes blocks.")
+	descStaking   = desc("staking_enabled", "1 if this node was told to stake.")
+	descStakes    = desc("staking_active", "1 while it stakes; 0: it was not told to, or something is in the way.")
+	descWeight    = desc("staking_weight_satoshi", "Mature stake of this node.")
+	descShare     = desc("staking_share", "Part of the stake that takes part, 0 to 1, that this is.")
+	descWins      = desc("staking_blocks_total", "Blocks made here by stake.")
 	descRefused   = desc("gossip_refused_total", "Messages that were not passed on, by topic, result and reason.", "topic", "result", "reason")
 )
 
@@ -75,7 +80,14 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // slotDescs are told only where stake makes blocks.
-var slotDescs = []*prometheus.Desc{descSlots, descOnline, descSupply}
+var slotDescs = []*prometheus.Desc{descSlots, descOnline, descSupply, descStaking, descStakes, descWeight, descShare, descWins}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
 
 // Collect implements prometheus.Collector.
 func (m *meter) Collect(ch chan<- prometheus.Metric) {
@@ -87,19 +99,11 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 	}
 	st := face{m.n}.Status()
 	gauge(descHeight, float64(st.Height))
-	low := 0.0
-	if m.n.chain.LowDisk() {
-		low = 1
-	}
-	gauge(descLowDisk, low)
+	gauge(descLowDisk, oneIf(m.n.chain.LowDisk()))
 	gauge(descHeaders, float64(st.HeaderHeight))
 	gauge(descTarget, float64(st.TargetHeight))
 	for _, s := range []string{api.StateStarting, api.StateConnecting, api.StateHeaders, api.StateBlocks, api.StateSynced, api.StateStalled} {
-		on := 0.0
-		if s == st.Sync.State {
-			on = 1
-		}
-		gauge(descState, on, s)
+		gauge(descState, oneIf(s == st.Sync.State), s)
 	}
 	sync := m.n.exchange.Sync()
 	gauge(descInFlight, float64(sync.InFlight))
@@ -166,6 +170,13 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSlots, float64(s.SinceBlock))
 		gauge(descOnline, float64(s.Online))
 		gauge(descSupply, float64(s.Supply))
+	}
+	if s := st.Staking; s != nil {
+		gauge(descStaking, oneIf(s.Enabled))
+		gauge(descStakes, oneIf(s.State == "staking"))
+		gauge(descWeight, float64(s.Weight))
+		gauge(descShare, s.Share)
+		total(descWins, float64(m.n.miner.Status().Blocks))
 	}
 	m.collectFlood(ch)
 }

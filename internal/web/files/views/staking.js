@@ -13,9 +13,9 @@ function Holders() {
 	return html`<${Answer} of=${h} rows=${4}>${(v) => html`<p class="quiet">${v.truncated ? 'More than ' : ''}${plural(v.total, 'holder')} of ${money(v.mature_value)} that may win the next slot, at height ${num(v.height)}.</p>
 		<${Table} label="Holders" id=${(x) => x.address} rows=${h.items} cols=${[
 			{ key: 'address', name: 'Address', show: (x) => addr(x.address) },
-			{ key: 'value', name: 'Stake', cls: 'n', show: (x) => html`${money(x.value)}${x.mature_in !== null && html`<br /><span class="dim">more matures in ${plural(x.mature_in, 'block')}</span>`}` },
 			{ key: 'share', name: 'Share', cls: 'n', show: (x) => bar(x.share, most, share(x.share)) },
 			{ key: 'wins', name: `Of the last ${v.window_blocks}`, cls: 'n', show: (x) => bar(x.win_share, most, num(x.wins)) },
+			{ key: 'value', name: 'Stake', cls: 'n', show: (x) => html`${money(x.value)}${x.mature_in !== null && html`<br /><span class="dim">more matures in ${plural(x.mature_in, 'block')}</span>`}` },
 			{ key: 'chance', name: 'A slot', cls: 'n p1', title: 'Chance to win a slot', show: (x) => share(x.chance) },
 			{ key: 'last', name: 'Last win', cls: 'p1', show: (x) => x.last_win && html`${blockNo(x.last_win)} ${since(x.last_win.time)}` },
 		]} /><${More} pages=${h} />`}<//>`;
@@ -42,7 +42,7 @@ export function Staking({ status }) {
 			['Blocks made since the start', fig(num(v.blocks))],
 			['Rewards go to', v.address ? addr(v.address, 14) : 'the stake’s own address'],
 		]} /><//><${Section} title="The network">${s && html`<${Facts} rows=${[
-			['Stake that takes part', money(s.online), 'Estimated from the target'],
+			['Stake that takes part', fig('about ' + num(Math.round(s.online / 1e8))), 'Coins, estimated from the target'],
 			['All money there is, at most', money(s.supply)],
 			['Slot', fig(num(s.now)), `Each has ${span(s.length_s)}`],
 			['Slots since the last block', fig(num(s.since_block))],
