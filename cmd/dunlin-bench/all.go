@@ -28,6 +28,7 @@ type allOptions struct {
 	docs                          string
 	runs                          int
 	btcd, chains, mainnet, dunlin string
+	take                          []string
 
 	errs io.Writer // what the commands say while they work
 	dir  string    // for their reports
@@ -104,6 +105,9 @@ With --btcd DIR, btcd is built into DIR/bin from .ci/btcd.mod if it is not there
 			if o.render {
 				return render(o.docs)
 			}
+			if len(o.take) > 0 {
+				return takeReports(cmd.Context(), &o)
+			}
 			return measureAll(cmd.Context(), o)
 		},
 	}
@@ -111,6 +115,7 @@ With --btcd DIR, btcd is built into DIR/bin from .ci/btcd.mod if it is not there
 	f.StringSliceVar(&o.only, "only", nil, "suites, of "+strings.Join(names, ", ")+" (default all)")
 	f.BoolVar(&o.quick, "quick", false, "small versions, and only of what has one; the records say how many runs there were")
 	f.BoolVar(&o.render, "render", false, "measure nothing, make page and charts from the records")
+	f.StringSliceVar(&o.take, "take", nil, "measure nothing: take the figures of these reports, which commands wrote with --json at this commit")
 	f.StringVar(&o.docs, "docs", "docs", "folder with benchmarks.md and benchmarks/results.json")
 	f.IntVar(&o.runs, "runs", 3, "runs of each, 1 to 100")
 	f.StringVar(&o.btcd, "btcd", "", "as of ibd")
@@ -183,10 +188,15 @@ func (o *allOptions) measure(ctx context.Context, s suite) error {
 	if err != nil {
 		return err
 	}
-	out.session.Commit = commit
 	if o.quick {
 		out.session.Note = strings.TrimPrefix(out.session.Note+"; quick", "; ")
 	}
+	return o.publish(out, commit)
+}
+
+// publish adds records to the file and makes the page.
+func (o *allOptions) publish(out outcome, commit string) error {
+	out.session.Commit = commit
 	path := filepath.Join(o.docs, resultsFile)
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -345,6 +355,10 @@ func measureAllDiscovery(ctx context.Context, o *allOptions) (outcome, error) {
 	if err := o.report(ctx, &r, args...); err != nil {
 		return outcome{}, err
 	}
+	return discoveryOutcome(&r, command), failedRows(r.Rows)
+}
+
+func discoveryOutcome(r *simReport, command string) outcome {
 	out := outcome{session: r.Machine.on(r.At, command), records: map[string][]record{}}
 	out.session.Note = "virtual time"
 	for _, row := range r.Rows {
@@ -352,7 +366,7 @@ func measureAllDiscovery(ctx context.Context, o *allOptions) (outcome, error) {
 			out.records["discovery"] = append(out.records["discovery"], rec)
 		}
 	}
-	return out, failedRows(r.Rows)
+	return out
 }
 
 func measureAllFlood(ctx context.Context, o *allOptions) (outcome, error) {
@@ -494,6 +508,88 @@ func apiOutcome(r *apiReport) outcome {
 		sync,
 	}}
 	return out
+}
+
+// takeReports publishes what was measured by hand.
+func takeReports(ctx context.Context, o *allOptions) error {
+	commit, err := commitOf(ctx, o.docs)
+	if err != nil {
+		return err
+	}
+	for _, path := range o.take {
+		out, err := taken(path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := o.publish(out, commit); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// taken reads the report that one of the commands wrote. What it was asked for follows from what it has.
+func taken(path string) (outcome, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return outcome{}, err
+	}
+	var kind struct {
+		Bench   string `json:"bench"`
+		Daemons int    `json:"daemons"`
+	}
+	if err := json.Unmarshal(raw, &kind); err != nil {
+		return outcome{}, err
+	}
+	var out outcome
+	switch {
+	case kind.Bench == "ibd":
+		var r report
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return outcome{}, err
+		}
+		out = ibdOutcome(&r, "dunlin-bench ibd --cases "+casesOf(r.Rows)+" --runs "+strconv.Itoa(r.Runs))
+	case kind.Bench == "flood" && kind.Daemons > 0:
+		var r daemonsReport
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return outcome{}, err
+		}
+		out = daemonsOutcome(&r, fmt.Sprintf("dunlin-bench flood --daemons %d", r.Daemons))
+	case kind.Bench == "flood", kind.Bench == "discovery":
+		var r simReport
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return outcome{}, err
+		}
+		command := "dunlin-bench " + r.Bench + " --only " + casesOf(r.Rows)
+		if out = discoveryOutcome(&r, command); r.Bench == "flood" {
+			out = floodOutcome(&r, command)
+		}
+	case kind.Bench == "api":
+		var r apiReport
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return outcome{}, err
+		}
+		out = apiOutcome(&r)
+	default:
+		return outcome{}, fmt.Errorf("a report of %q is not known here", kind.Bench)
+	}
+	for _, records := range out.records {
+		if len(records) > 0 {
+			return out, nil
+		}
+	}
+	return outcome{}, errors.New("it has no figure")
+}
+
+// casesOf names the cases of rows that have a figure, each once.
+func casesOf(rows []row) string {
+	var names []string
+	for _, r := range rows {
+		if r.Error == "" && r.Ours != nil && !slices.Contains(names, r.Case) {
+			names = append(names, r.Case)
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 // measureScript runs .ci/measure, which prints a line a figure.
