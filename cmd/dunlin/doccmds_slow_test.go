@@ -51,7 +51,13 @@ func walkThrough(t *testing.T, doc string, boxes []docbox.Box, env []string) {
 	r := newWalk(t, nil)
 	r.make = func(name string) *machine {
 		dir := filepath.Join(all, name)
-		m := &machine{dir: filepath.Join(dir, "folder"), home: filepath.Join(dir, "home"), env: env, at: lab.Host(fmt.Sprintf("192.168.1.%d", 20+len(r.machines)))}
+		ip := fmt.Sprintf("192.168.1.%d", 20+len(r.machines))
+		h := lab.Host(ip)
+		// Hosts of a lab have an address without a network; these are neighbours on 192.168.1.0/24.
+		if out, err := h.Run("ip", "addr", "add", ip+"/24", "dev", "eth0"); err != nil {
+			t.Fatal(out, err)
+		}
+		m := &machine{dir: filepath.Join(dir, "folder"), home: filepath.Join(dir, "home"), env: env, at: h}
 		for _, d := range []string{m.dir, m.home} {
 			if err := os.MkdirAll(d, 0o700); err != nil {
 				t.Fatal(err)

@@ -39,6 +39,15 @@ func TestTutorial(t *testing.T) {
 	dir := t.TempDir()
 	r := newWalk(t, func(string) *machine { return &machine{dir: dir, home: dir} })
 	r.do(boxes)
+	outputs := 0
+	for _, b := range boxes {
+		if b.Kind == "text" {
+			outputs++
+		}
+	}
+	if r.compared != outputs {
+		t.Errorf("%d boxes show what is printed, %d were compared with it", outputs, r.compared)
+	}
 	for n := range r.terminals {
 		t.Errorf("terminal %s is never told to end", n)
 	}

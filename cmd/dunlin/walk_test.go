@@ -29,6 +29,7 @@ type walk struct {
 	terminals map[string]*terminal
 	console   *websocket.Conn
 	section   string
+	compared  int               // text boxes with what is printed
 	hashes    map[string]string // of the blocks in this section, by height; nil: not compared
 
 	// answers are typed where a program asks: what a prompt ends with, and the line. Nil: nobody is there to be
@@ -115,8 +116,9 @@ func (r *walk) box(b, next docbox.Box) {
 		r.ran(b, r.terminals[name])
 	case b.Is("sh"):
 		want := ""
-		if next.Kind == "text" {
+		if next.Kind == "text" && b.Before(next) {
 			want = next.Text
+			r.compared++
 		}
 		m, script := r.machine(b.Value("on")), r.text(b)
 		run := func() error {

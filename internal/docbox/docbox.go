@@ -11,7 +11,7 @@
 //	sh by TestX       run by that Go test, which asks [For] for its boxes
 //	sh by ci:STEP     run by that step of .ci/run
 //	sh not            run by nobody
-//	text              what the sh box before it prints; behind no sh box it is only shown
+//	text              what the sh box right before it prints; where there is none it is only shown
 //	text terminal NAME          lines that appear there sooner or later
 //	text terminal NAME ctrl-c   the same, after Ctrl-C there; the program must end well
 //	text terminal NAME joins M  the same; then what stands behind "join me:" runs on machine M, in a terminal M
@@ -57,6 +57,12 @@ func (b Box) Value(word string) string {
 }
 
 func (b Box) at(word string) int { return slices.Index(strings.Fields(b.Kind), word) }
+
+// Before reports whether another box begins right behind this one, with at most one line between.
+func (b Box) Before(next Box) bool {
+	end := b.Line + strings.Count(b.Text, "\n") + 1
+	return next.Line > end && next.Line <= end+2
+}
 
 // remark is what a line says to the reader, behind its command.
 var remark = regexp.MustCompile(`(^|\s+)#( .*)?$`)

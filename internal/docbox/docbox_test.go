@@ -33,6 +33,11 @@ func TestParse(t *testing.T) {
 	if got := boxes[0].Commands(); !slices.Equal(got, []string{"one", "three   four"}) {
 		t.Errorf("commands %q", got)
 	}
+	for i, want := range []bool{false, true, true, true, true} {
+		if boxes[i].Before(boxes[i+1]) != want || boxes[i+1].Before(boxes[i]) {
+			t.Errorf("box %d stands right before the next: %v", i, !want)
+		}
+	}
 	b := boxes[1]
 	if !b.Is("text") || b.Is("tex") || !b.Has("joins") || b.Has("text") || b.Value("terminal") != "x" || b.Value("second") != "" || b.Value("on") != "" {
 		t.Errorf("%+v", b)
