@@ -43,6 +43,6 @@ do until Ctrl-C. Each daemon's log is a file in its folder. This is for looking 
 	f.DurationVar(&o.Spacing, "spacing", 2*time.Second, "time between blocks, whole seconds")
 	f.StringVar(&o.Dir, "dir", "", "folder for homes and logs, which stays (default: a temporary one, removed at the end)")
 	f.DurationVar(&o.For, "for", 0, "end by itself after this time (default: at Ctrl-C)")
-	cmd.AddCommand(newTestnetUp(), newTestnetDown(), newTestnetStatus(g), newTestnetChaos(g))
+	cmd.AddCommand(newTestnetUp(), newTestnetDown(), newTestnetStatus(g), newTestnetChaos(g), newTestnetReport())
 	return cmd
 }

@@ -217,3 +217,29 @@ have taken 3 s. The last fifth of the nodes keep their processes, so that what l
 	f.BoolVar(&dry, "dry-run", false, "print the schedule and do nothing")
 	return cmd
 }
+
+func newTestnetReport() *cobra.Command {
+	var dir, out string
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Draw what a testnet did as a page",
+		Long: `report writes one HTML page that needs nothing else, with charts of heights, of how blocks went through the nodes, of
+peers, mempools, memory, goroutines and open files over time, and of what chaos did. The testnet may be up or down.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := openTestnet(dir)
+			if err != nil {
+				return err
+			}
+			path, err := testnet.WriteReport(s, out)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), path)
+			return nil
+		},
+	}
+	dirFlag(cmd, &dir)
+	cmd.Flags().StringVar(&out, "out", "", "file to write (default: "+testnet.ReportFile+" in the folder of the testnet)")
+	return cmd
+}

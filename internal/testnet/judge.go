@@ -147,6 +147,9 @@ func (c *chaos) judge(ctx context.Context, events []Event, ended time.Time) (*Ve
 		c.faults = append(c.faults, fmt.Sprintf("a restart took %.1fs, the limit is %v", v.Restarts.MaxS, MaxRestart))
 	}
 	v.Faults = append([]string{}, c.faults...)
+	if err := writeJSON(c.spec.file(verdictFile), v); err != nil {
+		return nil, fmt.Errorf("chaos: verdict: %w", err)
+	}
 	return v, nil
 }
 

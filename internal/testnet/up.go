@@ -161,7 +161,7 @@ func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 		s.node(l[0]).Dials = append(s.node(l[0]).Dials, l[1])
 	}
 	// What an earlier run left would be taken for this one's.
-	for _, name := range []string{samplesFile, chaosFile, blockAcksFile, txAcksFile} {
+	for _, name := range []string{samplesFile, chaosFile, blockAcksFile, txAcksFile, verdictFile} {
 		if err := os.Remove(s.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
