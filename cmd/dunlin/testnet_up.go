@@ -214,6 +214,7 @@ have taken 3 s. The last fifth of the nodes keep their processes, so that what l
 	f.DurationVar(&o.For, "for", time.Minute, "how long, 5s to 24h")
 	f.DurationVar(&o.Every, "every", 5*time.Second, "from one event to the next, 200ms to 1h")
 	f.StringSliceVar(&o.Kinds, "kinds", testnet.Kinds, "what is done")
+	f.DurationVar(&o.MaxRestart, "max-restart", testnet.MaxRestart, "what a node may take to answer after it was started")
 	f.BoolVar(&dry, "dry-run", false, "print the schedule and do nothing")
 	return cmd
 }

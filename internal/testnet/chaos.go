@@ -22,7 +22,9 @@ type ChaosOptions struct {
 	For   time.Duration // default 1 min
 	Every time.Duration // default 5 s
 	Kinds []string      // default all
-	Out   io.Writer     // the schedule as it is carried out; default: silent
+	// MaxRestart is how long a node may take to answer after it was started; default [MaxRestart].
+	MaxRestart time.Duration
+	Out        io.Writer // the schedule as it is carried out; default: silent
 }
 
 // Schedule is what Chaos would do to a testnet of so many nodes.
@@ -55,9 +57,9 @@ type BlockAck struct {
 
 const (
 	ackEvery     = 3 * time.Second
-	ackTimeout   = time.Minute // where stake makes blocks a slot must be won first
-	banSlack     = time.Minute // a partition ends by itself if nobody ends it
-	callTimeout  = 3 * time.Second
+	ackTimeout   = time.Minute      // where stake makes blocks a slot must be won first
+	banSlack     = time.Minute      // a partition ends by itself if nobody ends it
+	callTimeout  = 20 * time.Second // of a node whose disk or processor is busy
 	healTimeout  = 2 * time.Minute
 	startTries   = 3
 	startAgainIn = 500 * time.Millisecond
@@ -264,39 +266,56 @@ func (c *chaos) each(ctx context.Context, pairs [][2]int, f func(context.Context
 	all.Wait()
 }
 
-// unban lifts the bans of partitions at all nodes that answer.
+// unban lifts the bans of partitions at all nodes that run, and tries again where it does not work.
 func (c *chaos) unban(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, healTimeout)
 	defer cancel()
 	var all sync.WaitGroup
 	errs := make([]error, len(c.spec.Nodes))
 	for i := range c.spec.Nodes {
-		p := c.spec.process(i + 1)
-		if !p.alive() || suspended(p.PID) {
-			continue
-		}
 		all.Go(func() {
-			n, err := c.spec.client(i + 1)
-			if err != nil {
-				return // it is about to start, or to end
-			}
-			bans, err := n.Bans(ctx)
-			if err != nil {
-				return
-			}
-			for _, b := range bans {
-				if b.Reason != banReason {
-					continue
+			for {
+				p := c.spec.process(i + 1)
+				if !p.alive() || suspended(p.PID) {
+					return // heal looks after it
 				}
-				err := n.Unban(ctx, b.Target)
-				if refused, ok := errors.AsType[*api.Error](err); err != nil && (!ok || refused.Status != http.StatusNotFound) {
-					errs[i] = fmt.Errorf("node %d: %w", i+1, err)
+				err := c.unbanAt(ctx, i+1)
+				if err == nil {
+					return
+				}
+				if !pause(ctx, startAgainIn) {
+					errs[i] = fmt.Errorf("node %d: lift its bans: %w", i+1, err)
+					return
 				}
 			}
 		})
 	}
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+// unbanAt lifts the bans of partitions at one node.
+func (c *chaos) unbanAt(ctx context.Context, id int) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	n, err := c.spec.client(id)
+	if err != nil {
+		return err
+	}
+	bans, err := n.Bans(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range bans {
+		if b.Reason != banReason {
+			continue
+		}
+		err := n.Unban(ctx, b.Target)
+		if refused, ok := errors.AsType[*api.Error](err); err != nil && (!ok || refused.Status != http.StatusNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // heal undoes what is left: nodes that are suspended go on, those that are down or have a wrong clock start again, bans
