@@ -79,7 +79,7 @@ type BlockSummary struct {
 	AvgFee        *int64    `json:"avg_fee" doc:"Satoshi a transaction, the coinbase not counted; null as fees, or if there is none"`
 	AvgFeeRate    *int64    `json:"avg_fee_rate" doc:"Satoshi per 1000 virtual bytes, likewise"`
 	Bits          string    `json:"bits" doc:"Compact difficulty, 8 hex digits" example:"207fffff"`
-	Difficulty    float64   `json:"difficulty"`
+	Difficulty    float64   `json:"difficulty" doc:"Of the target, also where it is one a satoshi of stake, which share and slots.online of the status tell more of"`
 	Work          string    `json:"work" doc:"Cumulative, hex"`
 	BySlot
 }
@@ -478,7 +478,7 @@ type PeerInFlight struct {
 type MinerHistory struct {
 	IntervalS         float64       `json:"interval_s"`
 	Samples           []MinerSample `json:"samples" doc:"Oldest first"`
-	NetworkHashesPerS float64       `json:"network_hashes_per_s" doc:"By the work of the last 120 blocks and their times"`
+	NetworkHashesPerS float64       `json:"network_hashes_per_s" doc:"By the work of the last 120 blocks and their times; 0 where stake makes them"`
 }
 
 // MinerSample is the miner at one moment.

@@ -138,7 +138,7 @@ func (f face) SyncHistory() api.SyncHistory {
 func (f face) MinerHistory() api.MinerHistory {
 	out := api.MinerHistory{IntervalS: sampleInterval.Seconds()}
 	tip, _ := f.chain.Tip()
-	if past, ok := f.chain.Past(tip.Hash); ok {
+	if past, ok := f.chain.Past(tip.Hash); ok && !f.params.ProofOfStake() { // where nobody hashes
 		out.NetworkHashesPerS = consensus.HashRate(past, hashRateBlocks)
 	}
 	f.history.mu.Lock()
