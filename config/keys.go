@@ -133,9 +133,9 @@ func (c *Config) fields() []field {
 
 		boolean("mining.enabled", &c.Mining.Enabled, "Make blocks (test networks).").flagged("mine"),
 		str("mining.address", &c.Mining.Address, "an address of the network, or empty", checkAddress,
-			"Address that the coinbase pays; empty: a key made in the home.").flagged("mine-address"),
+			"Address that the coinbase pays; empty: a key made in the home, where stake makes the blocks that of the stake.").flagged("mine-address"),
 		dur("mining.interval", &c.Mining.Interval, 0, 24*time.Hour,
-			"Wanted time between own blocks; 0s: the network's spacing.").flagged("mine-interval"),
+			"Wanted time between own blocks; 0s: the network's spacing, where stake makes the blocks none.").flagged("mine-interval"),
 		str("mining.coinbase_text", &c.Mining.CoinbaseText, "at most 60 bytes of text", checkCoinbaseText,
 			"Text in the coinbase of own blocks.").flagged("coinbase-text"),
 		num("mining.threads", &c.Mining.Threads, 1, 256, "threads", "Threads that search for a proof of work."),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -208,10 +209,7 @@ func (f *Finder) follow(ctx context.Context, from, to chain.Tip) error {
 		return fmt.Errorf("%d blocks away", n)
 	}
 	f.mu.Lock()
-	coins := make(map[wire.OutPoint]Coin, len(f.coins)) // readers see one tip's or the other's
-	for op, coin := range f.coins {
-		coins[op] = coin
-	}
+	coins := maps.Clone(f.coins) // readers see one tip's or the other's
 	f.mu.Unlock()
 	var freed []wire.OutPoint // spent by blocks that were left
 	each := func(end chainhash.Hash, height int32, do func(op wire.OutPoint, out *wire.TxOut)) error {

@@ -328,7 +328,7 @@ func TestBound(t *testing.T) {
 		}
 	}
 	for range 2 {
-		for slot := int64(0); slot < 1000; slot++ {
+		for slot := range int64(1000) {
 			if !j.Taken(slot, record(slot, 1, 0).OutPoint) {
 				t.Fatalf("slot %d can be signed again", slot)
 			}

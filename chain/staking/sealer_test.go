@@ -40,6 +40,7 @@ type bench struct {
 
 // newBench returns the bench of a holder with all the stake. Slots are those of virtual time.
 func newBench(t *testing.T, change func(*staking.Options)) *bench {
+	t.Helper()
 	b := &bench{t: t, p: network(t, time.Now(), 600, 400), coins: make(enginetest.CoinSet), fs: vfs.NewMem()}
 	b.engine, b.past = pos.New(b.p), enginetest.NewChain(b.p)
 	b.coins.Connect(0, b.p.GenesisBlock())
@@ -152,15 +153,11 @@ func sleep(d time.Duration) {
 	<-timer.C
 }
 
-func inBubble(t *testing.T, f func(t *testing.T)) {
-	t.Parallel()
-	synctest.Test(t, f)
-}
-
 // TestSlots: a plan comes when its slot begins, and its header passes the engine at that
 // moment by our clock.
 func TestSlots(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		for range 50 {
 			plan, slot, ok := b.prepare(time.Hour)
@@ -186,7 +183,8 @@ func TestSlots(t *testing.T) {
 // TestLate: a slot that was won is used until a slot after its end, when the parent came late
 // or we did; those before are not, however long nobody made a block.
 func TestLate(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		_, first, _ := b.prepare(time.Hour)
 		sleep(time.Until(time.Unix(pos.SlotTime(b.p, first+1), 0)) + 900*time.Millisecond)
@@ -208,7 +206,8 @@ func TestLate(t *testing.T) {
 // TestNeverTwice: a slot that was signed for is not won again, on no parent and after no
 // restart; where one stake cannot another may.
 func TestNeverTwice(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		type signature struct {
 			slot int64
@@ -247,7 +246,8 @@ func TestNeverTwice(t *testing.T) {
 func TestClockJumps(t *testing.T) {
 	for name, jump := range map[string]time.Duration{"forward": time.Hour, "back": -time.Minute, "by a slot": time.Second} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, nil)
 				sleep(10 * time.Minute)
 				var jumped int64
@@ -303,7 +303,8 @@ func TestObstacles(t *testing.T) {
 		}},
 	} {
 		t.Run(c.want, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, nil)
 				sleep(time.Minute)
 				b.do(func() { c.set(b) })
@@ -329,7 +330,8 @@ func TestObstacles(t *testing.T) {
 // TestLockedMeanwhile: a wallet that is locked between winning and signing does not take the
 // slot from its stake.
 func TestLockedMeanwhile(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		plan, _, _ := b.prepare(time.Hour)
 		b.do(func() { b.locked = errors.New("locked") })
@@ -346,7 +348,8 @@ func TestLockedMeanwhile(t *testing.T) {
 // TestSpentStake: a coin that the holder still lists and the parent has spent is no stake, nor
 // is one with another value.
 func TestSpentStake(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		for op, coin := range b.coins {
 			if coin.Value == 600e8 {
@@ -368,7 +371,8 @@ func TestSpentStake(t *testing.T) {
 
 // TestTooManyCoins: the largest take part.
 func TestTooManyCoins(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(o *staking.Options) { o.MaxCoins = 1 })
 		c := b.sealer.Chances(b.past)
 		if c.Coins != 1 || c.Weight != 600e8 || c.Slot < 0.1 || c.Slot > 0.2 || c.Time < 4*time.Second || c.Time > 10*time.Second {
@@ -389,9 +393,9 @@ func TestTooManyCoins(t *testing.T) {
 
 // TestFreshJournal: nothing is signed in the slot in which a node starts.
 func TestFreshJournal(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		var b *bench
-		b = newBench(t, func(o *staking.Options) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(o *staking.Options) {
 			sleep(10 * time.Minute)
 			o.Journal = journal(t, vfs.NewMem(), 600)
 		})

@@ -265,7 +265,7 @@ func (s *Sealer) Seal(stop <-chan struct{}, h *consensus.Header) (bool, error) {
 // look returns the time, and notices when the clock has jumped against the one that nobody
 // sets: the machine slept, or somebody set it.
 func (s *Sealer) look() time.Time {
-	now, steady := s.o.Now().Round(0), s.o.Elapsed()
+	now, steady := s.clocks()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Between looks far apart nobody waited for slots, and clocks drift.
@@ -280,6 +280,20 @@ func (s *Sealer) look() time.Time {
 	}
 	s.wall, s.steady = now, steady
 	return now
+}
+
+// clocks reads both clocks at one moment: where the machine has other things to do between
+// two readings they are repeated, or that would be taken for a jump.
+func (s *Sealer) clocks() (wall time.Time, steady time.Duration) {
+	const tries = 5
+	for range tries {
+		steady = s.o.Elapsed()
+		wall = s.o.Now().Round(0)
+		if s.o.Elapsed()-steady < s.o.Params.SlotDuration/16 {
+			break
+		}
+	}
+	return wall, steady
 }
 
 // Obstacle says why no slot on past can be won now, for people; empty: only a slot that wins
