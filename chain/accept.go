@@ -75,7 +75,7 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 	// only on a branch with enough work.
 	if i == noNode {
 		var err error
-		if i, err = c.acceptHeader(parent, &b.Header, b.Hash, it.src); err != nil {
+		if i, err = c.acceptHeader(parent, &b.Header, b.Hash, it.src, it.signature); err != nil {
 			return c.refuse(it, v, err)
 		}
 		if c.bad(i) { // an operator refused it before the tree knew it
@@ -354,6 +354,22 @@ func badParent(parent *chainhash.Hash) *consensus.RuleError {
 
 // checkHeader is step 5 for a new header whose parent is known and good.
 func (c *Chain) checkHeader(parent consensus.Past, h *consensus.Header) error {
+	if err := c.checkFork(parent, h); err != nil {
+		return err
+	}
+	return c.o.Engine.CheckHeader(parent, h, c.o.Now())
+}
+
+// checkUnsigned is checkHeader but for the signature, of an engine that is signed.
+func (c *Chain) checkUnsigned(parent consensus.Past, h *consensus.Header) error {
+	if err := c.checkFork(parent, h); err != nil {
+		return err
+	}
+	return c.o.Engine.(signed).CheckProposal(parent, h, c.o.Now())
+}
+
+// checkFork refuses a header beside the branch to the last checkpoint.
+func (c *Chain) checkFork(parent consensus.Past, h *consensus.Header) error {
 	if height := parent.Height() + 1; height <= c.tree.checkpoint.Load() {
 		// The branch to the checkpoint is known, so this is another one, which can
 		// never be the chain: it cannot pass that height. (Unless somebody else has
@@ -364,18 +380,28 @@ func (c *Chain) checkHeader(parent consensus.Past, h *consensus.Header) error {
 				fmt.Sprintf("%v forks off at height %d, before the checkpoint at %d", hash, height, c.tree.checkpoint.Load()))
 		}
 	}
-	return c.o.Engine.CheckHeader(parent, h, c.o.Now())
+	return nil
 }
 
-// acceptHeader checks the header of a block and adds it to the tree.
-func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.Hash, src Source) (uint32, error) {
+// acceptHeader checks the header of a block and adds it to the tree. checkSig, if not
+// nil, has the result of a check of its signature.
+func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.Hash, src Source, checkSig func() error) (uint32, error) {
 	if src.Kind == FromSync || src.Kind == FromGossip {
 		if err := c.tooFar(parent, c.tree.node(parent).height+1); err != nil {
 			return noNode, err
 		}
 	}
-	if err := c.checkHeader(past{c.tree, parent}, h); err != nil {
+	check := c.checkHeader
+	if checkSig != nil {
+		check = c.checkUnsigned
+	}
+	if err := check(past{c.tree, parent}, h); err != nil {
 		return noNode, err
+	}
+	if checkSig != nil {
+		if err := checkSig(); err != nil {
+			return noNode, err
+		}
 	}
 	work := workOf(c.o.Engine.Work(h))
 	sum := c.tree.node(parent).work.add(work)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"math/big"
+	"sync"
+	"sync/atomic"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -136,6 +138,16 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 	above := &batchPast{base: past{c.tree, parent}, height: c.tree.node(parent).height}
 	hashes = make([]chainhash.Hash, 0, len(hs))
 	works = make([]work128, 0, len(hs))
+	check := c.checkHeader
+	if s, ok := c.o.Engine.(signed); ok {
+		// What each needs of those before it, in order, then the signatures on all cores.
+		check = c.checkUnsigned
+		defer func() {
+			if bad, fault := c.checkSignatures(ctx, s, hs[:len(hashes)]); fault != nil {
+				hashes, works, err = hashes[:bad], works[:bad], fault
+			}
+		}()
+	}
 	for k := range hs {
 		if k%256 == 0 && ctx.Err() != nil {
 			return hashes, works, ctx.Err()
@@ -144,7 +156,7 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 		if before := above.Hash(); h.PrevBlock != before {
 			return hashes, works, notConsecutive(h, before)
 		}
-		if err := c.checkHeader(above, h); err != nil {
+		if err := check(above, h); err != nil {
 			return hashes, works, err
 		}
 		hash := consensus.HeaderHash(h)
@@ -153,6 +165,43 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 		works = append(works, workOf(c.o.Engine.Work(h)))
 	}
 	return hashes, works, nil
+}
+
+// checkSignatures checks those of headers on as many cores as there are workers, and
+// returns the first fault and whose it is. It joins what it starts.
+func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.Header) (bad int, fault error) {
+	const some = 16 // headers that one takes at a time
+	var next atomic.Int64
+	var mu sync.Mutex // guards bad and fault
+	bad = len(hs)
+	var all sync.WaitGroup
+	for range min(c.o.Workers, len(hs)/some+1) {
+		all.Go(func() {
+			for {
+				from := int(next.Add(some)) - some
+				if from >= len(hs) {
+					return
+				}
+				for k := from; k < min(from+some, len(hs)); k++ {
+					err := ctx.Err()
+					if err == nil {
+						err = s.CheckSignature(&hs[k])
+					}
+					if err != nil {
+						mu.Lock()
+						if k < bad {
+							bad, fault = k, err
+						}
+						mu.Unlock()
+						next.Store(int64(len(hs))) // what follows a fault does not matter
+						break
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	return bad, fault
 }
 
 // insertAll adds checked headers and returns how many were new and the last.

@@ -41,6 +41,9 @@ type item struct {
 	bodyErr  error  // of the context-free checks
 	parent   uint32 // the parent for which pastErr tells; noNode if none
 	pastErr  error  // of the checks that need the past
+	// signature returns the result of the check of the header's signature; nil if a worker
+	// has not done that.
+	signature func() error
 }
 
 // answer gives the verdict and makes room.
@@ -193,6 +196,12 @@ func (c *Chain) prepare(it *item) {
 	it.checked = true
 	if it.bodyErr = c.checkBody(it.block); it.bodyErr != nil {
 		return
+	}
+	if s, ok := c.o.Engine.(signed); ok && it.ticket != nil {
+		if _, known := c.tree.lookup(&it.hash); !known {
+			err := s.CheckSignature(&it.block.Header)
+			it.signature = func() error { return err }
+		}
 	}
 	if parent, ok := c.tree.lookup(&it.block.Header.PrevBlock); ok {
 		it.pastErr = consensus.CheckBlockContext(p, past{c.tree, parent}, it.block)

@@ -312,7 +312,7 @@ func (c *conductor) takeTail(b tailBlock) (bool, error) {
 			return false, nil
 		}
 		var err error
-		if i, err = c.acceptHeader(parent, &b.header, b.hash, Source{Kind: FromDisk}); asRule(err) != nil {
+		if i, err = c.acceptHeader(parent, &b.header, b.hash, Source{Kind: FromDisk}, nil); asRule(err) != nil {
 			c.log.Warn("a block found on disk is not valid", "hash", b.hash, "err", err)
 			return true, nil
 		} else if err != nil {
