@@ -146,6 +146,8 @@ type signed interface {
 	proposer
 	// CheckSignature is what CheckHeader checks beside CheckProposal. It needs no past.
 	CheckSignature(h *consensus.Header) error
+	// CheckSignatures says whether all of hs pass that; false shows nothing.
+	CheckSignatures(hs []consensus.Header) bool
 	Claim(h *consensus.Header) (consensus.Claim, bool)
 }
 

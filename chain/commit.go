@@ -119,7 +119,12 @@ func (c *conductor) writeHeaders(b *store.Batch) (written []uint32, err error) {
 	return written, nil
 }
 
-// forgetSeals drops the seals of nodes that a commit has written.
+// maxSeals is how many seals are kept in memory, of headers whose blocks are to come and
+// are compared with them: some 6 MB, as many as a sync has outstanding.
+const maxSeals = 1 << 15
+
+// forgetSeals drops the seals of nodes that a commit has written, but of those that will
+// be wanted soon.
 func (t *tree) forgetSeals(written []uint32) {
 	if t.sealBytes == 0 {
 		return
@@ -127,7 +132,9 @@ func (t *tree) forgetSeals(written []uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, i := range written {
-		delete(t.seals, i)
+		if len(t.seals) > maxSeals || t.body(i).block.Size > 0 || t.has(i, flagBad) {
+			delete(t.seals, i)
+		}
 	}
 }
 

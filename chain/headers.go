@@ -2,11 +2,11 @@ package chain
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"math/big"
 	"sync"
-	"sync/atomic"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -170,38 +170,31 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 // checkSignatures checks those of headers on as many cores as there are workers, and
 // returns the first fault and whose it is. It joins what it starts.
 func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.Header) (bad int, fault error) {
-	const some = 16 // headers that one takes at a time
-	var next atomic.Int64
-	var mu sync.Mutex // guards bad and fault
-	bad = len(hs)
+	const least = 64 // headers that are worth a goroutine
+	parts := min(c.o.Workers, (len(hs)+least-1)/least)
+	bads, faults := make([]int, parts), make([]error, parts)
 	var all sync.WaitGroup
-	for range min(c.o.Workers, len(hs)/some+1) {
+	for n := range parts {
+		from, to := n*len(hs)/parts, (n+1)*len(hs)/parts
 		all.Go(func() {
-			for {
-				from := int(next.Add(some)) - some
-				if from >= len(hs) {
+			if ctx.Err() == nil && s.CheckSignatures(hs[from:to]) {
+				return
+			}
+			for k := from; k < to; k++ {
+				if faults[n] = cmp.Or(ctx.Err(), s.CheckSignature(&hs[k])); faults[n] != nil {
+					bads[n] = k
 					return
-				}
-				for k := from; k < min(from+some, len(hs)); k++ {
-					err := ctx.Err()
-					if err == nil {
-						err = s.CheckSignature(&hs[k])
-					}
-					if err != nil {
-						mu.Lock()
-						if k < bad {
-							bad, fault = k, err
-						}
-						mu.Unlock()
-						next.Store(int64(len(hs))) // what follows a fault does not matter
-						break
-					}
 				}
 			}
 		})
 	}
 	all.Wait()
-	return bad, fault
+	for n, err := range faults {
+		if err != nil {
+			return bads[n], err
+		}
+	}
+	return len(hs), nil
 }
 
 // insertAll adds checked headers and returns how many were new and the last.

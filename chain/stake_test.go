@@ -231,3 +231,35 @@ func TestHeadersAhead(t *testing.T) {
 	}
 	wantBlame(t, pre.Check(t.Context(), long[ahead:]), "too-many-headers", consensus.BlameNobody)
 }
+
+// Signatures of headers are checked many at a time: what comes before the first false
+// one is kept all the same, and its sender is blamed.
+func TestFalseSignatureAmongMany(t *testing.T) {
+	p := consensus.Stakenet()
+	_, blocks := stakers(p, 200)
+	for _, at := range [][]int{{0}, {63}, {64, 70}, {99, 100}, {150, 20}, {199}} {
+		h := openStakenet(t, p)
+		hs := headersOf(blocks[1:])
+		first := len(hs)
+		for _, k := range at {
+			hs[k].Seal = bytes.Clone(hs[k].Seal)
+			hs[k].Seal[100] ^= 4
+			first = min(first, k)
+		}
+		n, _, err := h.AcceptHeaders(t.Context(), hs)
+		wantBlame(t, err, "bad-seal-signature", consensus.BlameSender)
+		if best, _ := h.BestHeader(); n != first || int(best.Height) != first {
+			t.Errorf("false at %v: %d added, the best is at height %d", at, n, best.Height)
+		}
+		// What broke a rule before the signature counts first if it comes first.
+		hs[10].Bits++
+		if first > 10 {
+			h2 := openStakenet(t, p)
+			n, _, err := h2.AcceptHeaders(t.Context(), hs)
+			wantBlame(t, err, "bad-diffbits", consensus.BlameBlock)
+			if n != 10 {
+				t.Errorf("%d added, want 10", n)
+			}
+		}
+	}
+}

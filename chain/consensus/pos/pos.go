@@ -269,6 +269,20 @@ func (e *Engine) CheckSignature(h *consensus.Header) error {
 	return nil
 }
 
+// CheckSignatures says whether all headers pass CheckSignature. It is several times as
+// fast where they are many; false shows nothing: ask for each.
+func (e *Engine) CheckSignatures(hs []consensus.Header) bool {
+	list := make([]secp256k1.Schnorr, len(hs))
+	for i := range hs {
+		stake, sig, err := ParseSeal(hs[i].Seal)
+		if err != nil {
+			return false
+		}
+		list[i] = secp256k1.Schnorr{Pub: stake.Key, Sig: sig, Hash: consensus.HeaderHash(&hs[i])}
+	}
+	return secp256k1.VerifySchnorrBatch(list)
+}
+
 // Claim returns what a header's seal claims; false if it is no seal or no slot begins
 // at its time.
 func (e *Engine) Claim(h *consensus.Header) (consensus.Claim, bool) {

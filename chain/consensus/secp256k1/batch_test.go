@@ -1,0 +1,123 @@
+package secp256k1_test
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
+
+	"dunlin/chain/consensus/secp256k1"
+)
+
+// signatures makes n by some keys in turn.
+func signatures(tb testing.TB, r *rand.Rand, n, keys int) (list []secp256k1.Schnorr) {
+	tb.Helper()
+	by := make([]*btcec.PrivateKey, keys)
+	for i := range by {
+		by[i] = randomKey(r)
+	}
+	for i := range n {
+		v := secp256k1.Schnorr{Hash: random32(r)}
+		sig, err := schnorr.Sign(by[i%keys], v.Hash[:])
+		if err != nil {
+			tb.Fatal(err)
+		}
+		copy(v.Sig[:], sig.Serialize())
+		copy(v.Pub[:], schnorr.SerializePubKey(by[i%keys].PubKey()))
+		list = append(list, v)
+	}
+	return list
+}
+
+// A batch is good exactly if each of its signatures is, whatever their number and that
+// of keys, as far as it is tried.
+func TestSchnorrBatch(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 7))
+	for _, c := range []struct {
+		n, keys int
+		tried   bool
+	}{{0, 1, false}, {31, 1, false}, {32, 1, true}, {32, 4, true}, {33, 5, false}, {100, 4, true}, {333, 7, true}, {1000, 30, true}} {
+		list := signatures(t, r, c.n, c.keys)
+		if got := secp256k1.VerifySchnorrBatch(list); got != c.tried {
+			t.Fatalf("%d by %d keys: %v", c.n, c.keys, got)
+		}
+		if !c.tried {
+			continue
+		}
+		// The same twice, which makes equal points.
+		again := append(append([]secp256k1.Schnorr(nil), list...), list[:8]...)
+		if !secp256k1.VerifySchnorrBatch(again) {
+			t.Errorf("%d, some of them twice", c.n)
+		}
+		// One bit anywhere.
+		for range 24 {
+			bad := append([]secp256k1.Schnorr(nil), list...)
+			v := &bad[r.IntN(len(bad))]
+			switch at, bit := r.IntN(128), byte(1)<<r.IntN(8); {
+			case at < 32:
+				v.Hash[at] ^= bit
+			case at < 64 && c.keys > 1: // else it is another key, which alone is none the less one
+				v.Pub[at-32] ^= bit
+			default:
+				v.Sig[at%64] ^= bit
+			}
+			if secp256k1.VerifySchnorrBatch(bad) {
+				t.Fatalf("%d by %d keys: %+v is taken for a signature", c.n, c.keys, v)
+			}
+		}
+	}
+}
+
+// Faults that would cancel out if the factors were all the same do not: s of one more
+// and of another less by as much, two signatures swapped.
+func TestSchnorrBatchFactors(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 8))
+	list := signatures(t, r, 64, 1)
+	move := func(v *secp256k1.Schnorr, by *btcec.ModNScalar) {
+		var s btcec.ModNScalar
+		s.SetByteSlice(v.Sig[32:])
+		s.Add(by)
+		s.PutBytesUnchecked(v.Sig[32:])
+	}
+	var d btcec.ModNScalar
+	d.SetInt(5)
+	move(&list[3], &d)
+	d.Negate()
+	move(&list[9], &d)
+	if secp256k1.VerifySchnorrBatch(list) {
+		t.Error("faults cancel out")
+	}
+	d.Negate()
+	move(&list[9], &d)
+	d.Negate()
+	move(&list[3], &d)
+	if !secp256k1.VerifySchnorrBatch(list) {
+		t.Error("mended, it is no batch")
+	}
+	list[3].Hash, list[9].Hash = list[9].Hash, list[3].Hash
+	if secp256k1.VerifySchnorrBatch(list) {
+		t.Error("two are swapped")
+	}
+	// r and s at the limits of field and group.
+	for i := range list[5].Sig {
+		list[5].Sig[i] = 0xff
+	}
+	if secp256k1.VerifySchnorrBatch(list) {
+		t.Error("no number at all")
+	}
+}
+
+// BenchmarkSchnorrBatch times one of many signatures by four keys.
+func BenchmarkSchnorrBatch(b *testing.B) {
+	const n = 1000
+	list := signatures(b, rand.New(rand.NewPCG(seed, 9)), n, 4)
+	for b.Loop() {
+		if !secp256k1.VerifySchnorrBatch(list) {
+			b.Fatal("refused")
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/signature")
+}
