@@ -178,6 +178,7 @@ func (c *conductor) settleSeal(i, parent uint32, b *consensus.Block) error {
 	c.tree.seals[i] = bytes.Clone(b.Header.Seal)
 	c.tree.touch(i)
 	c.tree.mu.Unlock()
+	c.noteClaim(i, &b.Header)
 	c.armFlush()
 	return nil
 }
@@ -422,8 +423,10 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 	}
 	t := c.tree
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	return c.insert(h, hash, parent, work), nil
+	i := c.insert(h, hash, parent, work)
+	t.mu.Unlock()
+	c.noteClaim(i, h)
+	return i, nil
 }
 
 // insert adds a checked header to the tree unless it is there. The caller holds

@@ -205,6 +205,7 @@ type Chain struct {
 	savedAnchor [2]chainhash.Hash
 	inStep      bool
 	forks       limiter
+	claims      *claims // what the seals of the latest headers claim
 
 	created bool // Open made the store: there is no tail to look for
 	reindex bool // every block file is to be replayed; Open's, then the conductor's
@@ -331,6 +332,7 @@ func openStore(o Options, so store.Options) (*Chain, error) {
 		asked:  make(chan request),
 		ready:  make(chan struct{}),
 		closed: make(chan struct{}),
+		claims: newClaims(),
 
 		damaged: make(map[uint32]struct{}), moreDamaged: make(chan struct{}),
 	}

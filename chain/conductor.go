@@ -362,6 +362,7 @@ func (c *conductor) connected(f *flight) error {
 	t.touch(f.node)
 	t.mu.Unlock()
 
+	c.noteClaim(f.node, &f.step.block.Header)
 	if f.ran {
 		c.ran[f.step.height%ranBlocks] = ranBlock{f.node, f.flags}
 	}

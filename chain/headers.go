@@ -210,6 +210,11 @@ func (c *Chain) insertAll(parent uint32, hs []consensus.Header, hashes []chainha
 		}
 		added += int(c.tree.n - before)
 		c.tree.mu.Unlock()
+		for k := range hs[:n] {
+			if i, ok := c.tree.lookup(&hashes[k]); ok {
+				c.noteClaim(i, &hs[k])
+			}
+		}
 		hs, hashes, works = hs[n:], hashes[n:], works[n:]
 	}
 	return added, last

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -261,5 +263,104 @@ func TestFalseSignatureAmongMany(t *testing.T) {
 				t.Errorf("%d added, want 10", n)
 			}
 		}
+	}
+}
+
+// Two blocks by one stake in one slot are told of once, when one of them has shown that
+// the stake is its owner's; both stay valid, and the first seen is the tip.
+func TestDoubleStake(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 3)
+	h := openStakenet(t, p)
+	h.connectAll(blocks[1:])
+	twin := func(name string) *consensus.Block {
+		return b.MineTemplate(blocks[3], enginetest.Template{Data: name})
+	}
+	x, y, z := twin("x"), twin("y"), twin("z")
+	engine := pos.New(p)
+	claim, _ := engine.Claim(&x.Header)
+	if other, _ := engine.Claim(&y.Header); other != claim || x.Hash == y.Hash {
+		t.Fatal("the blocks are not by one stake in one slot")
+	}
+	evidence := func(want int) []chain.DoubleStake {
+		t.Helper()
+		list, total, _ := h.DoubleStakes()
+		if total != want || len(list) != want || len(h.log.with("a stake signed two blocks for one slot")) != want {
+			t.Fatalf("%d cases of %d, %d lines, want %d", len(list), total, len(h.log.with("two blocks")), want)
+		}
+		return list
+	}
+	// Headers alone show nothing.
+	for _, blk := range []*consensus.Block{x, y} {
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{blk})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	evidence(0)
+	_, _, changed := h.DoubleStakes()
+	if v := h.submit(y.Raw); v.Outcome != chain.Connected {
+		t.Fatalf("%+v", v)
+	}
+	<-changed
+	if d := evidence(1)[0]; d.Claim != claim || d.First != x.Hash || d.Second != y.Hash || d.Height != 4 {
+		t.Errorf("%+v", d)
+	}
+	for _, blk := range []*consensus.Block{x, z} {
+		if v := h.submit(blk.Raw); v.Outcome != chain.SideChain {
+			t.Errorf("%+v", v)
+		}
+	}
+	evidence(1)
+	h.wantTip(y)
+
+	// Whoever claims somebody else's coin with his own key shows nothing of its owner.
+	next := b.Mine(y)
+	key, _ := btcec.PrivKeyFromBytes([]byte{31: 7})
+	stake, _, err := pos.ParseSeal(next.Header.Seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	false1 := forgeChild(t, b, y, stake.OutPoint, key, "1")
+	false2 := forgeChild(t, b, y, stake.OutPoint, key, "2")
+	for _, blk := range []*consensus.Block{false1, false2} {
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{blk})); err != nil {
+			t.Fatal(err)
+		}
+		wantBlame(t, h.submit(blk.Raw).Err, "bad-stake-value", consensus.BlameBlock)
+	}
+	h.connectAll([]*consensus.Block{next})
+	evidence(1)
+}
+
+// forgeChild makes a child of parent with the claim that a coin is worth all the money
+// and belongs to key, in the first slot that wins so.
+func forgeChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, coin wire.OutPoint, key *btcec.PrivateKey, name string) *consensus.Block {
+	t.Helper()
+	p, past := b.Params, b.Past(parent.Hash)
+	engine := pos.New(p)
+	claim := pos.Stake{OutPoint: coin, Value: 21e14}
+	copy(claim.Key[:], schnorr.SerializePubKey(key.PubKey()))
+	slot, _ := pos.Slot(p, parent.Header.Timestamp.Unix())
+	for slot++; ; slot++ {
+		when := time.Unix(pos.SlotTime(p, slot), 0)
+		kernel := pos.Kernel(pos.Modifier(p, past), &claim, slot)
+		if !pos.Wins(kernel, engine.NextBits(past, when), claim.Value) {
+			continue
+		}
+		prepare, seal := b.Prepare, b.Seal
+		defer func() { b.Prepare, b.Seal = prepare, seal }()
+		b.Prepare = nil
+		b.Seal = func(_ consensus.Past, _ consensus.Coins, h *consensus.Header) error {
+			hash := consensus.HeaderHash(h)
+			sig, err := schnorr.Sign(key, hash[:])
+			if err == nil {
+				h.Seal = claim.Seal([64]byte(sig.Serialize()))
+			}
+			return err
+		}
+		return b.MineTemplate(parent, enginetest.Template{Time: when, Data: name, Change: func(u *enginetest.Unsealed) {
+			u.Header.Nonce = pos.Nonce(kernel)
+			u.Txs[0].AddTxOut(&wire.TxOut{PkScript: claim.Commitment()})
+		}})
 	}
 }

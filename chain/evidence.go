@@ -1,0 +1,125 @@
+package chain
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"dunlin/chain/consensus"
+)
+
+// Two blocks by one stake in one slot show that its owner signs on two branches, which
+// the software never does. Both stay valid and the first seen wins a tie: it is for
+// people to see. A header alone shows nothing, for anybody can claim a coin with a key
+// of his own; that the key is the coin's is known when one of the two has been validated.
+
+const (
+	// maxClaims is how many headers' claims are remembered, the latest ones: many more
+	// than there are in the slots that are not settled.
+	maxClaims = 1 << 10
+	// maxDoubles is how much evidence is remembered.
+	maxDoubles = 1 << 8
+)
+
+// A DoubleStake is two blocks by one stake in one slot.
+type DoubleStake struct {
+	consensus.Claim
+	First, Second chainhash.Hash // in the order in which their headers came
+	Height        int32          // of First
+	Seen          time.Time
+}
+
+// claims are what the seals of the latest headers claim.
+type claims struct {
+	mu    sync.Mutex // guards what follows, for a few instructions; taken under tree.mu
+	by    map[consensus.Claim]claimed
+	order []consensus.Claim // of by, oldest first
+
+	doubles []DoubleStake // oldest first
+	total   int
+	changed chan struct{}
+	said    limiter
+}
+
+// claimed are the headers with one claim, as far as they matter.
+type claimed struct {
+	first, second uint32 // second is noNode if there is one only
+	told          bool
+}
+
+func newClaims() *claims {
+	return &claims{by: make(map[consensus.Claim]claimed), changed: make(chan struct{})}
+}
+
+// DoubleStakes returns the latest evidence that owners of stake signed two blocks for one
+// slot, oldest first and at most 256, how much there was since Open, and a channel that is
+// closed when there is more.
+func (c *Chain) DoubleStakes() (latest []DoubleStake, total int, changed <-chan struct{}) {
+	c.claims.mu.Lock()
+	defer c.claims.mu.Unlock()
+	return slices.Clone(c.claims.doubles), c.claims.total, c.claims.changed
+}
+
+// noteClaim notes what the seal h of node i claims: when the header comes, when another
+// seal takes its place, and when its block was validated. The caller holds no lock.
+func (c *Chain) noteClaim(i uint32, h *consensus.Header) {
+	s, ok := c.o.Engine.(signed)
+	if !ok {
+		return
+	}
+	claim, ok := s.Claim(h)
+	if !ok {
+		return
+	}
+	m := c.claims
+	m.mu.Lock()
+	at, ok := m.by[claim]
+	switch {
+	case !ok:
+		if len(m.order) >= maxClaims {
+			delete(m.by, m.order[0])
+			m.order = m.order[1:]
+		}
+		m.order = append(m.order, claim)
+		at = claimed{first: i, second: noNode}
+	case at.first != i && at.second == noNode:
+		at.second = i
+	}
+	m.by[claim] = at
+	m.mu.Unlock()
+	if at.second == noNode || at.told {
+		return
+	}
+	t := c.tree
+	t.mu.RLock()
+	proven := t.has(at.first, flagValid) || t.has(at.second, flagValid)
+	t.mu.RUnlock()
+	if !proven {
+		return
+	}
+	d := DoubleStake{
+		Claim: claim, First: t.node(at.first).hash, Second: t.node(at.second).hash,
+		Height: t.node(at.first).height, Seen: c.o.Now(),
+	}
+	m.mu.Lock()
+	if m.by[claim].told {
+		m.mu.Unlock()
+		return
+	}
+	at.told = true
+	m.by[claim] = at
+	if len(m.doubles) >= maxDoubles {
+		m.doubles = slices.Delete(m.doubles, 0, 1)
+	}
+	m.doubles = append(m.doubles, d)
+	m.total++
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	if suppressed, ok := m.said.allow(time.Now()); ok {
+		c.log.Warn("a stake signed two blocks for one slot", "stake", claim.OutPoint, "slot", claim.Slot, "height", d.Height,
+			"first", d.First, "second", d.Second, "suppressed", suppressed)
+	}
+}
