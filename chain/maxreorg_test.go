@@ -330,3 +330,15 @@ func TestManyRefusedBranches(t *testing.T) {
 		}
 	}
 }
+
+// Early holders, who have had all the stake there was, make another history from genesis:
+// it has more work, and is refused before any of it is looked at.
+func TestLongRangeFork(t *testing.T) {
+	d := newDeepBench(t)
+	d.grow(20)
+	history := d.branch(d.main[0], 60, "another history")
+	d.refused(history)
+	if list := d.Refused(); len(list) != 1 || list[0].Fork != 0 || list[0].Depth != 20 {
+		t.Errorf("refused: %+v", list)
+	}
+}

@@ -333,13 +333,20 @@ func TestDoubleStake(t *testing.T) {
 }
 
 // forgeChild makes a child of parent with the claim that a coin is worth all the money
-// and belongs to key, in the first slot that wins so.
+// and belongs to key.
 func forgeChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, coin wire.OutPoint, key *btcec.PrivateKey, name string) *consensus.Block {
+	t.Helper()
+	claim := pos.Stake{OutPoint: coin, Value: 21e14}
+	copy(claim.Key[:], schnorr.SerializePubKey(key.PubKey()))
+	return claimChild(t, b, parent, claim, key, name)
+}
+
+// claimChild makes a child of parent by a stake, be it one or not, in the first slot
+// that it wins.
+func claimChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, claim pos.Stake, key *btcec.PrivateKey, name string, txs ...*wire.MsgTx) *consensus.Block {
 	t.Helper()
 	p, past := b.Params, b.Past(parent.Hash)
 	engine := pos.New(p)
-	claim := pos.Stake{OutPoint: coin, Value: 21e14}
-	copy(claim.Key[:], schnorr.SerializePubKey(key.PubKey()))
 	slot, _ := pos.Slot(p, parent.Header.Timestamp.Unix())
 	for slot++; ; slot++ {
 		when := time.Unix(pos.SlotTime(p, slot), 0)
@@ -358,9 +365,126 @@ func forgeChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, co
 			}
 			return err
 		}
-		return b.MineTemplate(parent, enginetest.Template{Time: when, Data: name, Change: func(u *enginetest.Unsealed) {
+		return b.MineTemplate(parent, enginetest.Template{Time: when, Data: name, Txs: txs, Change: func(u *enginetest.Unsealed) {
 			u.Header.Nonce = pos.Nonce(kernel)
 			u.Txs[0].AddTxOut(&wire.TxOut{PkScript: claim.Commitment()})
 		}})
 	}
+}
+
+// holder returns the stake of stakenet's holder n, from 1, its key, and a transaction that
+// moves it to another coin of that key.
+func holder(t *testing.T, p *consensus.Params, n int) (pos.Stake, *btcec.PrivateKey, *wire.MsgTx) {
+	t.Helper()
+	secret := consensus.StakenetKey(n)
+	priv, _ := btcec.PrivKeyFromBytes(secret[:])
+	genesis := p.GenesisBlock().Txs[0]
+	out := genesis.MsgTx().TxOut[n-1]
+	stake := pos.Stake{OutPoint: wire.OutPoint{Hash: *genesis.Hash(), Index: uint32(n - 1)}, Value: out.Value}
+	copy(stake.Key[:], out.PkScript[2:])
+	tx := wire.NewMsgTx(2)
+	tx.AddTxIn(&wire.TxIn{PreviousOutPoint: stake.OutPoint})
+	tx.AddTxOut(wire.NewTxOut(out.Value, out.PkScript))
+	fetcher := txscript.NewCannedPrevOutputFetcher(out.PkScript, out.Value)
+	var err error
+	if tx.TxIn[0].Witness, err = txscript.TaprootWitnessSignature(tx, txscript.NewTxSigHashes(tx, fetcher), 0, out.Value, out.PkScript, txscript.SigHashDefault, priv); err != nil {
+		t.Fatal(err)
+	}
+	return stake, txscript.TweakTaprootPrivKey(*priv, nil), tx
+}
+
+// Stakes are coins of the parent: what the block itself spends or makes, what was spent
+// before, and what is on another branch does not change or help that.
+func TestStakeIsOfTheParent(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 3)
+	stake, key, move := holder(t, p, 4)
+	moved := stake
+	moved.OutPoint = wire.OutPoint{Hash: move.TxHash()}
+	fresh := func(t *testing.T) *home {
+		h := openStakenet(t, p)
+		h.connectAll(blocks[1:])
+		return h
+	}
+	refused := func(t *testing.T, h *home, bad *consensus.Block, rule string) {
+		t.Helper()
+		before, _ := h.Tip()
+		wantBlame(t, h.submit(bad.Raw).Err, rule, consensus.BlameBlock)
+		if tip, _ := h.Tip(); tip.Hash != before.Hash {
+			t.Errorf("the tip is at height %d", tip.Height)
+		}
+	}
+	t.Run("spent in the same block", func(t *testing.T) {
+		h := fresh(t)
+		own := claimChild(t, b, blocks[3], stake, key, "", move)
+		h.connectAll([]*consensus.Block{own})
+		refused(t, h, claimChild(t, b, own, stake, key, "spent"), "bad-stake-missing")
+		refused(t, h, claimChild(t, b, own, moved, key, "immature"), "bad-stake-immature")
+		h.connectAll([]*consensus.Block{b.Mine(own)})
+	})
+	t.Run("made in the same block", func(t *testing.T) {
+		refused(t, fresh(t), claimChild(t, b, blocks[3], moved, key, "", move), "bad-stake-missing")
+	})
+	t.Run("on another branch only", func(t *testing.T) {
+		h := fresh(t)
+		with := b.Mine(blocks[3], move)
+		h.connectAll([]*consensus.Block{with})
+		without := b.MineTemplate(blocks[3], enginetest.Template{Data: "without"})
+		h.want(without, chain.SideChain)
+		refused(t, h, claimChild(t, b, without, moved, key, ""), "bad-stake-missing")
+		h.wantTip(with)
+	})
+	t.Run("claimed for more", func(t *testing.T) {
+		more := stake
+		more.Value++
+		refused(t, fresh(t), claimChild(t, b, blocks[3], more, key, ""), "bad-stake-value")
+	})
+	t.Run("of another's key", func(t *testing.T) {
+		_, other, _ := holder(t, p, 1)
+		theirs := stake
+		copy(theirs.Key[:], schnorr.SerializePubKey(other.PubKey()))
+		refused(t, fresh(t), claimChild(t, b, blocks[3], theirs, other, ""), "bad-stake-key")
+	})
+}
+
+// Headers by stake that does not exist are bounded, and hold nobody up: the chain goes on
+// with its blocks, and the first body of theirs ends their branch.
+func TestHeadersWithoutStake(t *testing.T) {
+	const ahead = 30
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 10)
+	h := open(t, func(o *chain.Options) { o.Params, o.Engine, o.HeadersAhead = p, pos.New(p), ahead })
+	h.connectAll(blocks[1:4])
+	nobody, _ := btcec.PrivKeyFromBytes([]byte{31: 7})
+	forged := []*consensus.Block{blocks[3]}
+	for range ahead + 5 {
+		forged = append(forged, forgeChild(t, b, forged[len(forged)-1], wire.OutPoint{Index: 5}, nobody, ""))
+	}
+	n, _, err := h.AcceptHeaders(t.Context(), headersOf(forged[1:]))
+	if wantBlame(t, err, "headers-too-far-ahead", consensus.BlameNobody); n != ahead {
+		t.Errorf("%d added", n)
+	}
+	if best, _ := h.BestHeader(); best.Height != 3+ahead {
+		t.Fatalf("the best header is at height %d: they claim more work", best.Height)
+	}
+	for _, blk := range blocks[4:] {
+		if v := h.submitFrom(blk.Raw, chain.Source{Kind: chain.FromGossip, Peer: "peer1"}); v.Outcome != chain.Connected {
+			t.Fatalf("%+v", v)
+		}
+	}
+	// Not signed: nothing of it is stored.
+	bad := headersOf([]*consensus.Block{b.Mine(blocks[10])})
+	bad[0].Seal = bytes.Clone(bad[0].Seal)
+	bad[0].Seal[80] ^= 1
+	n, _, err = h.AcceptHeaders(t.Context(), bad)
+	if wantBlame(t, err, "bad-seal-signature", consensus.BlameSender); n != 0 {
+		t.Errorf("%d added", n)
+	}
+	// A body on the tip shows that there is no such stake, and what is built on it is as bad.
+	lie := forgeChild(t, b, blocks[10], wire.OutPoint{Index: 5}, nobody, "")
+	wantBlame(t, h.submit(lie.Raw).Err, "bad-stake-missing", consensus.BlameBlock)
+	above := forgeChild(t, b, lie, wire.OutPoint{Index: 5}, nobody, "")
+	_, _, err = h.CheckHeader(&above.Header)
+	checkRule(t, err, "bad-prevblk")
+	h.wantTip(blocks[10])
 }
