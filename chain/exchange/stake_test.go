@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/libp2p/go-libp2p/core/network"
 
@@ -121,5 +122,84 @@ func TestRealStakeChain(t *testing.T) {
 	eventually(t, "synced", func() bool { return n.Sync().State == Synced })
 	if ps := n.Peers(); len(ps) != 1 {
 		t.Errorf("%d peers", len(ps))
+	}
+}
+
+// falseSeals is a chain that hands out headers and blocks with seals of somebody without
+// stake.
+type falseSeals struct{ Chain }
+
+func (f falseSeals) swap(raw []byte, err error) ([]byte, error) {
+	if err != nil {
+		return raw, err
+	}
+	b, err := consensus.DecodeBlock(f.Params(), raw)
+	if err != nil {
+		return nil, err
+	}
+	return enginetest.Usurp(b), nil
+}
+
+func (f falseSeals) HeadersAfter(dst []byte, locator []chainhash.Hash, most int) (start int32, n int, raw []byte, err error) {
+	start, n, raw, err = f.Chain.HeadersAfter(dst, locator, most)
+	size := consensus.HeaderBytes + f.Params().SealBytes
+	for at := len(dst); err == nil && at < len(raw); at += size {
+		var false1 []byte
+		if false1, err = f.swap(f.Chain.Block(chainhash.DoubleHashH(raw[at : at+consensus.HeaderBytes]))); err == nil {
+			copy(raw[at:at+size], false1)
+		}
+	}
+	return start, n, raw, err
+}
+
+func (f falseSeals) Block(hash chainhash.Hash) ([]byte, error) { return f.swap(f.Chain.Block(hash)) }
+
+func (f falseSeals) ReadBlocks(_ []byte, hashes []chainhash.Hash) (blocks [][]byte, err error) {
+	for _, h := range hashes {
+		raw, err := f.Block(h)
+		if err != nil {
+			return nil, err
+		}
+		blocks = append(blocks, raw)
+	}
+	return blocks, nil
+}
+
+func (f falseSeals) ReadBlockPart(hash chainhash.Hash, offset int64, dst []byte) error {
+	raw, err := f.Block(hash)
+	copy(dst, raw[min(offset, int64(len(raw))):])
+	return err
+}
+
+// TestFalseSealsByPeers: whoever answers first with false seals, of headers and then of
+// blocks, is dropped, and keeps nobody from the blocks with their own.
+func TestFalseSealsByPeers(t *testing.T) {
+	p := consensus.Stakenet()
+	s := enginetest.NewStakenet(p)
+	b := enginetest.NewBuilder(p)
+	e := enginetest.Lenient{Engine: pos.New(p)}
+	b.Engine, b.Prepare, b.Seal = e, s.Prepare, s.Seal
+	blocks := b.MineN(b.Genesis(), 20)
+	stake := func(o *chain.Options) {
+		o.Params, o.Engine = p, e
+		o.Now = func() time.Time { return time.Unix(math.MaxUint32, 0) }
+	}
+	honest, evil, n := newRealNode(t, vfs.NewMem(), stake), newRealNode(t, vfs.NewMem(), stake), newRealNode(t, vfs.NewMem(), stake)
+	honest.submit(t, blocks)
+	evil.submit(t, blocks)
+	evil.o.Chain = falseSeals{evil.o.Chain}
+	connect(t, n.o.Host, evil.o.Host)
+	if why := receive(t, "the liar is blamed", n.blames); !strings.Contains(why, "mutated") && !strings.Contains(why, "stake-commitment") && !strings.Contains(why, "seal") {
+		t.Errorf("blamed: %s", why)
+	}
+	awaitGone(t, n.o.Host, evil.o.Host.ID())
+	if best, _ := n.c.BestHeader(); best.Height != 20 {
+		t.Errorf("the headers came to %d: the test shows little", best.Height)
+	}
+	connect(t, n.o.Host, honest.o.Host)
+	n.awaitBlock(t, blocks[19])
+	_, _, raw, err := n.c.HeadersAfter(nil, nil, 2000)
+	if err != nil || string(raw[len(raw)-p.SealBytes:]) != string(blocks[19].Header.Seal) {
+		t.Errorf("the last header is served with another seal (%v)", err)
 	}
 }
