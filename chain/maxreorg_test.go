@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
@@ -341,4 +343,34 @@ func TestLongRangeFork(t *testing.T) {
 	if list := d.Refused(); len(list) != 1 || list[0].Fork != 0 || list[0].Depth != 20 {
 		t.Errorf("refused: %+v", list)
 	}
+}
+
+// A file that is not what was written is no anchor: the start says so and what to do.
+func TestDamagedAnchor(t *testing.T) {
+	d := newDeepBench(t)
+	d.grow(20)
+	d.close()
+	path := d.o.FS.PathJoin(d.o.Dir, "ANCHOR")
+	f, err := d.o.FS.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("crc32c 00000001\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chain.Open(d.o); err == nil || !strings.Contains(err.Error(), "ANCHOR") || !strings.Contains(err.Error(), "rm ") {
+		t.Fatalf("got %v", err)
+	}
+	if err := d.o.FS.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	d.wantTip(d.tip())
+	// It has a new one when it has been in step for a while.
+	d.now.Add(200)
+	d.grow(1)
+	d.refused(d.branch(d.main[10], 20, "x"))
 }

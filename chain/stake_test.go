@@ -488,3 +488,32 @@ func TestHeadersWithoutStake(t *testing.T) {
 	checkRule(t, err, "bad-prevblk")
 	h.wantTip(blocks[10])
 }
+
+// A block can be tested before it is signed: by every rule but the signature.
+func TestUnsignedBlock(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 3)
+	h := openStakenet(t, p)
+	h.connectAll(blocks[1:])
+	test := func(blk *consensus.Block) error {
+		t.Helper()
+		seal := bytes.Clone(blk.Header.Seal)
+		clear(seal[76:])
+		unsigned, err := consensus.DecodeBlock(p, enginetest.WithSeal(blk, seal))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.TestBlock(t.Context(), unsigned)
+	}
+	if err := test(b.Mine(blocks[3])); err != nil {
+		t.Error(err)
+	}
+	stake, key, move := holder(t, p, 4)
+	moved := stake
+	moved.OutPoint = wire.OutPoint{Hash: move.TxHash()}
+	wantBlame(t, test(claimChild(t, b, blocks[3], moved, key, "", move)), "bad-stake-missing", consensus.BlameBlock)
+	if err := test(b.Mine(blocks[2])); !errors.Is(err, chain.ErrNotNext) {
+		t.Error(err)
+	}
+	h.wantTip(blocks[3])
+}
