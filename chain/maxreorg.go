@@ -171,7 +171,7 @@ func (c *conductor) moveAnchor(old uint32) {
 	if at := height - n; at > low && now.Sub(c.arrived[at%(n+1)]) >= anchorDelay(c.o.Params) {
 		t.anchor = t.ancestor(tip, at)
 	}
-	var left uint32 = noNode
+	left := noNode // the best header before, if it is out of reach now
 	if t.anchor != before {
 		t.anchorHash = t.node(t.anchor).hash
 		c.armFlush()
@@ -185,7 +185,7 @@ func (c *conductor) moveAnchor(old uint32) {
 	}
 	t.mu.Unlock()
 	if left != noNode {
-		c.noteRefused(left, nil)
+		_ = c.noteRefused(left, nil) // nobody sent it just now
 	}
 }
 

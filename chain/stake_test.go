@@ -402,6 +402,7 @@ func TestStakeIsOfTheParent(t *testing.T) {
 	moved := stake
 	moved.OutPoint = wire.OutPoint{Hash: move.TxHash()}
 	fresh := func(t *testing.T) *home {
+		t.Helper()
 		h := openStakenet(t, p)
 		h.connectAll(blocks[1:])
 		return h
