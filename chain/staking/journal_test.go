@@ -185,7 +185,7 @@ func holding(t *testing.T, raw []byte) vfs.FS {
 	}
 	f, err := fs.Create(journalPath, vfs.WriteCategoryUnspecified)
 	if err == nil {
-		_, err = f.Write(raw)
+		_, err = f.Write(bytes.Clone(raw)) // which the file system may overwrite, to find who relies on it
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)

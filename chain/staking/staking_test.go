@@ -33,6 +33,7 @@ func TestStake(t *testing.T) {
 		const n = 120
 		began := time.Now()
 		tip := height(t, c, n)
+		synctest.Wait()
 		if made < n || m.Status().Blocks < n {
 			t.Errorf("%d blocks made, %+v", made, m.Status())
 		}
