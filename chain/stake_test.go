@@ -518,3 +518,45 @@ func TestUnsignedBlock(t *testing.T) {
 	}
 	h.wantTip(blocks[3])
 }
+
+// TestStakePrune: a pruned chain has its headers with their seals, for others to check, and
+// the initial stake, though the block that it came with is gone.
+func TestStakePrune(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 400)
+	h := open(t, func(o *chain.Options) {
+		smallFiles(o)
+		o.Params, o.Engine = p, pos.New(p)
+	})
+	h.connectAll(blocks[1:])
+	r, err := h.Prune(t.Context(), 0)
+	if err != nil || r.Lowest < 1 || r.Lowest > 400-chain.KeepBlocks+1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	check := func() {
+		t.Helper()
+		for i, x := range blocks {
+			seal, err := h.Seal(x.Hash)
+			if err != nil || !bytes.Equal(seal, x.Header.Seal) {
+				t.Fatalf("the seal of block %d is %x, %v; want %x", i, seal, err, x.Header.Seal)
+			}
+		}
+		genesis := *blocks[0].Txs[0].Hash()
+		for i, out := range blocks[0].Txs[0].MsgTx().TxOut {
+			coin, ok, err := h.Coin(wire.OutPoint{Hash: genesis, Index: uint32(i)})
+			if err != nil || !ok || coin.Value != out.Value || coin.Height != 0 || coin.Coinbase {
+				t.Errorf("initial stake %d: %+v, %t, %v", i, coin, ok, err)
+			}
+		}
+	}
+	check()
+	h.reopen()
+	check()
+	later := blocks[400].Header.Timestamp.Add(p.SlotDuration)
+	more := []*consensus.Block{b.MineTemplate(blocks[399], enginetest.Template{Time: later})} // leaves the last one
+	more = append(more, b.MineN(more[0], 2)...)
+	for _, x := range more {
+		h.submit(x.Raw)
+	}
+	h.wantTip(more[2])
+}

@@ -45,6 +45,9 @@ Each block is told with the node's verdict. Ctrl-C ends it.`,
 				return err
 			}
 			o.Params = c.Chain.Params
+			if o.Params.ProofOfStake() {
+				return usage(fmt.Errorf("blocks of %s are made with stake, not by mining: dunlin stake start", o.Params.Name))
+			}
 			if o.URL == "" {
 				if user != "" || password != "" || cookie != "" || authority != "" {
 					return usage(errors.New("--user, --password-file, --cookie and --ca are for --url"))
