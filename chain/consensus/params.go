@@ -319,9 +319,10 @@ const (
 	// that block by itself. With a spacing of 64 s it is 1 h 47 min: a network that is cut
 	// in two for less comes together by itself. See docs/decisions/0012.
 	DefaultMaxReorg = DefaultStakeMaturity
-	// LeastMaxReorg and MostMaxReorg bound it: less would be met by chance.
+	// LeastMaxReorg is the least that a network may have: less would be met by chance.
 	LeastMaxReorg = 10
-	MostMaxReorg  = 10_000
+	// MostMaxReorg is the most.
+	MostMaxReorg = 10_000
 	// stakeLimitBits is a target of 2^224 a satoshi: a ten-thousandth of a coin wins
 	// one slot in some 4,300. No network needs an easier one.
 	stakeLimitBits = 0x1d00ffff
