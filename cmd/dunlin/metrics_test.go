@@ -121,6 +121,7 @@ func TestE2EMetrics(t *testing.T) {
 		}
 	}
 	promtool(t, nil, "check", "rules", filepath.Join(deploy, "prometheus", "alerts.yml"))
+	promtool(t, nil, "check", "config", filepath.Join(deploy, "prometheus", "prometheus.yml"))
 }
 
 // TestE2EMetricsOfManyPeers: what Prometheus has to keep does not grow with the peers.
