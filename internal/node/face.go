@@ -91,7 +91,7 @@ func (f face) Status() api.Status {
 		Sync:    syncStatus(&s),
 		Mempool: api.MempoolStatus{Count: count, Bytes: vbytes},
 		Gossip:  n.gossipStatus(),
-		Slots:   n.slots(tip, time.Now()),
+		Slots:   n.slots(tip, n.now()),
 	}
 	if n.stake != nil {
 		summary := n.stakingSummary(n.miner.Status().Mining)

@@ -84,7 +84,8 @@ func (n *Node) openStaking() error {
 	}
 	n.closers = append(n.closers, s.journal.Close)
 	s.sealer, err = staking.NewSealer(staking.Options{
-		Params: n.params, Engine: n.engine, Coins: n.chain, Holder: holder, Journal: s.journal, Ready: n.mayStake, Logger: log,
+		Params: n.params, Engine: n.engine, Coins: n.chain, Holder: holder, Journal: s.journal, Ready: n.mayStake,
+		Now: n.now, Logger: log,
 	})
 	n.stake = s
 	return err
