@@ -40,6 +40,7 @@
 //	third header of a stake in a slot  IGNORE   two are evidence, more say nothing new
 //	third of its encoding and header   IGNORE   cap; two cover a bad copy that came first
 //	compact, after a whole one         IGNORE   cap; the whole one proved itself
+//	stake: far above the blocks here   IGNORE   headers alone cost nothing; "ahead"
 //	fourth header at this height       IGNORE   cap; honest forks have two or three
 //	sender's second header there       IGNORE   cap; a peer has one best block
 //	anything else                      ACCEPT   whether it is valid is found out after it was passed on
@@ -57,6 +58,13 @@
 // [Assembler] says when all that were passed on were false: then this node sends
 // the block once more, in an encoding of its own ([Reflood]), so that the real one
 // travels on, hop by hop, whatever came first.
+//
+// # Headers of stake
+//
+// A header of stake proves nothing, and a branch of them costs nobody anything. So one
+// whose parent's block is not here neither says how high the chain is nor takes the
+// place of one whose parent's block is: such headers are passed on with caps of their
+// own, and at most one height above the others.
 //
 // # Verdicts on the transaction topic
 //
@@ -173,8 +181,8 @@ type Blocks struct {
 	headers Headers
 
 	mu      sync.Mutex // guards what follows; never held over a call out
-	top     int32      // highest height seen
-	heights map[int32]*seen
+	top     int32      // highest height seen, where stake makes blocks of a grounded header
+	heights map[place]*seen
 	// stakes are the headers of heights by what their seals claim.
 	stakes map[consensus.Claim][]stakeHeader
 }
@@ -185,7 +193,14 @@ type stakeHeader struct {
 	height int32
 }
 
-// seen is what was passed on at one height.
+// A place is a height. Headers of stake that are not grounded, of which anybody can make as
+// many as he likes, have places of their own.
+type place struct {
+	height   int32
+	grounded bool // the block of the parent is here; always where work makes blocks
+}
+
+// seen is what was passed on at one place.
 type seen struct {
 	first     chainhash.Hash            // header hash that was passed on first
 	encodings map[chainhash.Hash]passed // by header hash
@@ -197,7 +212,7 @@ type passed struct{ whole, compact int }
 
 // NewBlocks returns a judge for one network.
 func NewBlocks(p *consensus.Params, h Headers) *Blocks {
-	return &Blocks{params: p, headers: h, heights: make(map[int32]*seen), stakes: make(map[consensus.Claim][]stakeHeader)}
+	return &Blocks{params: p, headers: h, heights: make(map[place]*seen), stakes: make(map[consensus.Claim][]stakeHeader)}
 }
 
 // MaxMessageBytes is the largest message of the block topic, in bytes.
@@ -269,7 +284,11 @@ func (b *Blocks) Check(from string, data []byte) Verdict {
 
 	// 3. Caps on what is passed on; what they refuse is used all the same.
 	claim, staked := b.headers.Claim(&h)
-	why, rival := b.admit(from, v.Height, v.Hash, encoding, claim, staked)
+	at := place{v.Height, true}
+	if b.params.SealBytes > 0 {
+		at.grounded, _ = b.headers.HaveBlock(h.PrevBlock)
+	}
+	why, rival := b.admit(from, at, v.Hash, encoding, claim, staked)
 	if why != "" {
 		return v.ignore(why)
 	}
@@ -344,14 +363,18 @@ func (b *Blocks) old(height int32) bool {
 }
 
 // admit counts a message against the caps and says which one refuses it; if none
-// does, whether the first header of the height was another.
-func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding Encoding, claim consensus.Claim, staked bool) (refusal string, rival bool) {
+// does, whether the first header of the place was another.
+func (b *Blocks) admit(from string, at place, hash chainhash.Hash, encoding Encoding, claim consensus.Claim, staked bool) (refusal string, rival bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if height > b.top {
+	height := at.height
+	if !at.grounded && height > b.top+1 {
+		return "ahead", false
+	}
+	if at.grounded && height > b.top {
 		b.top = height
 		for old := range b.heights {
-			if old <= b.top-maxHeights {
+			if old.height <= b.top-maxHeights {
 				delete(b.heights, old)
 			}
 		}
@@ -362,10 +385,10 @@ func (b *Blocks) admit(from string, height int32, hash chainhash.Hash, encoding 
 	if height <= b.top-maxHeights { // another message raised it meanwhile
 		return "old-height", false
 	}
-	s := b.heights[height]
+	s := b.heights[at]
 	if s == nil {
 		s = &seen{encodings: make(map[chainhash.Hash]passed), sources: make(map[string]int)}
-		b.heights[height] = s
+		b.heights[at] = s
 	}
 	n, again := s.encodings[hash]
 	compact := encoding == CompactEncoding

@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -176,6 +177,7 @@ func TestManyHeadersOfAStake(t *testing.T) {
 	w := newStakeWorld()
 	parent := w.b.Mine(w.b.Genesis())
 	w.learn(parent)
+	w.have[parent.Hash] = true
 	judge := w.judge()
 	for i, want := range []string{"", "", "stake-cap"} {
 		blk := w.b.MineTemplate(parent, enginetest.Template{Data: string(rune('a' + i))})
@@ -202,11 +204,48 @@ func TestManyHeadersOfAStake(t *testing.T) {
 	for range 80 {
 		blk := w.b.Mine(up)
 		w.learn(up)
+		w.have[up.Hash] = true
 		judge.Check("p", relay.Encode(blk.Raw))
 		up = blk
 	}
 	if n := relay.Stakes(judge); n > 64+3 {
 		t.Errorf("%d stakes are remembered", n)
+	}
+}
+
+// A branch of headers, which cost nothing where stake makes blocks, neither makes the
+// real blocks old nor takes their places.
+func TestHeadersAheadOfBlocks(t *testing.T) {
+	t.Parallel()
+	w := newStakeWorld()
+	tip := w.b.Mine(w.b.Genesis())
+	w.learn(tip)
+	w.have[w.b.Genesis().Hash], w.have[tip.Hash] = true, true
+	judge := w.judge()
+	bare := tip
+	for n := range 100 {
+		bare = w.b.Mine(bare)
+		want := "ahead"
+		if n < 2 { // a child of tip, and one above it: its parent may be about to come
+			want = ""
+		}
+		v := judge.Check(fmt.Sprint("evil ", n), relay.Encode(bare.Raw))
+		if v.Reason != want || v.Raw == nil || (want == "") != (v.Result == relay.Accept) {
+			t.Errorf("header %d: %v, %q, used %t", n+1, v.Result, v.Reason, v.Raw != nil)
+		}
+		w.learn(bare)
+	}
+	sound := w.b.MineTemplate(tip, enginetest.Template{Data: "real"})
+	if v := judge.Check("good", relay.Encode(sound.Raw)); v.Result != relay.Accept {
+		t.Errorf("a block on the tip: %v, %q", v.Result, v.Reason)
+	}
+	w.learn(sound)
+	w.have[sound.Hash] = true
+	if v := judge.Check("good", relay.Encode(w.b.Mine(sound).Raw)); v.Result != relay.Accept {
+		t.Errorf("the next: %v, %q", v.Result, v.Reason)
+	}
+	if heights, _, _ := judge.Held(); heights > 3 {
+		t.Errorf("%d heights are remembered", heights)
 	}
 }
 
