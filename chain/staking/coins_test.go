@@ -93,7 +93,11 @@ func wantCoins(t *testing.T, f *staking.Finder, want map[wire.OutPoint]staking.C
 // are held and others, the finder knows at each tip what a replay of its branch does.
 func TestFinder(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(3) {
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			p := network(t, time.Now().Add(-24*time.Hour), 400, 300, 200, 100)

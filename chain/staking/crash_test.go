@@ -44,7 +44,10 @@ func (w *witness) Sign(s *pos.Stake, h *consensus.Header) ([64]byte, error) {
 func TestMinerCrashes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		const crashes = 100
+		crashes := 100
+		if testing.Short() {
+			crashes = 25
+		}
 		r := rand.New(rand.NewPCG(1, 1))
 		p := network(t, time.Now(), 500, 300, 200)
 		disk := vfs.NewCrashableMem()
@@ -89,7 +92,7 @@ func TestMinerCrashes(t *testing.T) {
 				return
 			}
 		}
-		if len(signed) < crashes || tallest < crashes/2 {
+		if len(signed) < crashes || tallest < int32(crashes)/2 {
 			t.Errorf("%d signed, %d high", len(signed), tallest)
 		}
 	})

@@ -83,7 +83,11 @@ func (n notary) life(fs vfs.FS, last int64, r *rand.Rand, fault func(string)) er
 // what was not flushed survives it, no second block of a slot is signed afterwards.
 func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
-	for _, percent := range []int{0, 50, 100} {
+	percents := []int{0, 50, 100}
+	if testing.Short() {
+		percents = []int{50}
+	}
+	for _, percent := range percents {
 		crashes := 0
 		r := rand.New(rand.NewPCG(uint64(percent), 1))
 		for at := 1; ; at++ {
@@ -130,7 +134,11 @@ func TestCrashAnywhere(t *testing.T) {
 // TestManyCrashes: a hundred crashes one after another.
 func TestManyCrashes(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(3) {
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 2))
 		left, n := vfs.NewCrashableMem(), make(notary)
 		crashes := 0
