@@ -23,7 +23,7 @@ var unrun = map[string]map[string]string{
 		"go test ./...": "this test is one of them: step_test of .ci/run is that command",
 	},
 	filepath.Join("deploy", "README.md"): {
-		"kubectl apply -k deploy/kubernetes":                      "there is no cluster",
+		"kubectl apply -k deploy/kubernetes":                      "there is no cluster: step_kubernetes of .ci/run builds and checks what would be applied",
 		"kubectl -n dunlin rollout status statefulset/dunlin":     "there is no cluster",
 		"kubectl -n dunlin exec dunlin-0 -- dunlin status":        "there is no cluster",
 		"kubectl -n dunlin scale statefulset/dunlin --replicas=5": "there is no cluster",
