@@ -275,6 +275,10 @@ func (c *Chain) noteRefused(i uint32, hs []consensus.Header) *consensus.RuleErro
 		return fault
 	}
 	r.mu.Lock()
+	if slices.ContainsFunc(r.list, func(x RefusedBranch) bool { return x.First == b.First }) {
+		r.mu.Unlock() // another peer's headers have told of it meanwhile
+		return fault
+	}
 	if len(r.list) >= maxRefused {
 		r.list = slices.Delete(r.list, 0, 1)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -301,6 +302,29 @@ func TestMaxReorgInvalidate(t *testing.T) {
 	d.wantTip(d.tip())
 	d.reopen()
 	d.wantTip(d.tip())
+}
+
+// A branch that several peers tell of at once is remembered once.
+func TestRefusedBranchAtOnce(t *testing.T) {
+	d := newDeepBench(t)
+	d.grow(20)
+	b := d.branch(d.main[2], 25, "deep")
+	d.at(b[24])
+	hs := headersOf(b)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			_, _, err := d.AcceptHeaders(t.Context(), hs)
+			d.wantNobody(err)
+		})
+	}
+	all.Wait()
+	if n := len(d.Refused()); n != 1 {
+		t.Errorf("one branch is remembered %d times", n)
+	}
+	if lines := d.log.with("kept out"); len(lines) != 1 {
+		t.Errorf("%d lines", len(lines))
+	}
 }
 
 // However many branches are refused, few are remembered and little is logged.
