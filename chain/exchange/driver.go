@@ -879,7 +879,7 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 		peers: len(d.peers), pulls: d.pulls, stats: d.sched.Stats(), trouble: d.trouble,
 	}
 	v.tip, _ = d.x.o.Chain.Tip()
-	if refused := d.x.o.Chain.Refused(); len(refused) > 0 {
+	if refused := d.x.o.Chain.Refused(); len(refused) > 0 && slices.ContainsFunc(d.sorted(), d.isDeep) {
 		v.refused = &refused[0]
 	}
 	// The best peer whose claim is more than our headers and not in doubt. A tip whose
@@ -899,6 +899,16 @@ func (d *driver) tell(ctx context.Context, now time.Time) {
 	d.mu.Lock()
 	d.status = s
 	d.mu.Unlock()
+}
+
+// isDeep says whether a peer is on a branch that the chain does not go over to. What
+// such a branch claims is not checked in full: when nobody is on it, it is not news.
+func (d *driver) isDeep(p *peerSync) bool {
+	if p.deep > 0 {
+		return true
+	}
+	s, ok := d.x.o.Chain.Status(p.tip.Hash)
+	return ok && s.Refused
 }
 
 // late tells who held what up and who was asked.

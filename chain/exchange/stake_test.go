@@ -80,6 +80,14 @@ func TestDeepBranch(t *testing.T) {
 	}
 	ours.mu.Unlock()
 
+	// It is told of for as long as a peer is on it.
+	if err := n.host.Network().ClosePeer(other.host.ID()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nobody is on the branch", func() bool { return n.Sync().Reason == "" })
+	connect(t, n.host, other.host)
+	eventually(t, "a peer is on the branch again", func() bool { return strings.Contains(n.Sync().Reason, "kept out") })
+
 	ours.acceptReorg()
 	awaitTip(t, n, deep)
 	eventually(t, "synced", func() bool { s := n.Sync(); return s.State == Synced && s.Reason == "" })
