@@ -37,6 +37,7 @@ const (
 	maxPullFailures = 3                // in a row: the peer is of no use
 	maxIdle         = 2                // pulls in a row without a new header, from which on a claim is in doubt
 	refusedAgain    = 5 * time.Second  // before a block that may become valid is fetched again
+	aheadAgain      = time.Second      // before a peer is asked again whose headers are too far ahead
 	deepAgain       = 30 * time.Second // before a peer on a refused branch is asked again; doubles, to deepMost
 	deepMost        = 5 * time.Minute
 )
@@ -589,7 +590,8 @@ func (d *driver) considerPulls(ctx context.Context) {
 	now := d.x.o.Now()
 	best, _ := d.x.o.Chain.BestHeader()
 	tip, _ := d.x.o.Chain.Tip()
-	full := best.Hash != tip.Hash && d.x.o.Chain.HeaderLimit()-best.Height < MaxHeaders
+	// On a branch that was left blocks do not follow: others may have room.
+	full := best.Hash != tip.Hash && d.x.o.Chain.HeaderLimit()-best.Height < MaxHeaders && !d.lacks(best.Hash)
 	if n := d.x.o.Chain.ReorgsAccepted(); n != d.accepted {
 		d.accepted = n
 		for _, p := range d.peers {
@@ -762,6 +764,9 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 			p.ahead = true
 			if e.added == 0 {
 				p.notBefore = now.Add(tickEvery)
+				if len(d.withheld) > 0 { // then also those are asked who may have nothing new
+					p.notBefore = now.Add(aheadAgain)
+				}
 			}
 		case e.added == 0 && (e.behind || wasCut && e.err != nil):
 			// Others are faster, or it sends for ever what is known. It will be asked

@@ -44,6 +44,31 @@ func TestHeadersInStep(t *testing.T) {
 	}
 }
 
+// TestWithheldHeadersAhead: a branch with all the headers that are taken ahead, whose blocks
+// nobody hands out, does not hold up a longer chain, of whose tip the header is not taken
+// for as long.
+func TestWithheldHeadersAhead(t *testing.T) {
+	t.Parallel()
+	honest, evil := newFakeChain(), newFakeChain()
+	evil.grow(t, 4000, 1, 200)
+	honest.grow(t, 6000, 2, 200)
+	e := newNode(t, evil)
+	serveBlocksWith(t, e, (&countingPeer{release: make(chan struct{})}).serve(evil))
+	c := newFakeChain()
+	c.ahead = 2500
+	n := newNode(t, c, func(o *Options) { o.StallAfter = 2 * time.Second })
+	connect(t, n.host, e.host)
+	eventually(t, "the withholder's headers", func() bool {
+		best, _ := n.chain.BestHeader()
+		return best.Height == 2500
+	})
+	connect(t, n.host, newNode(t, honest).host)
+	awaitTip(t, n, honest)
+	if len(n.blames) > 0 {
+		t.Errorf("blamed: %v", <-n.blames)
+	}
+}
+
 // TestDeepBranch: peers on a branch that the chain does not go over to are kept, are
 // asked for nothing of it, and do not make this node one that is behind; its status says
 // what is kept out. When an operator accepts the branch it is fetched.

@@ -61,12 +61,17 @@ func (d *driver) goal() chain.Tip {
 	goal, _ := c.Tip()
 	found := false
 	for _, p := range d.sorted() {
-		s, ok := c.Status(p.tip.Hash)
-		if !ok || s.Invalid || s.Refused || s.Work.Cmp(goal.Work) < 0 || d.lacks(p.tip.Hash) {
+		hash := p.tip.Hash
+		s, ok := c.Status(hash)
+		if !ok { // it has more headers than are taken before blocks have followed
+			hash = p.common
+			s, ok = c.Status(hash)
+		}
+		if !ok || s.Invalid || s.Refused || s.Work.Cmp(goal.Work) < 0 || d.lacks(hash) {
 			continue
 		}
 		if found = true; s.Work.Cmp(goal.Work) > 0 {
-			goal = chain.Tip{Hash: p.tip.Hash, Height: s.Height, Time: s.Header.Timestamp, Bits: s.Header.Bits, Work: s.Work}
+			goal = chain.Tip{Hash: hash, Height: s.Height, Time: s.Header.Timestamp, Bits: s.Header.Bits, Work: s.Work}
 		}
 	}
 	if !found {
