@@ -431,8 +431,11 @@ func TestSlowHeadersInEveryPull(t *testing.T) {
 	s := serving(t, source)
 	connect(t, n.o.Host, s.o.Host)
 	n.awaitKnown(t, source)
-	if len(n.blames) > 0 {
-		t.Errorf("blamed: %v", <-n.blames)
+	// A liar that is asked once more, when the chain is here, does not follow the locator.
+	for len(n.blames) > 0 {
+		if b := <-n.blames; b.id == s.o.Host.ID() {
+			t.Errorf("blamed: %v", b)
+		}
 	}
 }
 
