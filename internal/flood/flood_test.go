@@ -50,6 +50,13 @@ type world struct {
 	done chan flood.Completed
 }
 
+// judge sets what becomes of the blocks that are handed over from now on.
+func (w *world) judge(verdict func(context.Context) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.verdict = verdict
+}
+
 // newWorld runs a Flood until the test ends. Call it in a synctest bubble.
 func newWorld(t *testing.T, change ...func(*flood.Options)) *world {
 	t.Helper()
@@ -71,7 +78,7 @@ func newWorld(t *testing.T, change ...func(*flood.Options)) *world {
 		},
 		Submit: func(ctx context.Context, c flood.Completed) (func(context.Context) error, error) {
 			w.mu.Lock()
-			full := w.full
+			full, verdict := w.full, w.verdict
 			w.mu.Unlock()
 			if full != nil {
 				select {
@@ -81,7 +88,7 @@ func newWorld(t *testing.T, change ...func(*flood.Options)) *world {
 				}
 			}
 			w.done <- c
-			return w.verdict, nil
+			return verdict, nil
 		},
 		Peers: func() []flood.Peer {
 			w.mu.Lock()
@@ -445,9 +452,9 @@ func TestFalseCopyFirst(t *testing.T) {
 	bubble(t, "whole", func(w *world) {
 		t := w.t
 		b := w.block(w.b.Genesis(), 2)
-		w.verdict = func(context.Context) error {
+		w.judge(func(context.Context) error {
 			return &consensus.RuleError{Rule: "bad-seal", Blame: consensus.BlameSender}
-		}
+		})
 		if v := w.receive("evil", relay.Encode(b.Raw)); v.Result != gossip.Accept {
 			t.Fatalf("%+v", v)
 		}
@@ -459,7 +466,7 @@ func TestFalseCopyFirst(t *testing.T) {
 		if got := look(w, &w.unplaced); !slices.Equal(got, []chainhash.Hash{b.Hash}) {
 			t.Errorf("left to sync: %v", got)
 		}
-		w.verdict = nil
+		w.judge(nil)
 		w.receive("good", relay.Encode(b.Raw))
 		w.next(b)
 		if raw, _ := w.Block(b.Hash); !bytes.Equal(raw, b.Raw) {
@@ -467,7 +474,7 @@ func TestFalseCopyFirst(t *testing.T) {
 		}
 		// Of a block that is to blame itself, or that was taken, one copy is enough.
 		for i, err := range []error{nil, &consensus.RuleError{Rule: "bad-txns", Blame: consensus.BlameBlock}, errors.New("disk")} {
-			w.verdict = func(context.Context) error { return err }
+			w.judge(func(context.Context) error { return err })
 			next := w.block(w.b.Genesis(), i+3)
 			w.receive("a", relay.Encode(next.Raw))
 			w.next(next)

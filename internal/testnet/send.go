@@ -37,7 +37,7 @@ type Sender struct {
 	Refused   int    `json:"refused"`   // by a node
 	Starved   int    `json:"starved"`   // not sent: no coin was at hand
 	Coins     int    `json:"coins"`     // at hand
-	Trouble   string `json:"trouble,omitempty"`
+	Trouble   string `json:"trouble"`
 }
 
 // A TxAck is a transaction that a node has taken: a line of a file.
