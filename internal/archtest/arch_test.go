@@ -172,6 +172,32 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
+// notInProgram lists what the daemon's program may not contain, not even through others, and why. What a package is tested with is free.
+var notInProgram = map[string]string{
+	"html/template":                      "it calls methods by name, so the linker keeps every exported method of every type: 7 MB",
+	"github.com/libp2p/go-libp2p":        "it brings WebRTC and WebTransport: internal/host is put together from its parts (decision 0013)",
+	"github.com/pion/webrtc/v4":          "no address of ours uses WebRTC: 3 MB",
+	"github.com/quic-go/webtransport-go": "no address of ours uses WebTransport: 1 MB, with HTTP/3",
+	"go.uber.org/fx":                     "parts are wired by hand",
+	"net/http/pprof":                     "it registers handlers on a global mux",
+}
+
+// TestProgram keeps the program small: deploy's test holds the image, which is nothing else, below 45 MB.
+func TestProgram(t *testing.T) {
+	for _, p := range list(t) {
+		if p.name() != "cmd/dunlin" {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if why, no := notInProgram[dep]; no {
+				t.Errorf("the program contains %s: %s", dep, why)
+			}
+		}
+		return
+	}
+	t.Fatal("no cmd/dunlin")
+}
+
 // TestNoCgo holds the promise that the product builds without a C compiler.
 func TestNoCgo(t *testing.T) {
 	for _, p := range list(t) {

@@ -8,20 +8,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -80,20 +74,11 @@ func (ownAddress) InterceptUpgraded(network.Conn) (bool, control.DisconnectReaso
 // newAutoNAT makes an AutoNAT v2 of our own on h: asked, it dials the asker back at the address from which it is connected, private or not.
 // libp2p's own serves public addresses only.
 func newAutoNAT(h host.Host, bans *Bans) (*autonatv2.AutoNAT, error) {
-	// Another identity, and ports of its own: a dial from the listening port could go through a hole that a NAT has for it.
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	dialer, err := libp2p.New(
-		libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.Ping(false),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(quic.NewTransport),
-		libp2p.DisableIdentifyAddressDiscovery(), libp2p.ForceReachabilityPublic(),
+	dialer, err := newDialler(stackConfig{
 		// The limits are those of the server: a dial a second, two at once for a peer.
-		libp2p.ResourceManager(&network.NullResourceManager{}), libp2p.ConnectionGater(ownAddress{h, bans}),
-		libp2p.WithDialTimeout(dialTimeout), libp2p.SwarmOpts(swarm.WithReadOnlyBlackHoleDetector()),
-	)
+		resources: &network.NullResourceManager{}, gater: ownAddress{h, bans},
+		swarm: append(blackHoles(), swarm.WithDialTimeout(dialTimeout)),
+	})
 	if err != nil {
 		return nil, err
 	}

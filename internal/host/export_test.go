@@ -7,6 +7,9 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 // Announced is announced, for tests.
@@ -77,6 +80,24 @@ func (a *Admission) Held() int {
 	defer a.a.mu.Unlock()
 	return len(a.a.slots)
 }
+
+// Limits are the resource limits of validated options on top of defaults; with ours, of libp2p's services too.
+func Limits(o Options, defaults rcmgr.ScalingLimitConfig, ours bool) rcmgr.ConcreteLimitConfig {
+	if ours {
+		serviceLimits(&defaults)
+	}
+	l := partialLimits(&o)
+	return l.Build(defaults.AutoScale())
+}
+
+// QUICKeys are those of an identity.
+var QUICKeys = quicKeys
+
+// NewMapper makes the port mapper.
+func (h *Host) NewMapper(n network.Network) basichost.NATManager { return h.newMapper(n) }
+
+// Announce is the filter of addresses.
+func (h *Host) Announce(found []ma.Multiaddr) []ma.Multiaddr { return h.announced(found) }
 
 // RelaySource gives peers that may be asked for a place.
 func (h *Host) RelaySource(ctx context.Context, most int) <-chan peer.AddrInfo {

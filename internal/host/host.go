@@ -27,21 +27,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
@@ -209,43 +202,13 @@ func New(o Options) (*Host, error) {
 		return nil, errors.Join(fmt.Errorf("connection manager: %w", err), rm.Close())
 	}
 
-	announce, not := slices.Clone(o.Announce), slices.Clone(o.NoAnnounce)
-	h := &Host{o: o, refused: refused, admission: admission}
-	opts := []libp2p.Option{
-		libp2p.Identity(o.Key),
-		libp2p.UserAgent(o.Agent),
-		libp2p.NoListenAddrs, // below, one by one: libp2p is content if any works
-		libp2p.Security(libp2ptls.ID, libp2ptls.New),
-		libp2p.Security(noise.ID, noise.New),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.Transport(quic.NewTransport),
-		libp2p.ResourceManager(rm),
-		libp2p.ConnectionManager(cm),
-		libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr { return announced(h.proven(found), announce, not) }),
-		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
-		libp2p.NonPublicAddrPublishing(o.Private),
-		// AutoNAT of version 1 would ask peers to dial back, for ever. What it would say is said by Run, from what version 2 finds.
-		libp2p.ForceReachabilityPublic(),
-	}
-	opts = append(opts, h.traversal()...)
-	if o.WebSocket {
-		opts = append(opts, libp2p.Transport(websocket.New))
-	}
 	bans := o.Bans
 	if bans == nil {
 		bans = &Bans{now: time.Now}
 	}
-	opts = append(opts, libp2p.ConnectionGater(gate{bans, admission}))
-	if o.Resolver != nil {
-		opts = append(opts, libp2p.MultiaddrResolver(o.Resolver))
-	}
-	if o.PrometheusRegisterer != nil {
-		opts = append(opts, libp2p.PrometheusRegisterer(o.PrometheusRegisterer))
-	} else {
-		opts = append(opts, libp2p.DisableMetrics())
-	}
-	inner, err := libp2p.New(opts...)
+	o.Announce, o.NoAnnounce = slices.Clone(o.Announce), slices.Clone(o.NoAnnounce)
+	h := &Host{o: o, refused: refused, admission: admission}
+	inner, err := h.build(rm, cm, gate{bans, admission})
 	if err != nil {
 		return nil, fmt.Errorf("libp2p host: %w", err)
 	}
@@ -270,6 +233,11 @@ func New(o Options) (*Host, error) {
 		}
 	}
 	return h, nil
+}
+
+// announced are the addresses told to others, of those found.
+func (h *Host) announced(found []ma.Multiaddr) []ma.Multiaddr {
+	return announced(h.proven(found), h.o.Announce, h.o.NoAnnounce)
 }
 
 // SetStreamHandler is libp2p's, but what comes over a relay never gets to a handler: a peer that is not connected directly has no business

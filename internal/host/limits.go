@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
@@ -14,6 +13,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/x/rate"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -96,7 +97,7 @@ func (r resources) OpenConnection(dir network.Direction, usefd bool, endpoint mu
 // newResources builds the resource manager from validated options.
 func newResources(o *Options, refused *refusals) (network.ResourceManager, error) {
 	scaling := rcmgr.DefaultLimits
-	libp2p.SetDefaultServiceLimits(&scaling)
+	serviceLimits(&scaling)
 	limits := partialLimits(o).Build(scaling.AutoScale())
 
 	v4, v6 := subnetLimits(o)
@@ -119,6 +120,38 @@ func newResources(o *Options, refused *refusals) (network.ResourceManager, error
 		return nil, errors.Join(errors.New("resource manager lacks a method of version 0.51"), rm.Close())
 	}
 	return resources{manager: m, refused: refused}, nil
+}
+
+// serviceLimits bound libp2p's own services, by the figures that libp2p has for them: in all, more with each GiB of memory, and by peer. Those
+// that traversalLimits has figures for, and AutoNAT of version 1, which nobody serves here, are left out.
+func serviceLimits(l *rcmgr.ScalingLimitConfig) {
+	const windows = 32 * (256<<20 + 16<<10) // of yamux and QUIC, that many streams
+	streams := func(each, all int, memory int64) rcmgr.BaseLimit {
+		return rcmgr.BaseLimit{StreamsInbound: each, StreamsOutbound: each, Streams: all, Memory: memory}
+	}
+	grows := func(b rcmgr.BaseLimit) rcmgr.BaseLimitIncrease {
+		return rcmgr.BaseLimitIncrease{StreamsInbound: b.StreamsInbound, StreamsOutbound: b.StreamsOutbound, Streams: b.Streams, Memory: b.Memory}
+	}
+	once := rcmgr.BaseLimitIncrease{}
+
+	all := streams(64, 128, 4<<20)
+	l.AddServiceLimit(identify.ServiceName, all, grows(all))
+	l.AddServicePeerLimit(identify.ServiceName, streams(16, 32, 1<<20), once)
+	for _, id := range []protocol.ID{identify.ID, identify.IDPush} {
+		l.AddProtocolLimit(id, all, grows(all))
+		l.AddProtocolPeerLimit(id, streams(16, 32, windows), once)
+	}
+
+	all = streams(64, 64, 4<<20)
+	one := rcmgr.BaseLimit{StreamsInbound: 2, StreamsOutbound: 3, Streams: 4, Memory: windows}
+	l.AddServiceLimit(ping.ServiceName, all, grows(all))
+	l.AddServicePeerLimit(ping.ServiceName, one, once)
+	l.AddProtocolLimit(ping.ID, all, grows(all))
+	l.AddProtocolPeerLimit(ping.ID, one, once)
+
+	all = streams(256, 256, 16<<20) // of one that is a relay traversalLimits decides
+	l.AddServiceLimit(relay.ServiceName, all, grows(all))
+	l.AddServicePeerLimit(relay.ServiceName, streams(64, 64, 1<<20), once)
 }
 
 // partialLimits are the limits that differ from libp2p's defaults.

@@ -12,15 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -125,43 +122,13 @@ func (h *Host) Reachability() Reachability {
 // learns says whether the host finds out where it can be reached.
 func (o *Options) learns() bool { return !o.Private || o.NAT || o.HolePunch }
 
-// traversal are the options of libp2p that have to do with NATs.
-func (h *Host) traversal() (opts []libp2p.Option) {
-	o := &h.o
-	if o.learns() {
-		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport))
-	} else {
-		opts = append(opts,
-			// Dialling from the listening port is for learning how a NAT maps it.
-			// Between nodes on one machine it makes two that dial each other at the
-			// same moment meet as two clients.
-			libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-			libp2p.DisableIdentifyAddressDiscovery(),
-		)
+// newMapper makes the port mapper of a host that listens.
+func (h *Host) newMapper(n network.Network) basichost.NATManager {
+	h.mapper = &portMapper{guess: h.guess, since: time.Now()}
+	if h.o.NAT {
+		h.mapper.router = basichost.NewNATManager(n)
 	}
-	if len(o.Listen) > 0 && o.learns() && !o.ownAutoNAT {
-		opts = append(opts, libp2p.EnableAutoNATv2())
-	}
-	if len(o.Listen) > 0 && o.learns() {
-		opts = append(opts, libp2p.NATManager(func(n network.Network) basichost.NATManager {
-			h.mapper = &portMapper{guess: h.guess, since: time.Now()}
-			if o.NAT {
-				h.mapper.router = basichost.NewNATManager(n)
-			}
-			return h.mapper
-		}))
-	}
-	if !o.HolePunch {
-		return append(opts, libp2p.DisableRelay())
-	}
-	opts = append(opts, libp2p.EnableRelay(), libp2p.EnableHolePunching())
-	if len(o.Listen) > 0 && o.Relays != nil {
-		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(h.relaySource,
-			autorelay.WithNumRelays(wantedRelays), autorelay.WithMinCandidates(1), autorelay.WithMaxCandidates(2*wantedRelays),
-			autorelay.WithBootDelay(0), autorelay.WithMinInterval(reachEvery), autorelay.WithBackoff(time.Minute),
-		))
-	}
-	return opts
+	return h.mapper
 }
 
 // relaySource gives at most most connected peers of Options.Relays that are relays. It waits until there is one.
