@@ -3,6 +3,7 @@ package wallet_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -203,7 +204,7 @@ func (c *fakeChain) Lowest() int32 {
 	return c.lowest
 }
 
-// A fakePool holds what it is given.
+// A fakePool holds what it is given, and what is offered in place of others.
 type fakePool struct {
 	mu      sync.Mutex
 	txs     []*wire.MsgTx // as they came; nil: gone
@@ -211,6 +212,7 @@ type fakePool struct {
 	refuse  error
 	changed chan struct{}
 	offered int
+	asked   func() // called by Submit before it answers; nil: nothing
 }
 
 func newFakePool() *fakePool {
@@ -280,14 +282,33 @@ func (p *fakePool) Fate(id chainhash.Hash) (wallet.Fate, bool) {
 func (p *fakePool) Family(chainhash.Hash) (int, int, int64) { return 1, 0, 1000 }
 
 func (p *fakePool) Submit(_ context.Context, tx *wire.MsgTx) error {
+	if p.asked != nil {
+		p.asked()
+	}
 	p.mu.Lock()
 	p.offered++
 	err := p.refuse
+	var replaced []chainhash.Hash
+	for _, old := range p.txs {
+		if old != nil && old.TxHash() != tx.TxHash() && spendsSame(old, tx) {
+			replaced = append(replaced, old.TxHash())
+		}
+	}
 	p.mu.Unlock()
 	if err == nil && !p.Have(tx.TxHash()) {
+		for _, id := range replaced {
+			p.drop(id, wallet.Fate{Why: "replaced", By: tx.TxHash()})
+		}
 		p.add(tx)
 	}
 	return err
+}
+
+// spendsSame says whether two transactions spend an output both.
+func spendsSame(a, b *wire.MsgTx) bool {
+	return slices.ContainsFunc(a.TxIn, func(x *wire.TxIn) bool {
+		return slices.ContainsFunc(b.TxIn, func(y *wire.TxIn) bool { return x.PreviousOutPoint == y.PreviousOutPoint })
+	})
 }
 
 func (p *fakePool) Rate(int) int64 { return 2000 }

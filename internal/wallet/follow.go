@@ -473,6 +473,8 @@ func (p *poolWatch) review() {
 		changed = changed || have != t.pooled
 		t.pooled = have
 		switch {
+		case t.info.Dead == replaced && t.info.By == w.handing && w.handing != (chainhash.Hash{}):
+			// The mempool is being asked.
 		case have:
 			if t.trouble = ""; t.info.Dead != alive { // whatever was thought of it, it may be mined
 				t.info.GivenUp = false
@@ -536,6 +538,9 @@ func (p *poolWatch) offer(ctx context.Context) {
 	var due []*wire.MsgTx
 	if w.journal != nil && w.broken == nil {
 		for _, t := range w.book.toOffer() {
+			if t.id == w.handing {
+				continue
+			}
 			if m, _, err := w.raw(t.id); err == nil {
 				due = append(due, m)
 			}

@@ -221,6 +221,44 @@ func TestBumpSweep(t *testing.T) {
 	}
 }
 
+// TestBumpMeanwhile: while the mempool is asked about a replacement Run looks around; never do both count, and after a
+// refusal the first waits as before.
+func TestBumpMeanwhile(t *testing.T) {
+	for _, refuse := range []bool{false, true} {
+		b := rich(t, 1)
+		s := b.pay()
+		id := s.Tx.TxHash()
+		before := b.balance().Total()
+		n := uint32(60)
+		var seen int64
+		b.pool.asked = func() {
+			for range 2 { // after the second the look around that follows the first is over
+				n++
+				b.pool.add(foreign(b.receive("").Script, 1000, n))
+				seen += 1000
+				b.until("another payment is seen", func() bool { return b.balance().Untrusted == seen })
+			}
+			if got := b.balance().Total() - seen; got >= before || got < before-coin/100 {
+				t.Errorf("refused %t: while it is asked %d count, %d did", refuse, got, before)
+			}
+		}
+		if refuse {
+			b.pool.refuse = &wallet.RefusalError{Why: "no room"}
+		}
+		r, err := b.w.Bump(t.Context(), wallet.Bump{TxID: id})
+		after := before
+		if (err != nil) != refuse {
+			t.Fatalf("refused %t: %v", refuse, err)
+		} else if !refuse {
+			after += s.Fee - r.Fee
+		}
+		if got := b.balance().Total() - seen; got != after || b.pool.offered != 2 {
+			t.Errorf("refused %t: %d count afterwards, want %d; %d offered", refuse, got, after, b.pool.offered)
+		}
+		b.stop()
+	}
+}
+
 // TestForgetsOthers: payments by others that left the mempool are not kept for ever: they cost their senders nothing.
 func TestForgetsOthers(t *testing.T) {
 	b := running(t)

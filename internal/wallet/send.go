@@ -391,7 +391,7 @@ func (w *Wallet) signOptions() spend.SignOptions {
 	return spend.SignOptions{Known: func(op wire.OutPoint) *wire.TxOut { out, _ := w.known(op); return out }}
 }
 
-// commit stores a payment and then hands it to the mempool; if that refuses it, it is forgotten again.
+// commit stores a payment and then hands it to the mempool; if that refuses it, it is forgotten again. Callers hold sending.
 func (w *Wallet) commit(ctx context.Context, m *wire.MsgTx, change []byte, note func(*tx)) error {
 	id := m.TxHash()
 	if err := w.use(); err != nil {
@@ -413,7 +413,13 @@ func (w *Wallet) commit(ctx context.Context, m *wire.MsgTx, change []byte, note 
 			note(t)
 			w.book.touchTx(t)
 		}
-		return w.store(true)
+		if err := w.store(true); err != nil {
+			return err
+		}
+		// Until the mempool has answered Run neither offers it, so that what is refused is not sent all the same, nor
+		// takes what it replaces for waiting, so that at no time both count.
+		w.handing = id
+		return nil
 	}()
 	if err != nil {
 		return err
@@ -424,6 +430,7 @@ func (w *Wallet) commit(ctx context.Context, m *wire.MsgTx, change []byte, note 
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.handing = chainhash.Hash{}
 	t := w.book.txs[id]
 	switch {
 	case err == nil:

@@ -146,9 +146,10 @@ type Wallet struct {
 	vault   *keys.Vault // nil: none
 	journal *journal    // nil: there is no wallet
 	book    *book
-	broken  error         // why the wallet cannot be used
-	scan    scanning      // what Run does
-	changed chan struct{} // closed and replaced when something did
+	broken  error          // why the wallet cannot be used
+	scan    scanning       // what Run does
+	changed chan struct{}  // closed and replaced when something did
+	handing chainhash.Hash // the payment that is being handed to the mempool by who made it; zero: none
 
 	// sending is held while a payment is made, so that two do not choose the same coins.
 	sending sync.Mutex
