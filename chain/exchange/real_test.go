@@ -29,6 +29,12 @@ type realNode struct {
 // newRealNode opens the chain on fs and runs it and an Exchange on a new host.
 func newRealNode(t *testing.T, fs vfs.FS, change ...func(*chain.Options)) *realNode {
 	t.Helper()
+	return newWrappedNode(t, fs, func(c Chain) Chain { return c }, change...)
+}
+
+// newWrappedNode is newRealNode with another chain for the Exchange, made of the real one.
+func newWrappedNode(t *testing.T, fs vfs.FS, wrap func(Chain) Chain, change ...func(*chain.Options)) *realNode {
+	t.Helper()
 	p := consensus.Regtest()
 	home := chain.Options{Dir: "home", FS: fs, Params: p, Engine: pow.New(p)}
 	for _, f := range change {
@@ -42,7 +48,7 @@ func newRealNode(t *testing.T, fs vfs.FS, change ...func(*chain.Options)) *realN
 	h := newHost(t)
 	blames := make(chan string, 100)
 	x, err := New(Options{
-		Host: h, Chain: FromChain(c), ChainID: p.ChainID(), Logger: slog.New(slog.DiscardHandler),
+		Host: h, Chain: wrap(FromChain(c)), ChainID: p.ChainID(), Logger: slog.New(slog.DiscardHandler),
 		TipGap: 50 * time.Millisecond, TipGrace: 20 * time.Millisecond,
 		OnBlame: func(_ peer.ID, reason string) { blames <- reason },
 	})

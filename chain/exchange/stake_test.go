@@ -217,10 +217,10 @@ func TestFalseSealsByPeers(t *testing.T) {
 		o.Params, o.Engine = p, e
 		o.Now = func() time.Time { return time.Unix(math.MaxUint32, 0) }
 	}
-	honest, evil, n := newRealNode(t, vfs.NewMem(), stake), newRealNode(t, vfs.NewMem(), stake), newRealNode(t, vfs.NewMem(), stake)
+	honest, n := newRealNode(t, vfs.NewMem(), stake), newRealNode(t, vfs.NewMem(), stake)
+	evil := newWrappedNode(t, vfs.NewMem(), func(c Chain) Chain { return falseSeals{c} }, stake)
 	honest.submit(t, blocks)
 	evil.submit(t, blocks)
-	evil.o.Chain = falseSeals{evil.o.Chain}
 	connect(t, n.o.Host, evil.o.Host)
 	if why := receive(t, "the liar is blamed", n.blames); !strings.Contains(why, "mutated") && !strings.Contains(why, "stake-commitment") && !strings.Contains(why, "seal") {
 		t.Errorf("blamed: %s", why)
