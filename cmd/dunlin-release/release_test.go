@@ -180,11 +180,14 @@ func TestBuildEnv(t *testing.T) {
 
 func TestReadBillRefuses(t *testing.T) {
 	good := func() *bill {
-		root := component{Type: "application", Ref: "r", Name: "dunlin", Version: "v1.0.0", PURL: "pkg:golang/dunlin@v1.0.0", Hashes: []hash{{"SHA-256", "00"}}, Licenses: []licensing{{licence{ID: "MIT"}}}}
+		root := component{Type: "application", Ref: "r", Name: "dunlin", Version: "v1.0.0", PURL: "pkg:golang/dunlin@v1.0.0", Hashes: []hash{{"SHA-256", strings.Repeat("00", 32)}}, Licenses: []licensing{{licence{ID: "MIT"}}}}
 		lib := component{Type: "library", Ref: "l", Name: "lib", Version: "v1.0.0", PURL: "pkg:golang/lib@v1.0.0", Licenses: []licensing{{licence{ID: "MIT"}}}}
 		return &bill{
 			Schema: schemaURL, Format: "CycloneDX", SpecVersion: cyclonedx, Serial: serial([32]byte{1}), Version: 1,
-			Metadata: metadata{Timestamp: someTime.Format(time.RFC3339), Component: root}, Components: []component{lib},
+			Metadata: metadata{
+				Timestamp: someTime.Format(time.RFC3339), Component: root,
+				Tools: tools{[]component{{Type: "application", Name: "dunlin-release", Version: "v1.0.0"}}},
+			}, Components: []component{lib},
 			Dependencies: []dependency{{Ref: "r", DependsOn: []string{"l"}}},
 		}
 	}

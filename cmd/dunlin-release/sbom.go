@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"debug/buildinfo"
+	"embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // A bill is a bill of materials in CycloneDX 1.6, as much of it as is known of a Go binary: the program, what its build information says that is in
@@ -125,8 +130,8 @@ func setting(info *buildinfo.BuildInfo, name string) string {
 }
 
 // purl is a package URL of a Go module. Each part of the path is escaped, and so is the version.
-func purl(path, version string) string {
-	parts := strings.Split(path, "/")
+func purl(module, version string) string {
+	parts := strings.Split(module, "/")
 	for i, p := range parts {
 		parts[i] = url.PathEscape(p)
 	}
@@ -152,7 +157,43 @@ func (b *bill) encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// readBill reads a bill strictly and checks what the format asks for.
+//go:embed cyclonedx-1.6/*.schema.json
+var schemaFiles embed.FS
+
+// schema is CycloneDX's own, with the formats that it names.
+var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	for _, name := range []string{"bom-" + cyclonedx, "spdx", "jsf-0.82"} {
+		text, err := schemaFiles.ReadFile(path.Join("cyclonedx-"+cyclonedx, name+".schema.json"))
+		if err != nil {
+			return nil, err
+		}
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		if err != nil {
+			return nil, fmt.Errorf("schema %s: %w", name, err)
+		}
+		if err := c.AddResource("http://cyclonedx.org/schema/"+name+".schema.json", doc); err != nil {
+			return nil, err
+		}
+	}
+	return c.Compile(schemaURL)
+})
+
+// checkSchema holds a bill against CycloneDX's schema.
+func checkSchema(raw []byte) error {
+	s, err := schema()
+	if err != nil {
+		return err
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	return s.Validate(doc)
+}
+
+// readBill reads a bill strictly and checks what CycloneDX's schema and this program ask for.
 func readBill(raw []byte) (*bill, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
@@ -186,6 +227,9 @@ func readBill(raw []byte) (*bill, error) {
 		for _, ref := range append([]string{dep.Ref}, dep.DependsOn...) {
 			want(refs[ref], "dependency %s is no component", ref)
 		}
+	}
+	if err := checkSchema(raw); err != nil {
+		errs = append(errs, fmt.Errorf("bill of materials: %w", err))
 	}
 	return &b, errors.Join(errs...)
 }
