@@ -55,6 +55,10 @@ func TestE2EIndexes(t *testing.T) {
 		if x.Status != api.TxConfirmed || x.BlockHash != b.Hash || x.Index != 1 || x.Confirmations != confirmations || *x.Fee != 10_000 {
 			t.Errorf("%+v", x)
 		}
+		short := asks[api.Tx](t, d, "/tx/"+id.String(), http.StatusOK)
+		if short.Status != api.TxConfirmed || short.BlockHash != b.Hash || short.Height != 111 || short.Confirmations != confirmations || short.WasHeight != -1 {
+			t.Errorf("%+v", short)
+		}
 	}
 	found(1)
 	raw := must[*btcjson.TxRawResult](t)(c.GetRawTransactionVerbose(&id))
@@ -72,6 +76,7 @@ func TestE2EIndexes(t *testing.T) {
 		t.Errorf("an unknown transaction: %s", got)
 	}
 	asks[problem](t, d, "/tx/"+unknown+"/details", http.StatusNotFound)
+	asks[problem](t, d, "/tx/"+unknown, http.StatusNotFound)
 
 	// The address that was paid.
 	addr := asks[api.TxDetails](t, d, "/tx/"+child.TxHash().String()+"/details", http.StatusOK).Outputs[0].Address
@@ -128,8 +133,10 @@ func TestE2EIndexes(t *testing.T) {
 	if got := asks[problem](t, plain, "/address/"+addr, http.StatusConflict); !strings.Contains(got.Detail, "storage.address_index") {
 		t.Errorf("%+v", got)
 	}
-	if got := asks[problem](t, plain, "/tx/"+unknown+"/details", http.StatusNotFound); !strings.Contains(got.Detail, "storage.tx_index") {
-		t.Errorf("%+v", got)
+	for _, path := range []string{"/tx/" + unknown, "/tx/" + unknown + "/details"} {
+		if got := asks[problem](t, plain, path, http.StatusNotFound); !strings.Contains(got.Detail, "storage.tx_index") {
+			t.Errorf("%+v", got)
+		}
 	}
 	if got := rpcRaw(t, plain, `{"method":"getrawtransaction","params":["`+unknown+`"],"id":1}`); !strings.Contains(got, "storage.tx_index") {
 		t.Errorf("without the index: %s", got)

@@ -10,8 +10,8 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
-	"dunlin/chain"
 	"dunlin/chain/consensus"
+	"dunlin/chain/index"
 	"dunlin/chain/mempool"
 	"dunlin/gossip"
 	"dunlin/internal/api"
@@ -175,29 +175,29 @@ func (f face) Tx(_ context.Context, txid string) (api.Tx, error) {
 		}
 		return out, nil
 	}
-	for i := range uint32(maxTxOutputs) {
-		coin, ok, err := f.chain.Coin(wire.OutPoint{Hash: *id, Index: i})
-		if errors.Is(err, chain.ErrBusy) {
-			return api.Tx{}, api.Errorf(http.StatusServiceUnavailable, "a deep reorganisation is under way, ask again")
-		}
-		if err != nil {
-			return api.Tx{}, err
-		}
-		if ok {
-			out := api.Tx{TxID: id.String(), Status: api.TxConfirmed, Height: coin.Height, WasHeight: -1}
-			if hash, ok := f.chain.HashAt(coin.Height); ok {
-				out.BlockHash = hash.String()
-			}
-			tip, _ := f.chain.Tip()
-			out.Confirmations = tip.Height - coin.Height + 1
-			return out, nil
-		}
+	block, ok, err := f.findTx(*id)
+	if err != nil {
+		return api.Tx{}, err
 	}
+	if s, known := f.chain.Status(block); ok && known && s.Active {
+		tip, _ := f.chain.Tip()
+		return api.Tx{
+			TxID: id.String(), Status: api.TxConfirmed, BlockHash: block.String(), Height: s.Height, WasHeight: -1,
+			Confirmations: max(1, tip.Height-s.Height+1),
+		}, nil
+	}
+	// The index may know a block that was on the chain; that it is there no longer is told by the fate.
 	if fate, ok := f.pool.Fate(*id); ok {
 		return f.describeFate(fate), nil
 	}
+	if ok {
+		return api.Tx{}, api.Errorf(http.StatusNotFound, "transaction %s is not in the mempool, and block %s, which has it, is not on the active chain", txid, block)
+	}
+	if x := f.indexes[index.Txs]; x != nil {
+		return api.Tx{}, f.notFound(*id)
+	}
 	return api.Tx{}, api.Errorf(http.StatusNotFound,
-		"transaction %s is not in the mempool, has no unspent output in the chain, and is not among the last that were dropped", txid)
+		"transaction %s is not in the mempool, has no unspent output in the chain, and is not among the last that were dropped; with storage.tx_index any in the chain is found", txid)
 }
 
 // LostTxs implements api.Node.
