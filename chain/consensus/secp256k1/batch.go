@@ -12,85 +12,160 @@ type Schnorr struct {
 	Hash [32]byte
 }
 
-// leastBatch is from how many signatures on a batch is faster than one by one, if they
-// are by few keys.
-const leastBatch = 32
+// leastBatch is from how many signatures on a batch is faster than one by one, also if
+// each is by another key.
+const leastBatch = 4
 
 // VerifySchnorrBatch says whether all of list are signatures, as [VerifySchnorr] does of
-// one. It is some four times as fast where there are many by few keys, and does not try
-// where it would not be. As everywhere here false shows nothing: ask for each.
+// one. Where there are many it takes an eighth of the time, and a fourth if each is by
+// another key. As everywhere here false shows nothing: ask for each.
 //
 // It is BIP340's batch verification: of s·G = R + e·P each side is summed up with factors
 // that nobody can choose, for they are a hash of all that is verified; a sum that holds
 // although a part does not takes 2^128 tries.
 func VerifySchnorrBatch(list []Schnorr) bool {
-	if len(list) < leastBatch {
+	n := len(list)
+	if n < leastBatch {
 		return false
 	}
-	// Challenges are summed up by key.
-	type key struct {
-		at  affine
-		sum scalar
-	}
-	keys := make([]key, 0, 8)
-	place := make(map[[32]byte]int, 8)
+	// Of all points the signatures' R come first, then the keys.
+	xs := make([]field, n, n+8)
+	place := make(map[[32]byte]int, 8) // of a key
 	all := sha256.New()
 	for i := range list {
 		v := &list[i]
 		all.Write(v.Pub[:])
 		all.Write(v.Sig[:])
 		all.Write(v.Hash[:])
-		if _, ok := place[v.Pub]; ok {
-			continue
-		}
-		if len(keys) >= len(list)/8 {
+		if !xs[i].setBytes((*[32]byte)(v.Sig[:])) {
 			return false
 		}
-		var x field
-		var k key
-		if !x.setBytes(&v.Pub) || !k.at.lift(&x, false) {
-			return false
+		if _, ok := place[v.Pub]; !ok {
+			var x field
+			if !x.setBytes(&v.Pub) {
+				return false
+			}
+			place[v.Pub] = len(xs)
+			xs = append(xs, x)
 		}
-		place[v.Pub] = len(keys)
-		keys = append(keys, k)
 	}
-	var seed [40]byte
-	all.Sum(seed[:0])
+	points := make([]affine, len(xs))
+	if !liftAll(points, xs) {
+		return false
+	}
+	rs, keys := points[:n], points[n:]
 
-	factors := make([][2]uint64, len(list)) // 128 bits, the least first
-	rs := make([]affine, len(list))
-	var g scalar
+	var seed [40]byte // of the factors, and room for a counter
+	all.Sum(seed[:0])
+	t := terms{make([]affine, 0, n+2*len(keys)), make([]multiple, 0, n+2*len(keys))}
+	challenges := make([]scalar, len(keys)) // summed up by key
+	var sum scalar                          // of the s
 	challenge := challengeTag
+	var hash [32]byte
 	for i := range list {
 		v := &list[i]
-		var x field
-		var s, e, f scalar
-		if !x.setBytes((*[32]byte)(v.Sig[:])) || s.SetBytes((*[32]byte)(v.Sig[32:])) != 0 || !rs[i].lift(&x, false) {
+		var s, e scalar
+		if s.SetBytes((*[32]byte)(v.Sig[32:])) != 0 {
 			return false
 		}
 		copy(challenge[64:], v.Sig[:32])
 		copy(challenge[96:], v.Pub[:])
 		copy(challenge[128:], v.Hash[:])
-		sum := sha256.Sum256(challenge[:])
-		e.SetBytes(&sum)
+		digest := sha256.Sum256(challenge[:])
+		e.SetBytes(&digest)
 
-		binary.LittleEndian.PutUint64(seed[32:], uint64(i))
-		sum = sha256.Sum256(seed[:])
-		factors[i] = [2]uint64{binary.LittleEndian.Uint64(sum[:]), binary.LittleEndian.Uint64(sum[8:])}
-		f = scalarOf(0, 0, factors[i][1], factors[i][0])
-		g.Add(s.Mul(&f))
-		keys[place[v.Pub]].sum.Add(e.Mul(&f))
+		if i%2 == 0 { // a hash has the bits of two factors
+			binary.LittleEndian.PutUint64(seed[32:], uint64(i))
+			hash = sha256.Sum256(seed[:])
+		}
+		half := hash[i%2*16:]
+		m := multiple{binary.LittleEndian.Uint64(half), binary.LittleEndian.Uint64(half[8:])}
+		f := scalarOf(0, 0, m[1], m[0])
+		sum.Add(s.Mul(&f))
+		challenges[place[v.Pub]-n].Add(e.Mul(&f))
+		t.points, t.multiples = append(t.points, rs[i]), append(t.multiples, m)
 	}
 
-	var left, part point
-	left.inf = true
-	for i := range keys {
-		part.mulAdd(&g, keys[i].sum.Negate(), &keys[i].at)
-		left.add(&part)
-		g = scalar{} // once is enough
+	// The first key is taken to the other side, where it shares the doublings of G.
+	for i := range keys[1:] {
+		if !t.add(&keys[i+1], &challenges[i+1]) {
+			return false
+		}
 	}
-	right := sumOf(rs, factors)
+	var left point
+	left.mulAdd(&sum, challenges[0].Negate(), &keys[0])
+	right := t.sum()
 	return left.equal(&right)
+}
+
+// liftAll sets each of a to the point at one of xs with an even y; false if there is none
+// at one of them. It takes four roots at once, for a processor has the next ones to
+// do while each square waits for the one before it.
+func liftAll(a []affine, xs []field) bool {
+	for len(xs) > 0 {
+		var squares, roots lanes
+		n := min(len(xs), len(squares))
+		for i := range n {
+			squares[i].rightSide(&xs[i])
+		}
+		roots.root(&squares)
+		for i := range n {
+			a[i] = affine{xs[i], roots[i]}
+			roots[i].square(&roots[i])
+			if !roots[i].equal(&squares[i]) {
+				return false
+			}
+			if a[i].y.isOdd() {
+				a[i].y.neg(&a[i].y)
+			}
+		}
+		a, xs = a[n:], xs[n:]
+	}
+	return true
+}
+
+// lanes are integers with which the same is done.
+type lanes [4]field
+
+func (z *lanes) mul(x, y *lanes) {
+	for i := range z {
+		z[i].mul(&x[i], &y[i])
+	}
+}
+
+// squares sets z to x squared n times.
+func (z *lanes) squares(x *lanes, n int) {
+	*z = *x
+	for range n {
+		for i := range z {
+			z[i].square(&z[i])
+		}
+	}
+}
+
+// root sets z to x^((p+1)/4), the square roots of those that have one. It is
+// [field.sqrt].
+func (z *lanes) root(x *lanes) {
+	one := *x
+	var x2, x3, x22, x44, x88, r, t lanes
+	step := func(z, x *lanes, n int, y *lanes) {
+		t.squares(x, n)
+		z.mul(&t, y)
+	}
+	step(&x2, &one, 1, &one)
+	step(&x3, &x2, 1, &one)
+	step(&r, &x3, 3, &x3)
+	step(&r, &r, 3, &x3)
+	step(&r, &r, 2, &x2) // 11 ones
+	step(&x22, &r, 11, &r)
+	step(&x44, &x22, 22, &x22)
+	step(&x88, &x44, 44, &x44)
+	step(&r, &x88, 88, &x88)
+	step(&r, &r, 44, &x44)
+	step(&r, &r, 3, &x3) // 223 ones
+	step(&r, &r, 23, &x22)
+	step(&r, &r, 6, &x2)
+	z.squares(&r, 2)
 }
 
 // add sets p to p + q.
@@ -155,51 +230,4 @@ func (p *point) equal(q *point) bool {
 	a.mul(&p.y, &zz2)
 	b.mul(&q.y, &zz1)
 	return a.equal(&b)
-}
-
-// sumOf returns Σ k[i]·a[i] (Pippenger's method: in each window of the factors, points
-// with the same digit are summed up first).
-func sumOf(a []affine, k [][2]uint64) (sum point) {
-	width := 4
-	for width < 10 && cost(len(a), width+1) < cost(len(a), width) {
-		width++
-	}
-	buckets := make([]point, 1<<width) // by digit
-	sum.inf = true
-	for low := (127 / width) * width; low >= 0; low -= width {
-		for range width {
-			sum.double(&sum)
-		}
-		for d := range buckets {
-			buckets[d].inf = true
-		}
-		for i := range a {
-			if d := digit(&k[i], low, width); d != 0 {
-				buckets[d].addAffine(&a[i], nil)
-			}
-		}
-		// Σ d·bucket[d], as a sum of sums from the greatest digit on.
-		var above, window point
-		above.inf, window.inf = true, true
-		for d := len(buckets) - 1; d > 0; d-- {
-			above.add(&buckets[d])
-			window.add(&above)
-		}
-		sum.add(&window)
-	}
-	return sum
-}
-
-// cost is about how many additions sumOf needs for n points.
-func cost(n, width int) int { return (128 + width - 1) / width * (n + 2<<width) }
-
-// digit is the number in the bits of k from low on.
-func digit(k *[2]uint64, low, width int) int {
-	v := k[0] >> low // a shift by 64 and more gives 0
-	if low >= 64 {
-		v = k[1] >> (low - 64)
-	} else if low > 0 {
-		v |= k[1] << (64 - low)
-	}
-	return int(v & (1<<width - 1))
 }

@@ -1,0 +1,120 @@
+package secp256k1
+
+import (
+	"math/big"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+)
+
+// The digits of a multiple are it, whatever the width of the windows.
+func TestMultipleDigits(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 10))
+	for range 500 {
+		w := edgeWords(r)
+		m := multiple{w[0], w[1]}
+		want := new(big.Int).SetUint64(m[1])
+		want.Lsh(want, 64).Or(want, new(big.Int).SetUint64(m[0]))
+		for width := 3; width <= 12; width++ {
+			got := new(big.Int)
+			for low := 128 / width * width; low >= 0; low -= width {
+				d := m.digit(low, width)
+				if d < -1<<(width-1) || d > 1<<(width-1) {
+					t.Fatalf("seed %d: digit %d of %x at bit %d, width %d", seed, d, m, low, width)
+				}
+				got.Add(got, new(big.Int).Lsh(big.NewInt(int64(d)), uint(low)))
+			}
+			if got.Cmp(want) != 0 {
+				t.Fatalf("seed %d: the digits of %x, width %d, are %x", seed, m, width, got)
+			}
+		}
+	}
+}
+
+// Sums of many multiples are the library's, also where most points are equal or opposite,
+// so that they double and vanish while they are paired, and for multiples at every limit.
+func TestSumOfTerms(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 11))
+	ks := edgeScalars()
+	for _, n := range []int{0, 1, 2, 3, 8, 60, 200, 900} {
+		for _, different := range []int{1, 2, 50} {
+			var of []affine
+			var ds []scalar
+			for i := range different {
+				d := randomScalar(r)
+				if i%2 == 1 {
+					d = *new(scalar).NegateVal(&ds[i-1])
+				}
+				if d.IsZero() {
+					d.SetInt(1)
+				}
+				var q btcec.JacobianPoint
+				btcec.ScalarBaseMultNonConst(&d, &q)
+				ds, of = append(ds, d), append(of, affineOf(t, &q))
+			}
+			var sum scalar
+			var all terms
+			same := randomScalar(r)
+			for i := range n {
+				at, k := r.IntN(different), randomScalar(r)
+				switch r.IntN(4) {
+				case 0:
+					k = ks[r.IntN(len(ks))]
+				case 1:
+					k = same // the same digits in all windows
+				}
+				if i == n-1 && different == 1 { // the sum is infinity
+					k = *new(scalar).InverseValNonConst(&ds[0])
+					k.Mul(&sum).Negate()
+				}
+				if !all.add(&of[at], &k) {
+					t.Fatalf("seed %d: %v is too long when split", seed, k)
+				}
+				sum.Add(k.Mul(&ds[at]))
+			}
+			var want btcec.JacobianPoint
+			btcec.ScalarBaseMultNonConst(&sum, &want)
+			got := all.sum()
+			if got.inf != sum.IsZero() {
+				t.Fatalf("seed %d: %d terms of %d points: infinity %v", seed, n, different, got.inf)
+			}
+			if p := got.library(); !got.inf && !p.EquivalentNonConst(&want) {
+				t.Fatalf("seed %d: %d terms of %d points are %v, the library has %v", seed, n, different, p, want)
+			}
+		}
+	}
+}
+
+// Points are found as one by one, and where there is none for one of them for none.
+func TestLiftAll(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 12))
+	var xs []field
+	var want []affine
+	for range 200 {
+		x, a := field(edgeWords(r)), affine{}
+		if a.lift(&x, false) {
+			xs, want = append(xs, x), append(want, a)
+			continue
+		}
+		at := r.IntN(len(xs) + 1)
+		bad := append(append(append([]field(nil), xs[:at]...), x), xs[at:]...)
+		if liftAll(make([]affine, len(bad)), bad) {
+			t.Fatalf("seed %d: a point at %x", seed, x)
+		}
+	}
+	for n := range len(xs) {
+		got := make([]affine, n)
+		if !liftAll(got, xs[:n]) {
+			t.Fatalf("seed %d: of %d points one is not found", seed, n)
+		}
+		for i := range got {
+			if !got[i].x.equal(&want[i].x) || !got[i].y.equal(&want[i].y) {
+				t.Fatalf("seed %d: point %d of %d at %x is %x, want %x", seed, i, n, xs[i], got[i], want[i])
+			}
+		}
+	}
+}
