@@ -143,7 +143,7 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 		// What each needs of those before it, in order, then the signatures on all cores.
 		check = c.checkUnsigned
 		defer func() {
-			if bad, fault := c.checkSignatures(ctx, s, hs[:len(hashes)]); fault != nil {
+			if bad, fault := c.checkSignatures(ctx, s, hs[:len(hashes)], hashes); fault != nil {
 				hashes, works, err = hashes[:bad], works[:bad], fault
 			}
 		}()
@@ -169,7 +169,7 @@ func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.
 
 // checkSignatures checks those of headers on as many cores as there are workers, and
 // returns the first fault and whose it is. It joins what it starts.
-func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.Header) (bad int, fault error) {
+func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.Header, hashes []chainhash.Hash) (bad int, fault error) {
 	const least = 64 // headers that are worth a goroutine
 	parts := min(c.o.Workers, (len(hs)+least-1)/least)
 	bads, faults := make([]int, parts), make([]error, parts)
@@ -177,7 +177,7 @@ func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.He
 	for n := range parts {
 		from, to := n*len(hs)/parts, (n+1)*len(hs)/parts
 		all.Go(func() {
-			if ctx.Err() == nil && s.CheckSignatures(hs[from:to]) {
+			if ctx.Err() == nil && s.CheckSignatures(hs[from:to], hashes[from:to]) {
 				return
 			}
 			for k := from; k < to; k++ {

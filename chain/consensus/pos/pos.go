@@ -16,10 +16,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/big"
+	mathbits "math/bits"
 	"sync/atomic"
 	"time"
 
-	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -45,10 +45,20 @@ const modifierHeaders = 32
 // followed after some 850 spacings.
 const maxGap = 32
 
+// What the two tagged hashes begin with (BIP340): the hash of the tag, twice.
 var (
-	kernelTag   = []byte("dunlin/kernel")
-	modifierTag = []byte("dunlin/modifier")
+	kernelTag   = tagOf("dunlin/kernel")
+	modifierTag = tagOf("dunlin/modifier")
 )
+
+const tagBytes = 2 * sha256.Size
+
+func tagOf(name string) (b [tagBytes]byte) {
+	sum := sha256.Sum256([]byte(name))
+	copy(b[:], sum[:])
+	copy(b[sha256.Size:], sum[:])
+	return b
+}
 
 var _ consensus.Engine = (*Engine)(nil)
 
@@ -76,8 +86,15 @@ func (s *Stake) append(b []byte) []byte {
 // Commitment is the output script by which a coinbase commits to its block's stake:
 // OP_RETURN and SHA-256 of outpoint ‖ value ‖ key.
 func (s *Stake) Commitment() []byte {
+	b := s.commitment()
+	return b[:]
+}
+
+func (s *Stake) commitment() (script [34]byte) {
 	sum := sha256.Sum256(s.append(make([]byte, 0, SealBytes)))
-	return append([]byte{txscript.OP_RETURN, txscript.OP_DATA_32}, sum[:]...)
+	script[0], script[1] = txscript.OP_RETURN, txscript.OP_DATA_32
+	copy(script[2:], sum[:])
+	return script
 }
 
 // Seal returns the seal of a stake with the signature of the header's hash.
@@ -121,24 +138,25 @@ func SlotTime(p *consensus.Params, slot int64) int64 {
 // can choose neither.
 func Modifier(p *consensus.Params, past consensus.Past) chainhash.Hash {
 	tip := past.Height()
-	b := make([]byte, 0, chainhash.HashSize+8*modifierHeaders)
+	b := append(make([]byte, 0, tagBytes+chainhash.HashSize+8*modifierHeaders), modifierTag[:]...)
 	b = append(b, p.GenesisHash[:]...)
 	for h := max(0, tip-modifierHeaders+1); h <= tip; h++ {
 		at := past.At(h)
 		b = binary.LittleEndian.AppendUint32(b, at.Nonce)
 		b = binary.LittleEndian.AppendUint32(b, uint32(at.Time))
 	}
-	return *chainhash.TaggedHash(modifierTag, b)
+	return sha256.Sum256(b)
 }
 
 // Kernel is the hash that decides whether a coin wins a slot. Value and key follow
 // from the outpoint, so they give nothing to choose; that they are in it makes a seal
 // with others show another nonce.
 func Kernel(modifier chainhash.Hash, stake *Stake, slot int64) chainhash.Hash {
-	b := append(make([]byte, 0, chainhash.HashSize+SealBytes), modifier[:]...)
+	b := append(make([]byte, 0, tagBytes+chainhash.HashSize+SealBytes), kernelTag[:]...)
+	b = append(b, modifier[:]...)
 	b = stake.append(b)
 	b = binary.LittleEndian.AppendUint64(b, uint64(slot))
-	return *chainhash.TaggedHash(kernelTag, b)
+	return sha256.Sum256(b)
 }
 
 // Nonce is what a header's nonce must be: the part of the kernel that tells nothing
@@ -148,11 +166,24 @@ func Nonce(kernel chainhash.Hash) uint32 { return binary.LittleEndian.Uint32(ker
 // Wins says whether a kernel, as a little-endian number, is below the target that
 // bits are, times the value.
 func Wins(kernel chainhash.Hash, bits uint32, value int64) bool {
-	target := blockchain.CompactToBig(bits)
-	if target.Sign() <= 0 {
+	// The target is a mantissa and how many bytes it is shifted.
+	mantissa, shift := uint64(bits&0x007fffff), int(bits>>24)-3
+	if shift < 0 {
+		mantissa >>= min(-8*shift, 63)
+		shift = 0
+	}
+	if mantissa == 0 || bits&0x00800000 != 0 || value <= 0 {
+		return false // nothing is below zero
+	}
+	// kernel < m·2^s is floor(kernel/2^s) < m.
+	var rest [32]byte
+	copy(rest[:], kernel[min(shift, len(kernel)):])
+	high, low := mathbits.Mul64(mantissa, uint64(value))
+	k0, k1 := binary.LittleEndian.Uint64(rest[:]), binary.LittleEndian.Uint64(rest[8:])
+	if binary.LittleEndian.Uint64(rest[16:])|binary.LittleEndian.Uint64(rest[24:]) != 0 {
 		return false
 	}
-	return blockchain.HashToBig(&kernel).Cmp(target.Mul(target, big.NewInt(value))) < 0
+	return k1 < high || k1 == high && k0 < low
 }
 
 // An Engine decides what stake proves. It is safe for concurrent use.
@@ -269,16 +300,16 @@ func (e *Engine) CheckSignature(h *consensus.Header) error {
 	return nil
 }
 
-// CheckSignatures says whether all headers pass CheckSignature. It is several times as
-// fast where they are many; false shows nothing: ask for each.
-func (e *Engine) CheckSignatures(hs []consensus.Header) bool {
+// CheckSignatures says whether all headers, with these hashes, pass CheckSignature. It is
+// many times as fast where they are many; false shows nothing: ask for each.
+func (e *Engine) CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash) bool {
 	list := make([]secp256k1.Schnorr, len(hs))
 	for i := range hs {
 		stake, sig, err := ParseSeal(hs[i].Seal)
 		if err != nil {
 			return false
 		}
-		list[i] = secp256k1.Schnorr{Pub: stake.Key, Sig: sig, Hash: consensus.HeaderHash(&hs[i])}
+		list[i] = secp256k1.Schnorr{Pub: stake.Key, Sig: sig, Hash: hashes[i]}
 	}
 	return secp256k1.VerifySchnorrBatch(list)
 }
@@ -302,9 +333,9 @@ func (e *Engine) CheckBody(b *consensus.Block) error {
 	if err != nil {
 		return err
 	}
-	want := stake.Commitment()
+	want := stake.commitment()
 	for _, out := range b.Txs[0].MsgTx().TxOut {
-		if string(out.PkScript) == string(want) {
+		if string(out.PkScript) == string(want[:]) {
 			return nil
 		}
 	}
@@ -364,7 +395,7 @@ func (e *Engine) NextBits(past consensus.Past, _ time.Time) uint32 {
 func (e *Engine) Work(h *consensus.Header) *big.Int {
 	last := e.last.Load()
 	if last == nil || last.bits != h.Bits {
-		last = &bitsWork{h.Bits, blockchain.CalcWork(h.Bits)}
+		last = &bitsWork{h.Bits, consensus.Work(h.Bits)}
 		e.last.Store(last)
 	}
 	return new(big.Int).Set(last.work)

@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -587,6 +589,37 @@ func TestMostLeave(t *testing.T) {
 		}
 		if from > 1_000+4*1_000 {
 			t.Fatalf("no 25 blocks in 100 slots until slot %d", from)
+		}
+	}
+}
+
+// A kernel wins if, as a number, it is below target times value: by math/big, for targets
+// of every size and kernels around the limit.
+func TestWins(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(3, 4))
+	one := big.NewInt(1)
+	for exponent := range uint32(256) {
+		for k := range 60 {
+			bits := exponent<<24 | rng.Uint32()>>(8+rng.IntN(24))
+			value := rng.Int64() >> rng.IntN(63)
+			if k%10 == 0 {
+				value = []int64{-1, 0, 1, math.MaxInt64, math.MinInt64, 21e14}[rng.IntN(6)]
+			}
+			limit := blockchain.CompactToBig(bits)
+			positive := limit.Sign() > 0
+			limit.Mul(limit, big.NewInt(value))
+			for _, number := range []*big.Int{limit, new(big.Int).Sub(limit, one), new(big.Int).Add(limit, one), new(big.Int), new(big.Int).Rsh(limit, 1)} {
+				if number.Sign() < 0 || number.BitLen() > 256 {
+					number = new(big.Int).Sub(new(big.Int).Lsh(one, 256), one)
+				}
+				var kernel chainhash.Hash
+				number.FillBytes(kernel[:])
+				slices.Reverse(kernel[:])
+				if got, want := pos.Wins(kernel, bits, value), positive && number.Cmp(limit) < 0; got != want {
+					t.Fatalf("kernel %x with bits %08x and %d satoshi: wins %v, want %v", number, bits, value, got, want)
+				}
+			}
 		}
 	}
 }

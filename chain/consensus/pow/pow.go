@@ -174,7 +174,7 @@ func (e *Engine) CheckBlock(consensus.Past, consensus.Coins, *consensus.Block) e
 func (e *Engine) Work(h *consensus.Header) *big.Int {
 	last := e.last.Load()
 	if last == nil || last.bits != h.Bits {
-		last = &bitsWork{h.Bits, blockchain.CalcWork(h.Bits)}
+		last = &bitsWork{h.Bits, consensus.Work(h.Bits)}
 		e.last.Store(last)
 	}
 	return new(big.Int).Set(last.work)
