@@ -49,7 +49,7 @@ type Options struct {
 	Now        func() time.Time // wall clock for the future limit and delays; default time.Now
 	Logger     *slog.Logger     // default: discards
 	Workers    int              // goroutines for decoding and scripts; default GOMAXPROCS
-	CacheBytes int64            // coins cache, clean and dirty together; default 64 MiB
+	CacheBytes int64            // coins cache, clean and dirty together; default 64 MiB; below that the index takes less too
 	// AssumeValid names a block whose ancestors' scripts are not checked. The
 	// zero hash checks all.
 	AssumeValid    chainhash.Hash
@@ -306,7 +306,7 @@ func Open(o Options) (*Chain, error) {
 	}
 	so := store.Options{
 		Dir: o.Dir, FS: o.FS, ChainID: o.ChainID, Magic: o.Params.Magic, Logger: o.Logger,
-		MaxRecordBytes: maxRecordBytes(o.Params), MaxFileBytes: o.MaxFileBytes,
+		MaxRecordBytes: maxRecordBytes(o.Params), MaxFileBytes: o.MaxFileBytes, MemTableBytes: store.MemTableBytes(o.CacheBytes),
 	}
 	open := openStore
 	if o.Reindex {

@@ -625,6 +625,19 @@ func (d *Discovery) staticLocked(id peer.ID, addrs []ma.Multiaddr, src Source, p
 	d.book.settle(e, time.Now())
 }
 
+// DialStaticNow ends the pauses of the operator's own peers, whose dials failed before: bootstrap, persistent and added ones. It is for
+// when the operator has removed what kept them away. It does not wait for the dials.
+func (d *Discovery) DialStaticNow() {
+	d.mu.Lock()
+	for _, e := range d.book.byID {
+		if e.static {
+			e.tries, e.flaps, e.lastTry = 0, 0, time.Time{}
+		}
+	}
+	d.mu.Unlock()
+	d.poke()
+}
+
 // AddPeer makes a peer be dialled soon, kept over restarts and, if persistent,
 // redialled for ever; otherwise it is treated like a bootstrap peer. Adding it
 // again replaces what was added. Addresses may have DNS names. It does not wait

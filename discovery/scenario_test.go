@@ -117,6 +117,26 @@ func TestPersistentIsRedialled(t *testing.T) {
 	})
 }
 
+// Whoever has removed what kept a peer away does not wait for the end of a pause that has grown meanwhile.
+func TestDialStaticNow(t *testing.T) {
+	inSim(t, func(s *sim) {
+		key, _ := newKey(t)
+		a := s.startOn(s.hostWithKey(simIP(0), key), nil)
+		at := addr(a.host)
+		n := s.start(simIP(2), func(o *discovery.Options) { o.Persistent = []ma.Multiaddr{at} })
+		b := s.start(simIP(1), knows(addr(n.host))) // with another peer the pause is longer
+		s.atLeast([]*node{n}, 2, 2*time.Second)
+		a.stop()
+		s.Pass(10 * time.Minute)
+		n.disc.DialStaticNow() // too early: it fails, and the pause begins anew with a second
+		s.Pass(100 * time.Millisecond)
+		a = s.startOn(s.hostWithKey(simIP(0), key), nil)
+		n.disc.DialStaticNow()
+		t.Logf("connected after %s", s.atLeast([]*node{a}, 1, time.Second))
+		stopAll([]*node{a, b, n})
+	})
+}
+
 // A peer of another genesis is not dialled, by us nor by the DHT, until the time
 // is over.
 func TestAvoid(t *testing.T) {

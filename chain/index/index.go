@@ -102,6 +102,8 @@ type Options struct {
 	Now     func() time.Time // default time.Now
 	// BatchBlocks ends a commit; default 2000.
 	BatchBlocks int
+	// MemTableBytes is that of [store.SideOptions].
+	MemTableBytes int64
 }
 
 // A Status says how far an index is.
@@ -180,7 +182,7 @@ func Drop(fs vfs.FS, home string, k Kind) error { return store.DropSide(fs, home
 func (x *Index) open() (err error) {
 	x.side, _, err = store.OpenSide(store.SideOptions{
 		FS: x.o.FS, Dir: x.o.Dir, Name: x.o.Kind.Folder(), ChainID: x.o.ChainID, Version: FormatVersion,
-		Mend: "dunlin chain reindex " + reindexFlag[x.o.Kind], Logger: x.log,
+		Mend: "dunlin chain reindex " + reindexFlag[x.o.Kind], MemTableBytes: x.o.MemTableBytes, Logger: x.log,
 	})
 	if err != nil {
 		return err

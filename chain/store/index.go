@@ -19,10 +19,12 @@ import (
 
 const (
 	indexName = "index"
-	// memTableBytes: two may exist at once, and the whole idle node has 80 MB.
+	// Bounds of a memtable. Two may exist at once, and the whole idle node has 80 MB.
 	// Batches over half of it bypass the memtable and are flushed as they are,
-	// so that the commits of a sync do not suffer from a small one.
-	memTableBytes = 4 << 20
+	// so that the commits of a sync do not suffer from a small one. Pebble begins with 256 KiB and makes each twice as large as the
+	// one before: what a node at the tip takes grows for hours, until the limit is reached.
+	maxMemTable = 4 << 20
+	minMemTable = 1 << 20
 	// indexFiles is Pebble's soft limit on open files.
 	indexFiles = 256
 	// ringSlots is how many of the last commits are checked on open to be all
@@ -50,9 +52,13 @@ type index struct {
 	rotten string        // the file that Pebble last found damaged
 }
 
+// MemTableBytes is how large the memtables of a database should be, beside a cache of unspent outputs of so many bytes: whoever
+// gives little memory to the one has little for the other. 4 MiB beside the default cache, 1 MiB at least.
+func MemTableBytes(coinCache int64) int64 { return min(max(coinCache/16, minMemTable), maxMemTable) }
+
 // openIndex opens or creates the database in the folder name of home. The index it
 // returns must be closed, also after an error.
-func openIndex(fs vfs.FS, home, name string, cacheBytes int64, log *slog.Logger, fix mender) (*index, error) {
+func openIndex(fs vfs.FS, home, name string, cacheBytes, memTable int64, log *slog.Logger, fix mender) (*index, error) {
 	x := &index{home: home, name: name, fix: fix, log: log, failed: make(chan struct{})}
 	dir := fs.PathJoin(home, name)
 	ifs := &indexFS{FS: fs, x: x}
@@ -62,7 +68,7 @@ func openIndex(fs vfs.FS, home, name string, cacheBytes int64, log *slog.Logger,
 		// V6 has a checksum in the footer of a table and sync offsets in the
 		// write-ahead log, which tell a torn end from damage.
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
-		MemTableSize:                memTableBytes,
+		MemTableSize:                uint64(memTable),
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                indexFiles,
 		L0CompactionThreshold:       2,

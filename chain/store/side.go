@@ -27,10 +27,12 @@ type SideOptions struct {
 	Dir        string // the home, which the chain's store holds locked
 	Name       string // of the database's folder in it
 	ChainID    string
-	Version    uint32       // of what the caller writes
-	Mend       string       // the command that drops it and makes it anew, for errors
-	CacheBytes int64        // default 8 MiB
-	Logger     *slog.Logger // default: discards
+	Version    uint32 // of what the caller writes
+	Mend       string // the command that drops it and makes it anew, for errors
+	CacheBytes int64  // default 8 MiB
+	// MemTableBytes is what Options.MemTableBytes is.
+	MemTableBytes int64
+	Logger        *slog.Logger // default: discards
 }
 
 // A Side is a database of its own beside the chain's, for what is made of the blocks and
@@ -57,13 +59,19 @@ func OpenSide(o SideOptions) (s *Side, fresh bool, err error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultSideCache
 	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = maxMemTable
+	}
+	if o.MemTableBytes < minMemTable || o.MemTableBytes > maxMemTable {
+		return nil, false, fmt.Errorf("store: MemTableBytes is %d, must be 1 to 4 MiB", o.MemTableBytes)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if err := o.FS.MkdirAll(o.FS.PathJoin(o.Dir, o.Name), 0o700); err != nil {
 		return nil, false, fmt.Errorf("make %s: %w", o.Name, err)
 	}
-	x, err := openIndex(o.FS, o.Dir, o.Name, o.CacheBytes, o.Logger, mendWith(o.Mend))
+	x, err := openIndex(o.FS, o.Dir, o.Name, o.CacheBytes, o.MemTableBytes, o.Logger, mendWith(o.Mend))
 	if err != nil {
 		return nil, false, errors.Join(err, x.close())
 	}

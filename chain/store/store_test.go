@@ -364,14 +364,29 @@ func TestReadBlockRefusesImpossiblePositions(t *testing.T) {
 }
 
 func TestOptionsReportEveryFault(t *testing.T) {
-	_, err := store.Open(store.Options{MaxFileBytes: -1, MaxRecordBytes: -1, CacheBytes: -1})
+	_, err := store.Open(store.Options{MaxFileBytes: -1, MaxRecordBytes: -1, CacheBytes: -1, MemTableBytes: 5 << 20})
 	if err == nil {
 		t.Fatal("opened")
 	}
-	for _, word := range []string{"Dir", "ChainID", "Magic", "MaxFileBytes", "MaxRecordBytes", "CacheBytes"} {
+	for _, word := range []string{"Dir", "ChainID", "Magic", "MaxFileBytes", "MaxRecordBytes", "CacheBytes", "MemTableBytes"} {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("%q does not name %s", err, word)
 		}
+	}
+}
+
+// Whoever gives little memory to coins has small memtables; the default is the largest.
+func TestMemTableBytes(t *testing.T) {
+	for coins, want := range map[int64]int64{0: 1 << 20, 8 << 20: 1 << 20, 32 << 20: 2 << 20, 64 << 20: 4 << 20, 1 << 40: 4 << 20} {
+		if got := store.MemTableBytes(coins); got != want {
+			t.Errorf("beside %d bytes of coins: %d, want %d", coins, got, want)
+		}
+		o := options(vfs.NewMem())
+		o.MemTableBytes = store.MemTableBytes(coins)
+		open(t, o)
+	}
+	if _, _, err := store.OpenSide(store.SideOptions{FS: vfs.NewMem(), Dir: "/home", Name: "side", ChainID: "c", MemTableBytes: 1}); err == nil || !strings.Contains(err.Error(), "MemTableBytes") {
+		t.Errorf("a memtable of one byte: %v", err)
 	}
 }
 

@@ -88,6 +88,18 @@ func TestE2EMetrics(t *testing.T) {
 			second.reaches(tip.Hash, patience)
 		}
 	}
+	// A node in sync collects more often than one that catches up, unless it is told how often.
+	if os.Getenv("GOGC") == "" {
+		eventually(t, patience, "memory is collected as at the tip", func() error {
+			if percent, err := second.metric("go_gc_gogc_percent"); err != nil || percent != tipPercent {
+				return fmt.Errorf("GOGC is %v, %w", percent, err)
+			}
+			return nil
+		})
+	}
+	if alive, err := second.metric("go_gc_heap_live_bytes"); err != nil || alive <= 0 {
+		t.Errorf("heap found alive: %v, %v", alive, err)
+	}
 	metrics := second.scrape()
 	lint(t, metrics)
 	lint(t, first.scrape())

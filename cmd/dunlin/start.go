@@ -68,7 +68,9 @@ func start(ctx context.Context, stderr io.Writer, c *config.Config, clockOffset 
 	logs.CaptureLibp2p(log, levels)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	n, err := node.New(ctx, node.Options{Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, ClockOffset: clockOffset, Stop: stop})
+	n, err := node.New(ctx, node.Options{
+		Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, ClockOffset: clockOffset, Stop: stop, OnCatchUp: tuneGC(),
+	})
 	if err != nil {
 		return err
 	}

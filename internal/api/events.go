@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -34,9 +35,11 @@ var eventTypes = []string{EventBlock, EventSlot, EventReorg, EventSync, EventPee
 // Limits of the events.
 const (
 	// ringEvents of each type are kept for those who come back: at the tip, minutes to
-	// days; of a busy log, seconds. ringBytes bounds their size: 8 types make 8 MiB.
+	// days; of a busy log or mempool, seconds. ringBytes bounds what they take: 8 types make 2 MiB.
 	ringEvents = 512
-	ringBytes  = 1 << 20
+	ringBytes  = 256 << 10
+	// eventBytes is what an event takes besides its data: the struct, its id, its place in the ring, and allocations rounded up.
+	eventBytes = 192
 	// queueEvents is how many may wait for a slow reader.
 	queueEvents = 256
 	// maxEventBytes is the largest event; what is larger is dropped, with a word in the log.
@@ -122,8 +125,8 @@ type broker struct {
 // An eventRing keeps the last events of a type.
 type eventRing struct {
 	events []*Event // ascending
-	bytes  int
-	gone   uint64 // number of the last event that is not kept any more
+	bytes  int      // of all of them, see size
+	gone   uint64   // number of the last event that is not kept any more
 }
 
 // A reader follows the events of some types.
@@ -148,7 +151,7 @@ func (b *broker) id(number uint64) string { return b.boot + "-" + strconv.Format
 
 // publish tells an event of one of eventTypes. It returns how many readers it dropped.
 func (b *broker) publish(kind string, data any) (dropped int, err error) {
-	raw := encode(data)
+	raw := bytes.Clone(encode(data)) // it is kept, and what encode made has room for half as much again
 	if len(raw) > maxEventBytes {
 		return 0, fmt.Errorf("event %s of %d bytes, limit %d", kind, len(raw), maxEventBytes)
 	}
@@ -176,13 +179,16 @@ func (b *broker) publish(kind string, data any) (dropped int, err error) {
 	return dropped, nil
 }
 
+// size is what an event takes of memory.
+func (e *Event) size() int { return eventBytes + cap(e.Data) }
+
 func (r *eventRing) add(e *Event) {
 	r.events = append(r.events, e)
-	r.bytes += len(e.Data)
+	r.bytes += e.size()
 	n := 0
 	for len(r.events)-n > ringEvents || r.bytes > ringBytes {
 		r.gone = r.events[n].number
-		r.bytes -= len(r.events[n].Data)
+		r.bytes -= r.events[n].size()
 		n++
 	}
 	if n > 0 {

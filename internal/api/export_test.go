@@ -3,6 +3,33 @@ package api
 import (
 	"fmt"
 	"net"
+	"strings"
+	"time"
+)
+
+// KeepEvents publishes n events with so many bytes of data each and tells how many are kept, and what they take by
+// the broker's account.
+func KeepEvents(n, size int) (kept, account int, err error) {
+	b := newBroker(1, time.Now)
+	for range n {
+		if _, err := b.publish(EventWallet, strings.Repeat("x", size-2)); err != nil { // and quotes
+			return 0, 0, err
+		}
+	}
+	r := b.rings[EventWallet]
+	for _, e := range r.events {
+		if len(e.Data) != size || cap(e.Data) > size+size/4+64 {
+			return 0, 0, fmt.Errorf("an event of %d bytes takes %d", len(e.Data), cap(e.Data))
+		}
+	}
+	return len(r.events), r.bytes, nil
+}
+
+// Limits of the events.
+const (
+	RingEvents    = ringEvents
+	RingBytes     = ringBytes
+	MaxEventBytes = maxEventBytes
 )
 
 // addressed is a connection that has an address and nothing else.

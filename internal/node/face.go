@@ -446,6 +446,8 @@ func (f face) Unban(target string) error {
 		return api.Errorf(http.StatusUnprocessableEntity, "%v", err)
 	}
 	f.log.Info("ban lifted", "target", target)
+	// Each dial that the ban forbade has made the next one later, up to a minute.
+	f.disc.DialStaticNow()
 	return nil
 }
 

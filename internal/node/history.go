@@ -19,6 +19,8 @@ const (
 	maxSamples     = 900
 	// maxSampledPeers of those that are asked for blocks are kept with a sample.
 	maxSampledPeers = 16
+	// catchUpBlocks is how far validation may be behind the headers of a node that was in sync before it counts as catching up again.
+	catchUpBlocks = 500
 	// hashRateBlocks is over how many blocks the network's hash rate is estimated, as
 	// Bitcoin Core's getmininginfo does.
 	hashRateBlocks = 120
@@ -57,6 +59,9 @@ type sampler struct {
 	height int32
 	bytes  map[peer.ID]int64 // received from each peer
 	hashes uint64
+	synced bool // at some time
+	told   bool // OnCatchUp was called
+	behind bool // what it was told
 }
 
 // rate is what came a second; a counter that went back (a reorganisation) gives none.
@@ -65,6 +70,13 @@ func (s *sampler) rate(now time.Time, from, to int64) float64 {
 		return float64(max(0, to-from)) / took
 	}
 	return 0
+}
+
+// catchesUp says whether many blocks are to be validated before the node is in sync. A block or two at the tip are not many, or the
+// answer would change with each.
+func (s *sampler) catchesUp(st api.Sync) bool {
+	s.synced = s.synced || st.State == api.StateSynced
+	return !s.synced || st.HeaderHeight-st.Height > catchUpBlocks
 }
 
 // runHistory samples until ctx ends.
@@ -113,6 +125,10 @@ func (n *Node) sample(s *sampler, now time.Time) {
 		Time: now.UTC(), HashesPerS: s.rate(now, int64(s.hashes), int64(hashes)), Running: m.Mining, Blocks: m.Blocks,
 	}
 	s.at, s.height, s.bytes, s.hashes = now, st.Height, received, hashes
+	if behind := s.catchesUp(st); n.o.OnCatchUp != nil && (!s.told || behind != s.behind) {
+		s.told, s.behind = true, behind
+		n.o.OnCatchUp(behind)
+	}
 	n.history.mu.Lock()
 	defer n.history.mu.Unlock()
 	n.history.sync.add(sync)

@@ -17,6 +17,7 @@ import (
 
 	"dunlin/chain"
 	"dunlin/chain/index"
+	"dunlin/chain/store"
 	"dunlin/config"
 	"dunlin/internal/address"
 	"dunlin/internal/api"
@@ -49,7 +50,10 @@ func OpenIndex(c *config.Config, ch *chain.Chain, kind index.Kind, log *slog.Log
 		return nil, fmt.Errorf("storage.%s needs every block, and this home was pruned below height %d (storage.prune_mb): set storage.%s = false, or sync anew with storage.prune_mb = 0",
 			kind, lowest, kind)
 	}
-	return index.Open(index.Options{Kind: kind, Chain: ch, ChainID: ch.Params().ChainID(), Dir: c.Home, Logger: log.With("subsystem", "index")})
+	return index.Open(index.Options{
+		Kind: kind, Chain: ch, ChainID: ch.Params().ChainID(), Dir: c.Home, MemTableBytes: store.MemTableBytes(int64(c.Storage.CacheMB) << 20),
+		Logger: log.With("subsystem", "index"),
+	})
 }
 
 // BuildIndex drops an index of an open, running chain and makes it anew; progress is told

@@ -78,6 +78,9 @@ type Options struct {
 	ClockOffset time.Duration
 	// Stop is called when the operator asks for an end through the API.
 	Stop func()
+	// OnCatchUp is called, by one goroutine, when the node begins to run and whenever it changes: whether the node has many
+	// blocks to validate before it is in sync. Optional; it must not block.
+	OnCatchUp func(bool)
 }
 
 // A Node is a daemon that is built and listens, but does not run yet.

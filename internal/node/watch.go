@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -101,7 +102,8 @@ func sortedPeers(ids []peer.ID) []peer.ID {
 // registerMetrics makes the node's own metrics; libp2p registers its.
 func (n *Node) registerMetrics() {
 	n.metrics.MustRegister(
-		collectors.NewGoCollector(),
+		// What the last collection found alive: resident memory is that, times what GOGC allows, and pages of the binary.
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&meter{n},
 	)

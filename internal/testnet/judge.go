@@ -55,7 +55,7 @@ type RestartTimes struct {
 
 // A Flatness compares medians over the first and the last quarter of a run.
 type Flatness struct {
-	What   string  `json:"what"` // memory, goroutines, files
+	What   string  `json:"what"` // memory (resident), heap (alive), goroutines, files
 	Of     string  `json:"of"`   // all nodes, or those whose processes never ended
 	First  float64 `json:"first"`
 	Last   float64 `json:"last"`
@@ -67,9 +67,12 @@ type Flatness struct {
 const (
 	// MaxRestart is how long a node may take to answer after it was started, unless the options say otherwise.
 	MaxRestart = 3 * time.Second
-	// Growth from the first to the last quarter of less than a tenth, or less than the floor, is none.
+	// Growth from the first to the last quarter of less than a tenth, or less than the floor, is none. The heap's floor is what may
+	// fill up within an hour and then fills no more: events for those who come back 2 MiB, log lines 2 MiB, summaries of blocks 1 MiB,
+	// samples 1 MiB (two thirds of each, as they come); the rest of resident memory is what the collector leaves lying.
 	maxGrowth       = 0.10
 	memoryFloor     = 8 << 20
+	heapFloor       = 4 << 20
 	goroutineFloor  = 20
 	fileFloor       = 10
 	minFlatRun      = 4 * time.Minute  // shorter ones show how a process warms up
@@ -379,6 +382,7 @@ func flat(samples []Sample, from, to int64, of string, which func(NodeSample) bo
 		floor, scale float64
 	}{
 		{"memory", "MiB", func(n NodeSample) float64 { return float64(n.Memory) }, memoryFloor, 1 << 20},
+		{"heap", "MiB", func(n NodeSample) float64 { return float64(n.Heap) }, heapFloor, 1 << 20},
 		{"goroutines", "", func(n NodeSample) float64 { return float64(n.Goroutines) }, goroutineFloor, 1},
 		{"files", "", func(n NodeSample) float64 { return float64(n.FDs) }, fileFloor, 1},
 	} {

@@ -93,6 +93,7 @@ func Report(s *Spec) ([]byte, error) {
 		d.line("Peers", "Connections of each node.", "peers", true, func(n NodeSample) float64 { return up(n, float64(n.Peers)) }),
 		d.line("Mempool", "Unconfirmed transactions at each node.", "transactions", true, func(n NodeSample) float64 { return up(n, float64(n.Mempool)) }),
 		d.line("Memory", "Resident memory of each process; it begins anew with each restart.", "MiB", false, func(n NodeSample) float64 { return known(float64(n.Memory) / (1 << 20)) }),
+		d.line("Live heap", "What the last garbage collection of each process found alive.", "MiB", false, func(n NodeSample) float64 { return known(float64(n.Heap) / (1 << 20)) }),
 		d.line("Goroutines", "", "", false, func(n NodeSample) float64 { return known(float64(n.Goroutines)) }),
 		d.line("Open files", "", "", false, func(n NodeSample) float64 { return known(float64(n.FDs)) }))
 	for _, e := range done[:min(len(done), maxEventRows)] {

@@ -16,7 +16,7 @@ type Sample struct {
 	Nodes []NodeSample `json:"n"`
 }
 
-// A NodeSample is one node at that time. Memory, goroutines and files are 0 where they were not asked for.
+// A NodeSample is one node at that time. Memory, heap, goroutines and files are 0 where they were not asked for.
 type NodeSample struct {
 	ID         int    `json:"i"`
 	State      string `json:"s,omitempty"` // empty: up
@@ -24,7 +24,8 @@ type NodeSample struct {
 	Tip        string `json:"t,omitempty"` // its first 12 digits
 	Peers      int    `json:"p,omitempty"`
 	Mempool    int    `json:"x,omitempty"`
-	Memory     int64  `json:"m,omitempty"` // bytes
+	Memory     int64  `json:"m,omitempty"` // bytes, resident
+	Heap       int64  `json:"l,omitempty"` // bytes, that the last collection found alive
 	Goroutines int    `json:"g,omitempty"`
 	FDs        int    `json:"f,omitempty"`
 	Uptime     int64  `json:"u,omitempty"` // seconds
@@ -36,7 +37,7 @@ func sampleOf(now time.Time, s *Status) Sample {
 	for _, n := range s.Nodes {
 		x := NodeSample{
 			ID: n.ID, State: n.State, Height: n.Height, Tip: n.TipHash[:min(12, len(n.TipHash))], Peers: n.Inbound + n.Outbound, Mempool: n.Mempool,
-			Memory: n.MemoryBytes, Goroutines: n.Goroutines, FDs: n.FDs, Uptime: n.UptimeS,
+			Memory: n.MemoryBytes, Heap: n.HeapBytes, Goroutines: n.Goroutines, FDs: n.FDs, Uptime: n.UptimeS,
 		}
 		if x.State == NodeUp {
 			x.State = ""

@@ -50,7 +50,8 @@ type NodeStatus struct {
 	Inbound     int     `json:"inbound"`
 	Outbound    int     `json:"outbound"`
 	Mempool     int     `json:"mempool"`
-	MemoryBytes int64   `json:"memory_bytes"`
+	MemoryBytes int64   `json:"memory_bytes"` // resident
+	HeapBytes   int64   `json:"heap_bytes"`   // what the last collection found alive
 	Goroutines  int     `json:"goroutines"`
 	FDs         int     `json:"fds"`
 	OffsetS     float64 `json:"clock_offset_s,omitempty"`
@@ -143,8 +144,8 @@ func fill(ctx context.Context, n *NodeStatus, c *api.Client, resources bool) {
 	if err != nil {
 		return
 	}
-	m := metricsOf(raw, "process_resident_memory_bytes", "go_goroutines", "process_open_fds")
-	n.MemoryBytes, n.Goroutines, n.FDs = int64(m[0]), int(m[1]), int(m[2])
+	m := metricsOf(raw, "process_resident_memory_bytes", "go_goroutines", "process_open_fds", "go_gc_heap_live_bytes")
+	n.MemoryBytes, n.Goroutines, n.FDs, n.HeapBytes = int64(m[0]), int(m[1]), int(m[2]), int64(m[3])
 }
 
 // metricsOf reads metrics without labels out of what a node answers; 0 for those that are not there.

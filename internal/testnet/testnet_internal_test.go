@@ -187,22 +187,22 @@ func (p *grownPast) Hash() chainhash.Hash            { return p.hash }
 func (p *grownPast) Height() int32                   { return int32(len(p.list) - 1) }
 func (p *grownPast) At(h int32) consensus.PastHeader { return p.list[h] }
 
-// Growth counts when it is a tenth and more than the floor.
+// Growth counts when it is a tenth and more than the floor. What is alive is judged more strictly than what is resident.
 func TestFlat(t *testing.T) {
 	for _, x := range []struct {
 		first, last int64 // MiB
-		flat        bool
-	}{{100, 100, true}, {100, 109, true}, {100, 112, false}, {40, 47, true}, {40, 49, false}, {100, 50, true}} {
+		flat, heap  bool
+	}{{100, 100, true, true}, {100, 109, true, true}, {100, 112, false, false}, {40, 43, true, true}, {40, 47, true, false}, {40, 49, false, false}, {100, 50, true, true}} {
 		var samples []Sample
 		for i := range int64(40) {
 			m := x.first
 			if i >= 30 {
 				m = x.last
 			}
-			samples = append(samples, Sample{At: i, Nodes: []NodeSample{{ID: 1, Memory: m << 20, Goroutines: 100, FDs: 30}, {ID: 2, State: NodeDown}}})
+			samples = append(samples, Sample{At: i, Nodes: []NodeSample{{ID: 1, Memory: m << 20, Heap: m << 20, Goroutines: 100, FDs: 30}, {ID: 2, State: NodeDown}}})
 		}
 		got := flat(samples, 0, 40, "all", func(NodeSample) bool { return true }, true)
-		if len(got) != 3 || got[0].Flat != x.flat || !got[1].Flat || got[0].First != float64(x.first) || got[0].Last != float64(x.last) {
+		if len(got) != 4 || got[0].Flat != x.flat || got[1].Flat != x.heap || !got[2].Flat || !got[3].Flat || got[0].First != float64(x.first) || got[0].Last != float64(x.last) {
 			t.Errorf("%d → %d: %+v", x.first, x.last, got)
 		}
 	}
