@@ -63,12 +63,12 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 
 	// And on a branch that the chain may go to, see maxreorg.go.
 	if i == noNode {
-		err := c.tooDeep(parent, &b.Hash, []consensus.Header{b.Header})
+		err := c.tooDeep(&b.Hash, []consensus.Header{b.Header})
 		if err != nil {
 			return c.refuse(it, v, err)
 		}
 	} else if !c.allowed(i) {
-		return c.refuse(it, v, c.noteRefused(i, nil))
+		return c.refuse(it, v, c.noteRefused(c.tree.nodes(), c.tip.get(), i, nil))
 	}
 
 	// 5. Its header is valid. Only now does the tree take it, and from peers
@@ -99,7 +99,7 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 
 	// 7. And given its past.
 	if it.parent != parent {
-		it.pastErr = consensus.CheckBlockContext(c.o.Params, past{c.tree, parent}, b)
+		it.pastErr = consensus.CheckBlockContext(c.o.Params, c.tree.past(parent), b)
 	}
 	if it.pastErr != nil {
 		c.condemn(i, it.pastErr)
@@ -165,11 +165,11 @@ func (c *Chain) checkBody(b *consensus.Block) error {
 // header shows that its seal is possible, and only with the body that it is the one. A
 // block that belongs to its seal replaces the header's.
 func (c *conductor) settleSeal(i, parent uint32, b *consensus.Block) error {
-	seal, err := c.sealOf(i)
+	seal, err := c.sealOf(c.tree.node(i))
 	if err != nil || bytes.Equal(b.Header.Seal, seal) {
 		return err
 	}
-	if err := c.checkHeader(past{c.tree, parent}, &b.Header); err != nil {
+	if err := c.checkHeader(c.tree.past(parent), &b.Header); err != nil {
 		return err
 	}
 	if err := c.checkBody(b); err != nil {
@@ -179,7 +179,7 @@ func (c *conductor) settleSeal(i, parent uint32, b *consensus.Block) error {
 	c.tree.seals[i] = bytes.Clone(b.Header.Seal)
 	c.tree.touch(i)
 	c.tree.mu.Unlock()
-	c.noteClaim(i, &b.Header)
+	c.noteClaim(b.Hash, &b.Header)
 	c.armFlush()
 	return nil
 }
@@ -190,7 +190,7 @@ func (c *conductor) settleSeal(i, parent uint32, b *consensus.Block) error {
 func (c *conductor) connect(i uint32, it *item) error {
 	p, b := c.o.Params, it.block
 	nd := c.tree.node(i)
-	parent := past{c.tree, nd.parent}
+	parent := c.tree.past(nd.parent)
 	f := &flight{
 		node:  i,
 		item:  it,
@@ -389,9 +389,9 @@ func (c *Chain) checkFork(parent consensus.Past, h *consensus.Header) error {
 
 // acceptHeader checks the header of a block and adds it to the tree. checkSig, if not
 // nil, has the result of a check of its signature.
-func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.Hash, src Source, checkSig func() error) (uint32, error) {
+func (c *conductor) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.Hash, src Source, checkSig func() error) (uint32, error) {
 	if src.Kind == FromSync || src.Kind == FromGossip {
-		if err := c.tooFar(parent, c.tree.node(parent).height+1); err != nil {
+		if err := c.tooFar(&h.PrevBlock, c.tree.node(parent).height+1); err != nil {
 			return noNode, err
 		}
 	}
@@ -399,7 +399,7 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 	if checkSig != nil {
 		check = c.checkUnsigned
 	}
-	if err := check(past{c.tree, parent}, h); err != nil {
+	if err := check(c.tree.past(parent), h); err != nil {
 		return noNode, err
 	}
 	if checkSig != nil {
@@ -422,17 +422,23 @@ func (c *Chain) acceptHeader(parent uint32, h *consensus.Header, hash chainhash.
 			return noNode, err
 		}
 	}
+	if !c.fits(1) {
+		c.forget(h.PrevBlock)
+		if (src.Kind == FromSync || src.Kind == FromGossip) && !c.fits(1) {
+			return noNode, noRoom(1, 0)
+		}
+	}
 	t := c.tree
 	t.mu.Lock()
-	i := c.insert(h, hash, parent, work)
+	i, _ := c.insert(h, hash, parent, work)
 	t.mu.Unlock()
-	c.noteClaim(i, h)
+	c.noteClaim(hash, h)
 	return i, nil
 }
 
-// insert adds a checked header to the tree unless it is there. The caller holds
-// tree.mu.
-func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) uint32 {
+// insert adds a checked header to the tree unless it is there, and says whether it was
+// not. The caller holds tree.mu.
+func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) (i uint32, fresh bool) {
 	t := c.tree
 	i, ok := t.find(&hash)
 	if !ok {
@@ -451,7 +457,7 @@ func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, 
 		c.heads.set(t.bestHeader)
 		c.wake()
 	}
-	return i
+	return i, !ok
 }
 
 // wake tells the conductor that there is something to commit some time.

@@ -198,6 +198,7 @@ type Chain struct {
 	kick    chan struct{}
 	asked   chan request
 	refused limiter // of log lines
+	forgot  limiter // of those about forgotten headers
 	// refusals are the branches that are kept out for their depth.
 	refusals refusedBranches
 	// savedAnchor is what ANCHOR holds: anchor and accepted branch. inStep says that the

@@ -48,7 +48,7 @@ func (c *conductor) save() error {
 	c.flushTimer.Stop()
 	c.flushArmed = false
 	c.tree.mu.RLock()
-	headers := len(c.tree.dirty)
+	headers := len(c.tree.dirty) + len(c.tree.erase)
 	c.tree.mu.RUnlock()
 	if headers > 0 || len(c.coins.dirty) > 0 || c.verified != c.committed {
 		b := c.store.NewBatch()
@@ -95,7 +95,12 @@ func (c *conductor) writeHeaders(b *store.Batch) (written []uint32, err error) {
 	t := c.tree
 	t.mu.Lock()
 	written, t.dirty = t.dirty, nil
+	erase := t.erase
+	t.erase = nil
 	t.mu.Unlock()
+	for _, r := range erase { // before one of them is put again
+		b.DeleteHeader(r.height, r.hash)
+	}
 	records := make([]store.HeaderRecord, 0, min(some, len(written)))
 	var raw []byte
 	for rest := written; len(rest) > 0; {
@@ -105,6 +110,9 @@ func (c *conductor) writeHeaders(b *store.Batch) (written []uint32, err error) {
 		for _, i := range rest[:n] {
 			records = append(records, t.record(i))
 			*t.flags(i) &^= flagDirty
+			if t.capped {
+				t.loose(i).stored[i%chunkNodes] = true
+			}
 		}
 		t.mu.Unlock()
 		for k, i := range rest[:n] {

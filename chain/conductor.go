@@ -356,13 +356,12 @@ func (c *conductor) connected(f *flight) error {
 	}
 	t.mu.Lock()
 	t.ownBody(f.node).undo = undo
-	flags := t.flags(f.node)
-	*flags |= flagValid
-	*flags &^= flagPruned // the undo data is here again
+	t.prove(f.node)
+	*t.flags(f.node) &^= flagPruned // the undo data is here again
 	t.touch(f.node)
 	t.mu.Unlock()
 
-	c.noteClaim(f.node, &f.step.block.Header)
+	c.noteClaim(f.step.block.Hash, &f.step.block.Header)
 	if f.ran {
 		c.ran[f.step.height%ranBlocks] = ranBlock{f.node, f.flags}
 	}

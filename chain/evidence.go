@@ -45,7 +45,7 @@ type claims struct {
 
 // claimed are the headers with one claim, as far as they matter.
 type claimed struct {
-	first, second uint32 // second is noNode if there is one only
+	first, second chainhash.Hash // second is zero if there is one only
 	told          bool
 }
 
@@ -62,9 +62,9 @@ func (c *Chain) DoubleStakes() (latest []DoubleStake, total int, changed <-chan 
 	return slices.Clone(c.claims.doubles), c.claims.total, c.claims.changed
 }
 
-// noteClaim notes what the seal h of node i claims: when the header comes, when another
-// seal takes its place, and when its block was validated. The caller holds no lock.
-func (c *Chain) noteClaim(i uint32, h *consensus.Header) {
+// noteClaim notes what a header with this hash claims: when it comes, when another seal
+// takes its place, and when its block was validated. The caller holds no lock.
+func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) {
 	s, ok := c.o.Engine.(signed)
 	if !ok {
 		return
@@ -83,26 +83,20 @@ func (c *Chain) noteClaim(i uint32, h *consensus.Header) {
 			m.order = m.order[1:]
 		}
 		m.order = append(m.order, claim)
-		at = claimed{first: i, second: noNode}
-	case at.first != i && at.second == noNode:
-		at.second = i
+		at = claimed{first: hash}
+	case at.first != hash && at.second == (chainhash.Hash{}):
+		at.second = hash
 	}
 	m.by[claim] = at
 	m.mu.Unlock()
-	if at.second == noNode || at.told {
+	if at.second == (chainhash.Hash{}) || at.told {
 		return
 	}
-	t := c.tree
-	t.mu.RLock()
-	proven := t.has(at.first, flagValid) || t.has(at.second, flagValid)
-	t.mu.RUnlock()
+	height, proven := c.provenClaim(&at)
 	if !proven {
 		return
 	}
-	d := DoubleStake{
-		Claim: claim, First: t.node(at.first).hash, Second: t.node(at.second).hash,
-		Height: t.node(at.first).height, Seen: c.o.Now(),
-	}
+	d := DoubleStake{Claim: claim, First: at.first, Second: at.second, Height: height, Seen: c.o.Now()}
 	m.mu.Lock()
 	if m.by[claim].told {
 		m.mu.Unlock()
@@ -122,4 +116,22 @@ func (c *Chain) noteClaim(i uint32, h *consensus.Header) {
 		c.log.Warn("a stake signed two blocks for one slot", "stake", claim.OutPoint, "slot", claim.Slot, "height", d.Height,
 			"first", d.First, "second", d.Second, "suppressed", suppressed)
 	}
+}
+
+// provenClaim says whether one of two headers with one claim was validated, and the height
+// of the first that is known: they need not be at the same.
+func (c *Chain) provenClaim(at *claimed) (height int32, proven bool) {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	height = -1
+	for _, hash := range []*chainhash.Hash{&at.first, &at.second} {
+		if i, ok := t.find(hash); ok {
+			proven = proven || t.has(i, flagValid)
+			if height < 0 {
+				height = t.node(i).height
+			}
+		}
+	}
+	return height, proven
 }

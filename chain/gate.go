@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/big"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+
 	"dunlin/chain/consensus"
 )
 
@@ -24,11 +26,12 @@ import (
 //     maxAheadHeaders together: the room. More are taken when blocks have followed.
 //
 // Where stake makes blocks headers cost nothing at all. There no branch may be more than
-// Options.HeadersAhead further than the validated chain, whatever work it claims, and
-// those beside it are at most maxStakeSide; a peer with a longer chain is asked again as
-// blocks follow.
+// Options.HeadersAhead further than the validated chain, whatever work it claims; a peer
+// with a longer chain is asked again as blocks follow. There is always room for a branch,
+// for others are forgotten for it (forget.go), so only the first of the three rules
+// applies.
 //
-// What was once stored stays, so a room that was filled with spam stays full. Some
+// Where work makes blocks what was once stored stays, so a room that was filled with spam stays full. Some
 // branches are therefore taken all the same; see [tree.exempt].
 //
 // Where all work is the same (regtest), nothing tells spam from a chain, and a room
@@ -38,7 +41,8 @@ const (
 	gateBlocks      = 144
 	maxSideHeaders  = 1 << 18
 	maxAheadHeaders = 1 << 20
-	maxStakeSide    = 1 << 16
+	// maxStakeSide is how many headers have room at least after others were forgotten.
+	maxStakeSide = 1 << 15
 	// maxNearHeaders is how many headers near the validated tip are taken without
 	// room until it is another.
 	maxNearHeaders = 256
@@ -74,6 +78,10 @@ func (c *Chain) headerGate() gate {
 		g.floor = least
 	}
 	g.least = g.floor
+	if t.capped {
+		g.room = math.MaxInt
+		return g
+	}
 	off := n - int(nd.height) - 1
 	g.room = side + ahead - off
 	if g.best != noNode {
@@ -87,26 +95,40 @@ func (c *Chain) headerGate() gate {
 	return g
 }
 
-// aheadLimit is the greatest height that a header on the branch of i may have; the
-// greatest there is where that has no limit.
-func (c *Chain) aheadLimit(i uint32) int32 {
+// aheadLimit is the greatest height that a header on the branch of hash, which is known,
+// may have; the greatest there is where that has no limit.
+func (c *Chain) aheadLimit(hash *chainhash.Hash) int32 {
+	t := c.tree
+	if !t.capped {
+		return math.MaxInt32
+	}
+	tip := c.tip.get()
+	t.mu.RLock()
+	i, ok := t.find(hash)
+	ns, ahead := t.nodes(), t.maxAhead
+	t.mu.RUnlock()
+	if !ok { // forgotten just now: it will be found to be so
+		return math.MaxInt32
+	}
+	return ns.node(ns.fork(i, tip)).height + int32(ahead)
+}
+
+// HeaderLimit is how high headers that extend the best header chain may be at present;
+// the greatest number there is where there is no limit. It grows with the validated chain.
+func (c *Chain) HeaderLimit() int32 {
 	t := c.tree
 	if !t.capped {
 		return math.MaxInt32
 	}
 	t.mu.RLock()
-	ahead := t.maxAhead
+	best := t.node(t.bestHeader).hash
 	t.mu.RUnlock()
-	return t.node(t.fork(i, c.tip.get())).height + int32(ahead)
+	return c.aheadLimit(&best)
 }
 
-// HeaderLimit is how high headers that extend the best header chain may be at present;
-// the greatest number there is where there is no limit. It grows with the validated chain.
-func (c *Chain) HeaderLimit() int32 { return c.aheadLimit(c.heads.get()) }
-
-// tooFar returns the fault of a header at this height on the branch of parent; nil if it
-// is within the limit.
-func (c *Chain) tooFar(parent uint32, height int32) error {
+// tooFar returns the fault of a header at this height on the branch of its parent; nil if
+// it is within the limit.
+func (c *Chain) tooFar(parent *chainhash.Hash, height int32) error {
 	limit := c.aheadLimit(parent)
 	if height <= limit {
 		return nil
@@ -118,8 +140,22 @@ func (c *Chain) tooFar(parent uint32, height int32) error {
 // are validated.
 const ruleTooFar = "headers-too-far-ahead"
 
+// fits says whether the tree has room for n headers, where it forgets some for others.
+func (c *Chain) fits(n int) bool {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.fits(n)
+}
+
+// noRoom is the fault of n headers that do not fit.
+func noRoom(n, room int) *consensus.RuleError {
+	return ruleError("too-many-headers", consensus.BlameNobody, fmt.Sprintf("%d more headers beside the validated chain, there is room for %d", n, max(0, room)))
+}
+
 // admit says why n new headers above parent may not be added, if the branch ends
-// with this much work with them, or is proven to further up.
+// with this much work with them, or is proven to further up. Where headers can be
+// forgotten there is room, and parent does not matter.
 func (c *Chain) admit(parent uint32, have, proven work128, n int) error {
 	if proven == maxWork {
 		return nil // the operator's own
@@ -135,6 +171,9 @@ func (c *Chain) admit(parent uint32, have, proven work128, n int) error {
 		return nil
 	}
 	t := c.tree
+	if t.capped {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -146,7 +185,7 @@ func (c *Chain) admit(parent uint32, have, proven work128, n int) error {
 		// There is more to come, which may show enough.
 		return tooLittleWork(have, t.enough())
 	}
-	return ruleError("too-many-headers", consensus.BlameNobody, fmt.Sprintf("%d more headers beside the validated chain, there is room for %d", n, max(0, g.room)))
+	return noRoom(n, g.room)
 }
 
 func tooLittleWork(have, least work128) error {

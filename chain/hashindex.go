@@ -10,7 +10,7 @@ import (
 
 // A hashIndex is a hash table from block hashes to nodes in 4 bytes a slot: the
 // nodes hold the hashes, so there are no keys in it. It is open addressed with
-// linear probing and never more than two thirds full; nothing is ever removed.
+// linear probing and never more than two thirds full.
 //
 // Where a hash belongs depends on a secret of the process, or who mines cheap
 // headers could fill one neighbourhood and make every look-up a long walk.
@@ -69,4 +69,21 @@ func (x *hashIndex) put(h *chainhash.Hash, node uint32) {
 		slot = (slot + 1) & mask
 	}
 	x.slots[slot] = node
+}
+
+// remove takes a node out, which is there, with its hash; hash returns that of others.
+func (x *hashIndex) remove(h *chainhash.Hash, node uint32, hash func(uint32) *chainhash.Hash) {
+	mask := uint32(len(x.slots) - 1)
+	hole := x.slot(h) & mask
+	for x.slots[hole] != node {
+		hole = (hole + 1) & mask
+	}
+	// What stands behind the hole moves into it if the search for it begins there or before.
+	for at := (hole + 1) & mask; x.slots[at] != noNode; at = (at + 1) & mask {
+		if home := x.slot(hash(x.slots[at])); (at-home)&mask >= (at-hole)&mask {
+			x.slots[hole] = x.slots[at]
+			hole = at
+		}
+	}
+	x.slots[hole] = noNode
 }

@@ -32,10 +32,12 @@ func unknownParent(parent *chainhash.Hash) *consensus.RuleError {
 // the tree has room for beside the validated chain are refused too
 // ("too-many-headers", which blames nobody), but for a branch that is short and near
 // the tip, extends the best header chain, or has far more work. Where stake makes blocks
-// those further than [Options.HeadersAhead] are left out
+// others are forgotten for them instead, for which it may wait for the conductor (Run); those
+// further than [Options.HeadersAhead] are left out
 // ("headers-too-far-ahead", which blames nobody) and what precedes them is kept; a branch
-// that the chain would not go over to gives "reorg-too-deep". The headers are durable with the next
-// commit. It may be called at any time and by many.
+// that the chain would not go over to gives "reorg-too-deep"; a first header on the validated
+// tip whose stake is not there gives the fault of [Chain.CheckStake]. The headers are durable with the next
+// commit; where stake makes blocks only with the blocks above them. It may be called at any time and by many.
 func (c *Chain) AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last Tip, err error) {
 	return c.acceptHeaders(ctx, hs, work128{})
 }
@@ -49,11 +51,14 @@ func (c *Chain) AcceptProven(ctx context.Context, hs []consensus.Header, branch 
 
 func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven work128) (added int, last Tip, err error) {
 	t := c.tree
-	end := noNode // the last header of hs that is in the tree
-	var far error // that of what was left out
+	end, in := noNode, nodes(nil) // the last header of hs that is in the tree, in these nodes
+	var far error                 // that of what was left out
 	defer func() {
-		if end != noNode {
-			last = t.tip(end)
+		if end == noNode {
+			return
+		}
+		if last = in.tip(end); t.capped {
+			t.show(&last.Hash)
 		}
 	}()
 	for len(hs) > 0 {
@@ -67,31 +72,33 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		bad := ok && t.has(i, flagBad)
 		parent, hasParent := t.find(&hs[0].PrevBlock)
 		badAbove := hasParent && t.has(parent, flagBad)
+		ns := t.nodes()
 		t.mu.RUnlock()
+		follows := end == noNode || in.node(end).hash == hs[0].PrevBlock
 		switch {
 		case bad:
 			return added, last, ruleError("duplicate-invalid", consensus.BlameBlock, fmt.Sprintf("header %v was found invalid before", hash))
-		case ok && end != noNode && t.node(i).parent != end:
-			return added, last, notConsecutive(&hs[0], t.node(end).hash)
+		case ok && !follows:
+			return added, last, notConsecutive(&hs[0], in.node(end).hash)
 		case ok:
-			end, hs = i, hs[1:]
+			end, in, hs = i, ns, hs[1:]
 			continue
 		case !hasParent:
 			return added, last, unknownParent(&hs[0].PrevBlock)
-		case end != noNode && parent != end:
-			return added, last, notConsecutive(&hs[0], t.node(end).hash)
+		case !follows:
+			return added, last, notConsecutive(&hs[0], in.node(end).hash)
 		case badAbove:
 			return added, last, badParent(&hs[0].PrevBlock)
 		}
-		if err := c.tooDeep(parent, &hash, hs); err != nil {
+		if err := c.tooDeep(&hash, hs); err != nil {
 			return added, last, err
 		}
 
 		// Before anything of them is checked.
-		height := t.node(parent).height
-		if limit := c.aheadLimit(parent); int64(height)+int64(len(hs)) > int64(limit) {
+		height := ns.node(parent).height
+		if limit := c.aheadLimit(&hs[0].PrevBlock); int64(height)+int64(len(hs)) > int64(limit) {
 			room := max(0, limit-height)
-			if far = c.tooFar(parent, height+room+1); room == 0 && far != nil {
+			if far = c.tooFar(&hs[0].PrevBlock, height+room+1); room == 0 && far != nil {
 				return added, last, far
 			}
 			if far != nil {
@@ -100,11 +107,14 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		}
 		n := min(len(hs), headerBatch)
 		g := c.headerGate()
-		if g.least.more(t.node(parent).work) && g.least.more(proven) {
+		if g.least.more(ns.node(parent).work) && g.least.more(proven) {
 			n = len(hs) // all or nothing
 		}
-		good, works, err := c.checkHeaders(ctx, parent, hs[:n])
-		sum := t.node(parent).work
+		if err := c.CheckStake(&hs[0]); err != nil {
+			return added, last, err
+		}
+		good, works, err := c.checkHeaders(ctx, past{ns, parent}, hs[:n])
+		sum := ns.node(parent).work
 		for _, w := range works {
 			sum = sum.add(w)
 		}
@@ -114,11 +124,11 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 			}
 			return added, last, err
 		}
-		if more, i := c.insertAll(parent, hs[:len(good)], good, works); i != noNode {
-			added += more
-			end = i
+		more, i, within, own := c.insertAll(ctx, hs[:len(good)], good, works, proven == maxWork)
+		if added += more; i != noNode {
+			end, in = i, within
 		}
-		if err != nil {
+		if err := cmp.Or(own, err); err != nil {
 			return added, last, err
 		}
 		if hs = hs[n:]; len(hs) == 0 && far != nil {
@@ -132,10 +142,10 @@ func notConsecutive(h *consensus.Header, before chainhash.Hash) *consensus.RuleE
 	return ruleError("headers-not-consecutive", consensus.BlameSender, fmt.Sprintf("header with parent %v follows %v", h.PrevBlock, before))
 }
 
-// checkHeaders checks consecutive headers above parent without the tree's lock.
+// checkHeaders checks consecutive headers above parent, without the tree's lock.
 // It returns hash and work of those before the first fault.
-func (c *Chain) checkHeaders(ctx context.Context, parent uint32, hs []consensus.Header) (hashes []chainhash.Hash, works []work128, err error) {
-	above := &batchPast{base: past{c.tree, parent}, height: c.tree.node(parent).height}
+func (c *Chain) checkHeaders(ctx context.Context, parent past, hs []consensus.Header) (hashes []chainhash.Hash, works []work128, err error) {
+	above := &batchPast{base: parent, height: parent.Height()}
 	hashes = make([]chainhash.Hash, 0, len(hs))
 	works = make([]work128, 0, len(hs))
 	check := c.checkHeader
@@ -197,27 +207,48 @@ func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.He
 	return len(hs), nil
 }
 
-// insertAll adds checked headers and returns how many were new and the last.
-func (c *Chain) insertAll(parent uint32, hs []consensus.Header, hashes []chainhash.Hash, works []work128) (added int, last uint32) {
+// insertAll adds checked headers and returns how many were new and the last, with the
+// nodes that it is in. Where headers can be forgotten it makes room, unless they are to be
+// added in any case.
+func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []chainhash.Hash, works []work128, anyway bool) (added int, last uint32, in nodes, err error) {
+	t := c.tree
 	last = noNode
-	for len(hs) > 0 {
+	for asked := false; len(hs) > 0; {
 		n := min(len(hs), headerBatch) // readers wait meanwhile
-		c.tree.mu.Lock()
-		before := c.tree.n
+		t.mu.Lock()
+		parent, ok := t.find(&hs[0].PrevBlock)
+		switch {
+		case !ok:
+			t.mu.Unlock()
+			return added, last, in, unknownParent(&hs[0].PrevBlock)
+		case !anyway && !t.fits(n) && !asked:
+			t.mu.Unlock()
+			if err := c.makeRoom(ctx, hs[0].PrevBlock); err != nil {
+				return added, last, in, err
+			}
+			asked = true
+			continue
+		case !anyway && !t.fits(n): // others were faster
+			room := t.mostUnproven() - t.waiting
+			t.mu.Unlock()
+			return added, last, in, noRoom(n, room)
+		}
+		t.clock++
 		for k := range hs[:n] {
-			last = c.insert(&hs[k], hashes[k], parent, works[k])
+			var fresh bool
+			if last, fresh = c.insert(&hs[k], hashes[k], parent, works[k]); fresh {
+				added++
+			}
 			parent = last
 		}
-		added += int(c.tree.n - before)
-		c.tree.mu.Unlock()
+		in = t.nodes()
+		t.mu.Unlock()
 		for k := range hs[:n] {
-			if i, ok := c.tree.lookup(&hashes[k]); ok {
-				c.noteClaim(i, &hs[k])
-			}
+			c.noteClaim(hashes[k], &hs[k])
 		}
-		hs, hashes, works = hs[n:], hashes[n:], works[n:]
+		hs, hashes, works, asked = hs[n:], hashes[n:], works[n:], false
 	}
-	return added, last
+	return added, last, in, nil
 }
 
 // CheckHeader runs the header checks without adding anything. known is true if
@@ -230,36 +261,38 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 	i, known := t.find(&hash)
 	parent, hasParent := t.find(&h.PrevBlock)
 	bad := hasParent && t.has(parent, flagBad)
+	ns := t.nodes()
 	t.mu.RUnlock()
 	switch {
 	case known:
-		return t.node(i).height, true, c.checkOtherSeal(i, parent, h)
+		return ns.node(i).height, true, c.checkOtherSeal(ns, i, h)
 	case !hasParent:
 		return -1, false, unknownParent(&h.PrevBlock)
 	}
-	height = t.node(parent).height + 1
+	height = ns.node(parent).height + 1
 	if bad {
 		return height, false, badParent(&h.PrevBlock)
 	}
-	if err := c.tooDeep(parent, &hash, []consensus.Header{*h}); err != nil {
+	if err := c.tooDeep(&hash, []consensus.Header{*h}); err != nil {
 		return height, false, err
 	}
-	if err := c.tooFar(parent, height); err != nil {
+	if err := c.tooFar(&h.PrevBlock, height); err != nil {
 		return height, false, err
 	}
-	if err := c.checkHeader(past{t, parent}, h); err != nil {
+	if err := c.checkHeader(past{ns, parent}, h); err != nil {
 		return height, false, err
 	}
 	return height, false, nil
 }
 
 // checkOtherSeal checks a header that the tree has at i if its seal is another one.
-func (c *Chain) checkOtherSeal(i, parent uint32, h *consensus.Header) error {
-	if c.tree.sealBytes == 0 || parent == noNode {
+func (c *Chain) checkOtherSeal(ns nodes, i uint32, h *consensus.Header) error {
+	nd := ns.node(i)
+	if c.tree.sealBytes == 0 || nd.parent == noNode {
 		return nil
 	}
-	if seal, err := c.sealOf(i); err != nil || bytes.Equal(seal, h.Seal) {
+	if seal, err := c.sealOf(nd); err != nil || bytes.Equal(seal, h.Seal) {
 		return err
 	}
-	return c.checkHeader(past{c.tree, parent}, h)
+	return c.checkHeader(past{ns, nd.parent}, h)
 }

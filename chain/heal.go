@@ -89,10 +89,10 @@ func (c *conductor) restore(it *item, i uint32) (Verdict, error) {
 	}
 	err := c.checkBody(b)
 	if err == nil {
-		err = consensus.CheckBlockContext(c.o.Params, past{t, nd.parent}, b)
+		err = consensus.CheckBlockContext(c.o.Params, t.past(nd.parent), b)
 	}
 	if err == nil {
-		seal, own := c.sealOf(i)
+		seal, own := c.sealOf(nd)
 		if own != nil {
 			return Verdict{}, own
 		}
@@ -152,7 +152,7 @@ func (c *conductor) unlink(i uint32, d *store.DamageError) {
 	t.mu.Lock()
 	t.ownBody(i).block = store.Pos{}
 	t.touch(i)
-	for j := i; j < t.n; j++ {
+	for j := min(i, t.after(i)); j < t.n; j++ {
 		if !t.has(j, flagLinked) || !t.descends(j, i) {
 			continue
 		}

@@ -185,7 +185,7 @@ func (c *conductor) moveAnchor(old uint32) {
 	}
 	t.mu.Unlock()
 	if left != noNode {
-		_ = c.noteRefused(left, nil) // nobody sent it just now
+		_ = c.noteRefused(t.nodes(), tip, left, nil) // nobody sent it just now
 	}
 }
 
@@ -212,29 +212,33 @@ func (c *conductor) saveAnchor() error {
 	return nil
 }
 
-// tooDeep returns the fault of headers above parent, the first of which the tree does not
-// have, if they are on a branch that is refused; nil if they are not. It remembers the
+// tooDeep returns the fault of headers, the first of which the tree does not have, but its
+// parent, if they are on a branch that is refused; nil if they are not. It remembers the
 // branch if it may have more work than the validated chain.
-func (c *Chain) tooDeep(parent uint32, hash *chainhash.Hash, hs []consensus.Header) error {
+func (c *Chain) tooDeep(hash *chainhash.Hash, hs []consensus.Header) error {
 	if c.o.Params.MaxReorg == 0 {
 		return nil
 	}
 	t := c.tree
+	tip := c.tip.get()
 	t.mu.RLock()
-	ok := t.allows(parent, hash)
+	ns := t.nodes()
+	parent, known := t.find(&hs[0].PrevBlock)
+	ok := known && t.allows(parent, hash)
 	t.mu.RUnlock()
-	if ok {
+	switch {
+	case ok:
 		return nil
+	case !known: // it was forgotten just now
+		return unknownParent(&hs[0].PrevBlock)
 	}
-	return c.noteRefused(parent, hs)
+	return c.noteRefused(ns, tip, parent, hs)
 }
 
-// noteRefused remembers the branch that ends in i with headers that are not in the tree
+// noteRefused remembers the branch that ends in i, beside the validated tip, with headers that are not in the tree
 // on top, and returns its fault. The headers are not checked, but that each follows the
 // one before and that the first could be right: a name for them costs a signature.
-func (c *Chain) noteRefused(i uint32, hs []consensus.Header) *consensus.RuleError {
-	t := c.tree
-	tip := c.tip.get()
+func (c *Chain) noteRefused(t nodes, tip, i uint32, hs []consensus.Header) *consensus.RuleError {
 	fork := t.node(t.fork(i, tip)).height
 	b := RefusedBranch{Fork: fork, Depth: t.node(tip).height - fork, Tip: t.tip(i), Since: c.o.Now()}
 	fault := ruleError(ruleTooDeep, consensus.BlameNobody, fmt.Sprintf(
@@ -403,11 +407,6 @@ func (c *Chain) refusedTips() (tips []ChainTip) {
 	}
 	slices.SortStableFunc(tips, func(a, b ChainTip) int { return cmp.Compare(b.Tip.Height, a.Tip.Height) })
 	return tips
-}
-
-// moreWork says whether i has more work than the validated chain.
-func (c *Chain) moreWork(i uint32) bool {
-	return c.tree.node(i).work.more(c.tree.node(c.tip.get()).work)
 }
 
 // statusRefused is a ChainTip's on a branch that would need too deep a reorganisation.

@@ -203,9 +203,9 @@ func (c *Chain) prepare(it *item) {
 			it.signature = func() error { return err }
 		}
 	}
-	if parent, ok := c.tree.lookup(&it.block.Header.PrevBlock); ok {
-		it.pastErr = consensus.CheckBlockContext(p, past{c.tree, parent}, it.block)
-		it.parent = parent
+	if ns, parent, ok := c.tree.look(&it.block.Header.PrevBlock); ok {
+		it.pastErr = consensus.CheckBlockContext(p, past{ns, parent}, it.block)
+		it.parent = parent // if it is forgotten meanwhile, who has its number then is not the parent, or is the same header
 	}
 }
 

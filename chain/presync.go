@@ -48,13 +48,15 @@ func (c *Chain) NewPresync(base chainhash.Hash) (*Presync, bool) {
 	t.mu.RLock()
 	i, ok := t.find(&base)
 	ok = ok && !t.has(i, flagBad)
+	ns := t.nodes()
 	t.mu.RUnlock()
 	if !ok {
 		return nil, false
 	}
+	nd := ns.node(i)
 	return &Presync{
-		c: c, seed: maphash.MakeSeed(), work: t.node(i).work, before: base,
-		past: rollingPast{base: past{t, i}, from: t.node(i).height, height: t.node(i).height, last: base},
+		c: c, seed: maphash.MakeSeed(), work: nd.work, before: base,
+		past: rollingPast{base: past{ns, i}, from: nd.height, height: nd.height, last: base},
 	}, true
 }
 

@@ -38,7 +38,7 @@ func (c *Chain) TestBlock(ctx context.Context, b *consensus.Block) error {
 	if c.tree.node(at).hash != b.Header.PrevBlock {
 		return ErrNotNext
 	}
-	parent := past{c.tree, at}
+	parent := c.tree.past(at)
 	// The order of accept.
 	if err := engine.CheckProposal(parent, &b.Header, c.o.Now()); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (c *conductor) tryCoins(at uint32, f *flight) (answer, err error) {
 	if c.away || c.applied != at || c.tip.get() != at {
 		return ErrNotNext, nil
 	}
-	parent := past{c.tree, at}
+	parent := c.tree.past(at)
 	c.push(&f.step)
 	answer = c.applyCoins(parent, f)
 	if answer == nil {

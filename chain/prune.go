@@ -217,7 +217,7 @@ func (t *tree) prunedAbove(i, below uint32) bool {
 
 // undefer lets i and what builds on it be tried again. The caller holds mu.
 func (t *tree) undefer(i uint32) {
-	for j := i; j < t.n; j++ {
+	for j := min(i, t.after(i)); j < t.n; j++ {
 		if t.has(j, flagDeferred) && t.descends(j, i) {
 			*t.flags(j) &^= flagDeferred
 		}

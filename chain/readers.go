@@ -22,8 +22,12 @@ func (c *Chain) Tip() (Tip, <-chan struct{}) {
 // BestHeader returns the tip of the valid header chain with most work, and a
 // channel that is closed at its next change.
 func (c *Chain) BestHeader() (Tip, <-chan struct{}) {
-	i, changed := c.heads.watch()
-	return c.tree.tip(i), changed
+	_, changed := c.heads.watch()
+	t := c.tree
+	t.mu.RLock()
+	i, ns := t.bestHeader, t.nodes()
+	t.mu.RUnlock()
+	return ns.tip(i), changed
 }
 
 // active says whether i is on the active chain. No lock needed.
@@ -32,8 +36,10 @@ func (c *Chain) active(i uint32) bool { return c.tree.descends(c.tip.get(), i) }
 // Status returns what is known of a header.
 func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) {
 	t := c.tree
+	tip := c.tip.get()
 	t.mu.RLock()
 	i, ok := t.find(&hash)
+	ns := t.nodes()
 	var b body
 	var flags uint8
 	refused := false
@@ -44,16 +50,16 @@ func (c *Chain) Status(hash chainhash.Hash) (NodeStatus, bool) {
 	if !ok {
 		return NodeStatus{}, false
 	}
-	nd := t.node(i)
+	nd := ns.node(i)
 	return NodeStatus{
 		Height:    nd.height,
-		Header:    t.header(i),
+		Header:    ns.header(i),
 		Work:      nd.work.big(),
 		HaveBlock: b.block.Size > 0,
 		Pruned:    flags&flagPruned != 0,
 		Valid:     flags&flagValid != 0,
 		Invalid:   flags&flagBad != 0,
-		Active:    c.active(i),
+		Active:    ns.descends(tip, i),
 		Refused:   refused,
 		Txs:       int(b.txs),
 	}, true
@@ -71,34 +77,38 @@ func (c *Chain) HashAt(height int32) (chainhash.Hash, bool) {
 // Ancestor returns the hash of the ancestor of hash at height (hash itself
 // included) in the header tree. O(log height).
 func (c *Chain) Ancestor(hash chainhash.Hash, height int32) (chainhash.Hash, bool) {
-	i, ok := c.tree.lookup(&hash)
+	ns, i, ok := c.tree.look(&hash)
 	if !ok {
 		return chainhash.Hash{}, false
 	}
-	if i = c.tree.ancestor(i, height); i == noNode {
+	if i = ns.ancestor(i, height); i == noNode {
 		return chainhash.Hash{}, false
 	}
-	return c.tree.node(i).hash, true
+	return ns.node(i).hash, true
 }
 
 // Fork returns the last common block of the branches that end in a and b.
 func (c *Chain) Fork(a, b chainhash.Hash) (hash chainhash.Hash, height int32, ok bool) {
-	i, okA := c.tree.lookup(&a)
-	j, okB := c.tree.lookup(&b)
+	t := c.tree
+	t.mu.RLock()
+	i, okA := t.find(&a)
+	j, okB := t.find(&b)
+	ns := t.nodes()
+	t.mu.RUnlock()
 	if !okA || !okB {
 		return chainhash.Hash{}, -1, false
 	}
-	nd := c.tree.node(c.tree.fork(i, j))
+	nd := ns.node(ns.fork(i, j))
 	return nd.hash, nd.height, true
 }
 
 // Past returns the view that ends in hash, for engines and templates.
 func (c *Chain) Past(hash chainhash.Hash) (consensus.Past, bool) {
-	i, ok := c.tree.lookup(&hash)
+	ns, i, ok := c.tree.look(&hash)
 	if !ok {
 		return nil, false
 	}
-	return past{c.tree, i}, true
+	return past{ns, i}, true
 }
 
 // Have returns the ranges of heights in (from, to] of the branch that ends in
@@ -106,7 +116,9 @@ func (c *Chain) Past(hash chainhash.Hash) (consensus.Past, bool) {
 // a range are included.
 func (c *Chain) Have(tip chainhash.Hash, from, to int32) [][2]int32 {
 	t := c.tree
-	i, ok := t.lookup(&tip)
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	i, ok := t.find(&tip)
 	if !ok {
 		return nil
 	}
@@ -117,8 +129,6 @@ func (c *Chain) Have(tip chainhash.Hash, from, to int32) [][2]int32 {
 	}
 	i = t.ancestor(i, to)
 	var have [][2]int32
-	t.mu.RLock()
-	defer t.mu.RUnlock()
 	for h := to; h > from; h-- {
 		if t.body(i).block.Size > 0 {
 			if n := len(have); n > 0 && have[n-1][0] == h+1 {
@@ -141,13 +151,13 @@ const maxLocator = 64
 // last, at most 64 hashes) of the branch that ends in hash; nil if it is unknown.
 func (c *Chain) Locator(hash chainhash.Hash) []chainhash.Hash {
 	t := c.tree
-	i, ok := t.lookup(&hash)
+	ns, i, ok := t.look(&hash)
 	if !ok {
 		return nil
 	}
 	locator := make([]chainhash.Hash, 0, maxLocator)
 	for back := int32(1); ; {
-		nd := t.node(i)
+		nd := ns.node(i)
 		locator = append(locator, nd.hash)
 		if nd.height == 0 {
 			return locator
@@ -155,7 +165,7 @@ func (c *Chain) Locator(hash chainhash.Hash) []chainhash.Hash {
 		if len(locator) > 10 {
 			back *= 2
 		}
-		i = t.ancestor(i, max(0, nd.height-back))
+		i = ns.ancestor(i, max(0, nd.height-back))
 	}
 }
 
@@ -167,8 +177,8 @@ func (c *Chain) HeadersAfter(dst []byte, locator []chainhash.Hash, most int) (st
 	tip := c.tip.get()
 	height := t.node(tip).height
 	for k := range locator {
-		if i, ok := t.lookup(&locator[k]); ok && t.descends(tip, i) {
-			start = t.node(i).height
+		if ns, i, ok := t.look(&locator[k]); ok && ns.descends(tip, i) {
+			start = ns.node(i).height
 			break
 		}
 	}
@@ -221,11 +231,11 @@ func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) {
 // is not on disk ([NodeStatus].HaveBlock, or Pruned) it is what somebody claims who may
 // not have the stake. ErrNotFound if the header is unknown. The caller owns it.
 func (c *Chain) Seal(hash chainhash.Hash) ([]byte, error) {
-	i, ok := c.tree.lookup(&hash)
+	ns, i, ok := c.tree.look(&hash)
 	if !ok {
 		return nil, ErrNotFound
 	}
-	seal, err := c.sealOf(i)
+	seal, err := c.sealOf(ns.node(i))
 	return bytes.Clone(seal), err
 }
 
@@ -274,6 +284,7 @@ func (c *Chain) Tips() []ChainTip {
 	}
 	var leaves []leaf
 	t.mu.RLock()
+	ns := t.nodes()
 	for i := range t.n { // a byte each: well under a millisecond for a million
 		if flags := *t.flags(i); flags&flagParent == 0 && i != tip {
 			leaves = append(leaves, leaf{i, flags, !t.allowed(i)})
@@ -281,16 +292,16 @@ func (c *Chain) Tips() []ChainTip {
 	}
 	t.mu.RUnlock()
 	slices.SortFunc(leaves, func(a, b leaf) int {
-		return cmp.Or(cmp.Compare(t.node(b.i).height, t.node(a.i).height), cmp.Compare(a.i, b.i))
+		return cmp.Or(cmp.Compare(ns.node(b.i).height, ns.node(a.i).height), cmp.Compare(a.i, b.i))
 	})
 	tips := make([]ChainTip, 0, len(leaves)+1)
 	tips = append(tips, ChainTip{Tip: t.tip(tip), Status: "active"})
 	for _, l := range leaves {
-		ct := ChainTip{Tip: t.tip(l.i), Branch: t.node(l.i).height - t.node(t.fork(l.i, tip)).height}
+		ct := ChainTip{Tip: ns.tip(l.i), Branch: ns.node(l.i).height - ns.node(ns.fork(l.i, tip)).height}
 		switch {
 		case l.flags&flagBad != 0:
 			ct.Status = "invalid"
-		case l.deep && c.moreWork(l.i):
+		case l.deep && ns.node(l.i).work.more(ns.node(tip).work):
 			ct.Status = statusRefused
 		case l.flags&flagValid != 0:
 			ct.Status = "valid-fork"

@@ -67,6 +67,7 @@ func (c *Chain) load() error {
 	if err := c.loadAnchor(at); err != nil {
 		return err
 	}
+	t.forgetLoaded(at)
 	t.reconsider(at)
 	for hash := range c.denied { // noted, and then the commit did not come
 		if i, ok := t.find(&hash); ok && !t.has(i, flagInvalid) {
@@ -97,7 +98,7 @@ func (c *Chain) create() error {
 	if err := c.loadAnchor(noNode); err != nil { // a reindex has one
 		return err
 	}
-	*t.flags(i) |= flagValid
+	t.prove(i)
 	t.setBlock(i, p, uint32(len(g.Txs)))
 	b := c.store.NewBatch()
 	r := t.record(i)
@@ -119,6 +120,9 @@ func (c *Chain) create() error {
 	t.dirty = nil
 	delete(t.seals, i)
 	*t.flags(i) &^= flagDirty
+	if t.capped {
+		t.loose(i).stored[i] = true
+	}
 	c.tip, c.heads = newNotice(i), newNotice(i)
 	return nil
 }

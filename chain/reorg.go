@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -169,10 +170,16 @@ func (c *conductor) absolve(i uint32) {
 			root = up
 		}
 	}
-	for j := root; j < t.n; j++ {
-		if !t.has(j, flagBad|flagDeferred) || !t.descends(j, root) {
-			continue
+	var marked []uint32
+	for j := min(root, t.after(root)); j < t.n; j++ {
+		if t.has(j, flagBad|flagDeferred) && t.descends(j, root) {
+			marked = append(marked, j)
 		}
+	}
+	if t.capped { // parents first
+		slices.SortFunc(marked, func(a, b uint32) int { return cmp.Compare(t.node(a).height, t.node(b).height) })
+	}
+	for _, j := range marked {
 		f := t.flags(j)
 		*f &^= flagDoomed | flagDeferred
 		if t.sameBranch(i, j) {

@@ -62,11 +62,18 @@ type chunk struct {
 	nodes  [chunkNodes]node
 	flags  [chunkNodes]uint8 // guarded by tree.mu
 	bodies *[chunkNodes]body // guarded by tree.mu; nil until one of the blocks is known
+	loose  *loose            // guarded by tree.mu; nil but where stake makes blocks
 }
 
+// nodes are the nodes of a tree as they were at one moment, by number. They never
+// change: where headers are forgotten (forget.go) a number may be another's in the tree
+// later, in new chunks. So whoever got a number under the tree's lock and goes on without
+// it gets the nodes under the same lock. That of a validated block is always the same.
+type nodes []*chunk
+
 // A tree is the header tree. Nodes are numbered in the order in which they were
-// first seen (by height after a restart), so a parent's index is always the
-// smaller one.
+// first seen (by height after a restart), so a parent's index is the smaller one; but
+// where headers can be forgotten (forget.go) others get their numbers.
 //
 // mu guards everything but the nodes themselves; it is held for map look-ups
 // and a few field updates, never across I/O, rules or logging. Walks of the
@@ -74,7 +81,7 @@ type chunk struct {
 type tree struct {
 	params    *consensus.Params
 	sealBytes int
-	dir       atomic.Pointer[[]*chunk]
+	dir       atomic.Pointer[nodes]
 	// checkpoint is the greatest height of a checkpoint in the tree; 0: none.
 	checkpoint atomic.Int32
 
@@ -110,6 +117,7 @@ type tree struct {
 	// strays are blocks found on disk by a reindex whose parents' headers are not
 	// known: damage lies between. They are taken up when sync brings the header.
 	strays map[chainhash.Hash]tailBlock
+	unproven
 }
 
 // newTree returns an empty tree. ahead is Options.HeadersAhead.
@@ -133,14 +141,26 @@ func newTree(p *consensus.Params, ahead int) *tree {
 	if p.SealBytes > 0 {
 		t.capped, t.maxAhead, t.maxSide = true, ahead, maxStakeSide
 	}
-	t.dir.Store(new([]*chunk))
+	t.dir.Store(new(nodes))
 	return t
 }
 
-// node returns the node at index i; i must be known to exist. No lock needed.
-func (t *tree) node(i uint32) *node {
-	return &(*t.dir.Load())[i/chunkNodes].nodes[i%chunkNodes]
-}
+// nodes returns those of now; see there for when that is needed.
+func (t *tree) nodes() nodes { return *t.dir.Load() }
+
+// node returns the node at index i, which must be known to exist, as it is now. No lock
+// needed for what cannot be forgotten; so it is with those that follow.
+func (t *tree) node(i uint32) *node { return t.nodes().node(i) }
+
+func (t *tree) ancestor(i uint32, height int32) uint32 { return t.nodes().ancestor(i, height) }
+func (t *tree) descends(i, anc uint32) bool            { return t.nodes().descends(i, anc) }
+func (t *tree) sameBranch(i, j uint32) bool            { return t.nodes().sameBranch(i, j) }
+func (t *tree) fork(a, b uint32) uint32                { return t.nodes().fork(a, b) }
+func (t *tree) header(i uint32) consensus.Header       { return t.nodes().header(i) }
+func (t *tree) tip(i uint32) Tip                       { return t.nodes().tip(i) }
+func (t *tree) past(i uint32) past                     { return past{t.nodes(), i} }
+
+func (ns nodes) node(i uint32) *node { return &ns[i/chunkNodes].nodes[i%chunkNodes] }
 
 // flags returns where the flags of i are. The caller holds mu.
 func (t *tree) flags(i uint32) *uint8 {
@@ -187,6 +207,15 @@ func (t *tree) lookup(h *chainhash.Hash) (uint32, bool) {
 	return t.find(h)
 }
 
+// look is lookup for those who go on with the number, which may be a forgotten header's by
+// then: in the nodes that come with it it is not.
+func (t *tree) look(h *chainhash.Hash) (nodes, uint32, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	i, ok := t.find(h)
+	return t.nodes(), i, ok
+}
+
 // add appends a node and returns its index. The caller holds mu, has found that
 // hash is not there and that parent (noNode for genesis) is. work is the header's own.
 func (t *tree) add(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) uint32 {
@@ -205,6 +234,13 @@ func (t *tree) add(h *consensus.Header, hash chainhash.Hash, parent uint32, work
 // index. The caller holds mu.
 func (t *tree) load(r *loadedHeader, parent uint32) uint32 {
 	i := t.place(&r.header, r.hash, parent, r.work)
+	if t.capped {
+		l := t.loose(i)
+		l.shown[i%chunkNodes], l.stored[i%chunkNodes] = 0, true
+	}
+	if r.Status&flagValid != 0 {
+		t.prove(i)
+	}
 	*t.flags(i) |= r.Status & storedFlags
 	if r.Block.Size > 0 || r.Undo.Size > 0 || r.Txs > 0 {
 		*t.ownBody(i) = body{r.Block, r.Undo, r.Txs}
@@ -214,12 +250,7 @@ func (t *tree) load(r *loadedHeader, parent uint32) uint32 {
 
 // place appends a node below its parent and returns its index. The caller holds mu.
 func (t *tree) place(h *consensus.Header, hash chainhash.Hash, parent uint32, work work128) uint32 {
-	i := t.n
-	if dir := *t.dir.Load(); int(i/chunkNodes) == len(dir) {
-		dir = append(slices.Clone(dir), new(chunk))
-		t.dir.Store(&dir)
-	}
-	t.n++
+	i := t.take()
 	nd := t.node(i)
 	*nd = node{
 		hash:    hash,
@@ -242,8 +273,8 @@ func (t *tree) place(h *consensus.Header, hash chainhash.Hash, parent uint32, wo
 	if nd.work.more(t.most) {
 		t.most = nd.work
 	}
-	nd.skip = t.skipOf(parent)
-	nd.votes = t.params.NextVotes(p.votes, past{t, i})
+	nd.skip = t.nodes().skipOf(parent)
+	nd.votes = t.params.NextVotes(p.votes, t.past(i))
 	if t.has(parent, flagBad) {
 		*t.flags(i) |= flagDoomed
 	}
@@ -259,18 +290,30 @@ func (t *tree) enter(i uint32) {
 	if t.index.full(t.n) {
 		t.index.resize(t.n)
 		for j := range t.n {
-			t.index.put(&t.node(j).hash, j)
+			if !t.gone(j) {
+				t.index.put(&t.node(j).hash, j)
+			}
 		}
 		return
 	}
 	t.index.put(&t.node(i).hash, i)
 }
 
-// touch notes that a node must be written at the next commit. The caller holds mu.
+// touch notes that a node must be written at the next commit, if it lasts, and then what
+// it builds on too, if that is not written yet. The caller holds mu.
 func (t *tree) touch(i uint32) {
-	if f := t.flags(i); *f&flagDirty == 0 {
-		*f |= flagDirty
+	if !t.lasts(i) {
+		return
+	}
+	for ; i != noNode && !t.has(i, flagDirty); i = t.node(i).parent {
+		*t.flags(i) |= flagDirty
 		t.dirty = append(t.dirty, i)
+		if !t.capped {
+			return
+		}
+		if parent := t.node(i).parent; parent != noNode && t.loose(parent).stored[parent%chunkNodes] {
+			return
+		}
 	}
 }
 
@@ -328,13 +371,24 @@ func (t *tree) condemn(i uint32, flag uint8, prefer uint32) {
 	if flag == flagDeferred {
 		inherit = flagDeferred
 	}
-	for j := i + 1; j < t.n; j++ {
-		if p := t.node(j).parent; t.has(p, flag|inherit) && !t.has(j, inherit) && t.descends(j, i) {
-			*t.flags(j) |= inherit
-			t.touch(j)
+	for j := t.after(i); j < t.n; j++ {
+		// Its parent has been marked just now, where parents have the smaller numbers.
+		if j == i || t.has(j, inherit) || !t.capped && !t.has(t.node(j).parent, flag|inherit) || !t.descends(j, i) {
+			continue
 		}
+		*t.flags(j) |= inherit
+		t.touch(j)
 	}
 	t.reconsider(prefer)
+}
+
+// after returns the first number that may be that of a descendant of i: of its own, or any
+// where numbers are used again.
+func (t *tree) after(i uint32) uint32 {
+	if t.capped {
+		return 0
+	}
+	return i + 1
 }
 
 // reconsider finds the best nodes anew, favouring prefer in a tie. The caller
@@ -357,52 +411,52 @@ func (t *tree) reconsider(prefer uint32) {
 // skipOf chooses the skip index of a child of parent: jumps of equal length are
 // merged into one of twice the length (Myers, "An applicative random-access
 // stack", 1983), so that a walk of skips and single steps takes O(log height)
-// and nodes of equal height skip to equal heights. No lock needed.
-func (t *tree) skipOf(parent uint32) uint32 {
-	p := t.node(parent)
+// and nodes of equal height skip to equal heights.
+func (ns nodes) skipOf(parent uint32) uint32 {
+	p := ns.node(parent)
 	if p.skip == noNode {
 		return parent
 	}
-	s := t.node(p.skip)
-	if s.skip != noNode && p.height-s.height == s.height-t.node(s.skip).height {
+	s := ns.node(p.skip)
+	if s.skip != noNode && p.height-s.height == s.height-ns.node(s.skip).height {
 		return s.skip
 	}
 	return parent
 }
 
 // ancestor returns the ancestor of i at height (i itself included), noNode if
-// there is none. No lock needed. O(log height).
-func (t *tree) ancestor(i uint32, height int32) uint32 {
-	nd := t.node(i)
+// there is none. O(log height).
+func (ns nodes) ancestor(i uint32, height int32) uint32 {
+	nd := ns.node(i)
 	if height < 0 || height > nd.height {
 		return noNode
 	}
 	for nd.height > height {
-		if s := t.node(nd.skip); s.height >= height {
+		if s := ns.node(nd.skip); s.height >= height {
 			i, nd = nd.skip, s
 			continue
 		}
 		i = nd.parent
-		nd = t.node(i)
+		nd = ns.node(i)
 	}
 	return i
 }
 
-// descends says whether i is a descendant of anc, or anc itself. No lock needed.
-func (t *tree) descends(i, anc uint32) bool {
-	return t.ancestor(i, t.node(anc).height) == anc
+// descends says whether i is a descendant of anc, or anc itself.
+func (ns nodes) descends(i, anc uint32) bool {
+	return ns.ancestor(i, ns.node(anc).height) == anc
 }
 
 // sameBranch says whether one of i and j is an ancestor of the other, or both are
-// the same. No lock needed.
-func (t *tree) sameBranch(i, j uint32) bool { return t.descends(i, j) || t.descends(j, i) }
+// the same.
+func (ns nodes) sameBranch(i, j uint32) bool { return ns.descends(i, j) || ns.descends(j, i) }
 
-// fork returns the last common node of two branches. No lock needed.
-func (t *tree) fork(a, b uint32) uint32 {
-	h := min(t.node(a).height, t.node(b).height)
-	a, b = t.ancestor(a, h), t.ancestor(b, h)
+// fork returns the last common node of two branches.
+func (ns nodes) fork(a, b uint32) uint32 {
+	h := min(ns.node(a).height, ns.node(b).height)
+	a, b = ns.ancestor(a, h), ns.ancestor(b, h)
 	for a != b {
-		na, nb := t.node(a), t.node(b)
+		na, nb := ns.node(a), ns.node(b)
 		if na.skip != nb.skip {
 			a, b = na.skip, nb.skip
 			continue
@@ -412,24 +466,24 @@ func (t *tree) fork(a, b uint32) uint32 {
 	return a
 }
 
-// header rebuilds the header of i, but for its seal. No lock needed.
-func (t *tree) header(i uint32) consensus.Header {
-	nd := t.node(i)
+// header rebuilds the header of i, but for its seal.
+func (ns nodes) header(i uint32) consensus.Header {
+	nd := ns.node(i)
 	var h consensus.Header
 	h.Version, h.MerkleRoot, h.Bits, h.Nonce = nd.version, nd.merkle, nd.bits, nd.nonce
 	h.Timestamp = time.Unix(int64(nd.time), 0)
 	if nd.parent != noNode {
-		h.PrevBlock = t.node(nd.parent).hash
+		h.PrevBlock = ns.node(nd.parent).hash
 	}
 	return h
 }
 
-// appendRaw appends the header of i without its seal to dst. No lock needed.
-func (t *tree) appendRaw(dst []byte, i uint32) []byte {
-	nd := t.node(i)
+// appendRaw appends the header of i without its seal to dst.
+func (ns nodes) appendRaw(dst []byte, i uint32) []byte {
+	nd := ns.node(i)
 	var prev chainhash.Hash
 	if nd.parent != noNode {
-		prev = t.node(nd.parent).hash
+		prev = ns.node(nd.parent).hash
 	}
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(nd.version))
 	dst = append(dst, prev[:]...)
@@ -454,25 +508,29 @@ func (t *tree) record(i uint32) store.HeaderRecord {
 // appendHeader appends header ‖ seal of i to dst. It reads from disk on networks
 // with seals, unless the header is new; the caller holds no lock.
 func (c *Chain) appendHeader(dst []byte, i uint32) ([]byte, error) {
-	dst = c.tree.appendRaw(dst, i)
-	seal, err := c.sealOf(i)
+	ns := c.tree.nodes()
+	dst = ns.appendRaw(dst, i)
+	seal, err := c.sealOf(ns.node(i))
 	return append(dst, seal...), err
 }
 
-// sealOf returns the seal of i, which must not be changed. It reads from disk
+// sealOf returns the seal of a node, which must not be changed. It reads from disk
 // unless the header is new; the caller holds no lock.
-func (c *Chain) sealOf(i uint32) ([]byte, error) {
+func (c *Chain) sealOf(nd *node) ([]byte, error) {
 	t := c.tree
 	if t.sealBytes == 0 {
 		return nil, nil
 	}
 	t.mu.RLock()
-	seal, fresh := t.seals[i]
+	j, ok := t.find(&nd.hash)
+	seal, fresh := t.seals[j]
 	t.mu.RUnlock()
-	if fresh {
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("seal of block %v at height %d: %w: its header was forgotten", nd.hash, nd.height, ErrNotFound)
+	case fresh:
 		return seal, nil
 	}
-	nd := t.node(i)
 	r, ok, err := c.store.Header(nd.height, nd.hash)
 	if err == nil && (!ok || len(r.Raw) != consensus.HeaderBytes+t.sealBytes) {
 		err = errors.New("the index does not have it")
@@ -483,14 +541,14 @@ func (c *Chain) sealOf(i uint32) ([]byte, error) {
 	return r.Raw[consensus.HeaderBytes:], nil
 }
 
-// tip describes i. No lock needed.
-func (t *tree) tip(i uint32) Tip {
-	nd := t.node(i)
+// tip describes i.
+func (ns nodes) tip(i uint32) Tip {
+	nd := ns.node(i)
 	return Tip{
 		Hash:       nd.hash,
 		Height:     nd.height,
 		Time:       time.Unix(int64(nd.time), 0),
-		MedianTime: time.Unix(consensus.MedianTimePast(past{t, i}), 0),
+		MedianTime: time.Unix(consensus.MedianTimePast(past{ns, i}), 0),
 		Bits:       nd.bits,
 		Work:       nd.work.big(),
 	}
@@ -499,28 +557,28 @@ func (t *tree) tip(i uint32) Tip {
 // past is the view of the branch that ends in a node. Nodes never change, so
 // neither does a past, and it needs no lock.
 type past struct {
-	t *tree
-	i uint32
+	nodes nodes
+	i     uint32
 }
 
 // Height is consensus.Past, as are the methods below.
-func (p past) Height() int32 { return p.t.node(p.i).height }
+func (p past) Height() int32 { return p.nodes.node(p.i).height }
 
 // Hash is that of the branch's last block.
-func (p past) Hash() chainhash.Hash { return p.t.node(p.i).hash }
+func (p past) Hash() chainhash.Hash { return p.nodes.node(p.i).hash }
 
 // At panics outside the branch.
 func (p past) At(height int32) consensus.PastHeader {
-	i := p.t.ancestor(p.i, height)
+	i := p.nodes.ancestor(p.i, height)
 	if i == noNode {
 		panic("chain: past asked for a height outside it")
 	}
-	nd := p.t.node(i)
+	nd := p.nodes.node(i)
 	return consensus.PastHeader{Version: nd.version, Bits: nd.bits, Nonce: nd.nonce, Time: int64(nd.time)}
 }
 
 // Votes is consensus.Voted.
-func (p past) Votes() consensus.Votes { return p.t.node(p.i).votes }
+func (p past) Votes() consensus.Votes { return p.nodes.node(p.i).votes }
 
 // batchPast is a past with headers on top that are not in the tree yet.
 type batchPast struct {

@@ -165,6 +165,9 @@ func (v *verifier) headers(ctx context.Context) error {
 			}
 			v.o.Progress(VerifyProgress{"headers", int64(i), int64(t.n)})
 		}
+		if t.gone(i) {
+			continue
+		}
 		h := t.header(i)
 		if got := consensus.HeaderHash(&h); got != t.node(i).hash {
 			v.faultf("index", -1, "the header of %s has hash %v", v.name(i), got)
@@ -523,7 +526,7 @@ func (v *verifier) connect(con *conductor, i uint32) error {
 		return v.take(err)
 	}
 	nd := t.node(i)
-	parent := past{t, nd.parent}
+	parent := t.past(nd.parent)
 	f := &flight{
 		node: i, flags: consensus.ScriptFlags(c.o.Params, parent, b.Hash),
 		step: step{block: b, height: nd.height, spent: make([]consensus.SpentTx, len(b.Txs))},

@@ -52,6 +52,15 @@ func (b *Batch) PutHeader(hash chainhash.Hash, r HeaderRecord) {
 	}
 }
 
+// DeleteHeader removes a node on which nothing builds; one that is not there is no fault.
+func (b *Batch) DeleteHeader(height int32, hash chainhash.Hash) {
+	if height < 0 {
+		b.reject("header %v has height %d", hash, height)
+		return
+	}
+	b.keep(b.b.Delete(headerKey(height, hash), nil))
+}
+
 // PutCoin adds a coin.
 func (b *Batch) PutCoin(op wire.OutPoint, c consensus.Coin) {
 	if c.Height < 0 || c.Value < 0 {

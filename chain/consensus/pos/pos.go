@@ -346,7 +346,13 @@ func (e *Engine) CheckBody(b *consensus.Block) error {
 // and key, and mature. What is wrong with it is the block's fault: its hash covers the
 // stake, as CheckBody has seen.
 func (e *Engine) CheckBlock(past consensus.Past, coins consensus.Coins, b *consensus.Block) error {
-	stake, _, err := ParseSeal(b.Header.Seal)
+	return e.CheckStake(past, coins, &b.Header)
+}
+
+// CheckStake is CheckBlock of a header: its hash does not cover the stake, so the fault may
+// be its sender's.
+func (e *Engine) CheckStake(past consensus.Past, coins consensus.Coins, h *consensus.Header) error {
+	stake, _, err := ParseSeal(h.Seal)
 	if err != nil {
 		return err
 	}
