@@ -95,13 +95,15 @@ func TestFalseSeal(t *testing.T) {
 	p := consensus.Stakenet()
 	_, blocks := stakers(p, 5)
 	h := open(t, func(o *chain.Options) { o.Params, o.Engine = p, enginetest.Lenient{Engine: pos.New(p)} })
-	h.connectAll(blocks[1:5])
+	h.connectAll(blocks[1:4])
 	last := blocks[5]
 	usurped := enginetest.Usurp(last)
 	false1 := decodeHeader(t, p, usurped)
-	if n, _, err := h.AcceptHeaders(t.Context(), []consensus.Header{false1}); n != 1 || err != nil {
+	// On the tip its stake would be looked for.
+	if n, _, err := h.AcceptHeaders(t.Context(), []consensus.Header{blocks[4].Header, false1}); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
+	h.connectAll(blocks[4:5])
 	// The header of the same hash with the right seal, with a broken one.
 	if height, known, err := h.CheckHeader(&last.Header); height != 5 || !known || err != nil {
 		t.Errorf("the right seal: %d %t %v", height, known, err)
@@ -215,8 +217,9 @@ func TestHeadersAhead(t *testing.T) {
 	accept(10, ahead+10, blocks[1:], "headers-too-far-ahead")
 	// Another branch is as long from where it leaves.
 	accept(ahead, 5+ahead, b.MineN(blocks[5], ahead+5), "headers-too-far-ahead")
-	h.reopen()
-	accept(0, -1, blocks[ahead+11:], "headers-too-far-ahead")
+	h.reopen() // without the headers, which nothing proves
+	accept(0, -1, blocks[ahead+11:], "unknown-parent")
+	accept(ahead, ahead+10, blocks[1:], "headers-too-far-ahead")
 	h.connectAll(blocks[11:41])
 	accept(30, 70, blocks[41:], "headers-too-far-ahead")
 	h.connectAll(blocks[41:])
@@ -323,9 +326,8 @@ func TestDoubleStake(t *testing.T) {
 	false1 := forgeChild(t, b, y, stake.OutPoint, key, "1")
 	false2 := forgeChild(t, b, y, stake.OutPoint, key, "2")
 	for _, blk := range []*consensus.Block{false1, false2} {
-		if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{blk})); err != nil {
-			t.Fatal(err)
-		}
+		_, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{blk}))
+		wantBlame(t, err, "bad-stake-value", consensus.BlameNobody)
 		wantBlame(t, h.submit(blk.Raw).Err, "bad-stake-value", consensus.BlameBlock)
 	}
 	h.connectAll([]*consensus.Block{next})
@@ -457,15 +459,20 @@ func TestHeadersWithoutStake(t *testing.T) {
 	h := open(t, func(o *chain.Options) { o.Params, o.Engine, o.HeadersAhead = p, pos.New(p), ahead })
 	h.connectAll(blocks[1:4])
 	nobody, _ := btcec.PrivKeyFromBytes([]byte{31: 7})
-	forged := []*consensus.Block{blocks[3]}
+	// On the tip the coins show it at once.
+	n, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{forgeChild(t, b, blocks[3], wire.OutPoint{Index: 5}, nobody, "")}))
+	if wantBlame(t, err, "bad-stake-missing", consensus.BlameNobody); n != 0 {
+		t.Errorf("%d added", n)
+	}
+	forged := []*consensus.Block{blocks[2]}
 	for range ahead + 5 {
 		forged = append(forged, forgeChild(t, b, forged[len(forged)-1], wire.OutPoint{Index: 5}, nobody, ""))
 	}
-	n, _, err := h.AcceptHeaders(t.Context(), headersOf(forged[1:]))
+	n, _, err = h.AcceptHeaders(t.Context(), headersOf(forged[1:]))
 	if wantBlame(t, err, "headers-too-far-ahead", consensus.BlameNobody); n != ahead {
 		t.Errorf("%d added", n)
 	}
-	if best, _ := h.BestHeader(); best.Height != 3+ahead {
+	if best, _ := h.BestHeader(); best.Height != 2+ahead {
 		t.Fatalf("the best header is at height %d: they claim more work", best.Height)
 	}
 	for _, blk := range blocks[4:] {
