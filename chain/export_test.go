@@ -6,7 +6,10 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+
 	"dunlin/chain/consensus"
+	"dunlin/chain/store"
 )
 
 // AppendUndo and DecodeUndo let the external tests at the codec.
@@ -82,4 +85,36 @@ func Steps(c *Chain) int {
 func Balance(c *Chain, b *consensus.Block, height int32, spent []consensus.SpentTx, change int64) error {
 	s := &step{block: b, height: height, spent: spent, worth: c.coins.worth - change}
 	return (&conductor{Chain: c}).balance(s)
+}
+
+// Unproven returns how many headers without a validated block the tree holds, how many it
+// may, and how many numbers it has given out.
+func Unproven(c *Chain) (waiting, most, numbers int) {
+	t := c.tree
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.waiting, t.mostUnproven(), int(t.n)
+}
+
+// HeaderRecords returns how many headers the index has.
+func HeaderRecords(c *Chain) (n int, err error) {
+	err = c.store.Headers(func(chainhash.Hash, store.HeaderRecord) error {
+		n++
+		return nil
+	})
+	return n, err
+}
+
+// StoreAllHeaders lets the next commit write every header, as it was before headers could
+// be forgotten.
+func StoreAllHeaders(c *Chain) {
+	t := c.tree
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.n {
+		if !t.gone(i) && !t.has(i, flagDirty) {
+			*t.flags(i) |= flagDirty
+			t.dirty = append(t.dirty, i)
+		}
+	}
 }

@@ -420,6 +420,7 @@ func (d *driver) retarget(ctx context.Context) {
 	if best.Hash != d.best.Hash && (keep <= d.connected || base > d.connected) {
 		d.gained = d.x.o.Now()
 	}
+	c.Follow(best.Hash)
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
 	maps.DeleteFunc(d.gaps, func(h int32, _ bool) bool { return h <= base || h > keep })
 	if d.stored > keep {
@@ -780,7 +781,7 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 		case e.behind: // it will be asked what the others do not bring
 		case wasCut && e.err != nil:
 			p.notBefore = now.Add(retryPull)
-		case noRoom(e.err):
+		case noRoom(e.err), unknownParent(e.err):
 			p.notBefore = now.Add(retryPull)
 		case e.err == nil || tooLittleWork(e.err):
 			// It did not bring what it claimed: it was on another branch by then, or

@@ -211,6 +211,9 @@ func (c *fakeChain) HeaderLimit() int32 {
 	return c.tip.height + c.ahead
 }
 
+// Follow is nothing: no header is forgotten.
+func (c *fakeChain) Follow(chainhash.Hash) {}
+
 // Refused is the branch from below the anchor that was shown last.
 func (c *fakeChain) Refused() []chain.RefusedBranch {
 	c.mu.Lock()

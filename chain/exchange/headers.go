@@ -395,6 +395,10 @@ func tooLittleWork(err error) bool { return brokeRule(err, "too-little-chainwork
 // noRoom reports whether the chain has no room for headers until blocks have come.
 func noRoom(err error) bool { return brokeRule(err, "too-many-headers") }
 
+// unknownParent reports whether headers build on one that the chain does not have: it may
+// have forgotten what it had.
+func unknownParent(err error) bool { return brokeRule(err, "unknown-parent") }
+
 // tooFar reports whether the chain takes no more headers before blocks have followed.
 func tooFar(err error) bool { return brokeRule(err, "headers-too-far-ahead") }
 

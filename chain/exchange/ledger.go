@@ -18,6 +18,7 @@ type Chain interface {
 	AcceptHeaders(ctx context.Context, hs []consensus.Header) (added int, last chain.Tip, err error)
 	LeastWork() *big.Int
 	HeaderLimit() int32
+	Follow(hash chainhash.Hash)
 	Refused() []chain.RefusedBranch
 	ReorgsAccepted() int64
 	NewPresync(base chainhash.Hash) (Presync, bool)
