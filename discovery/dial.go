@@ -327,6 +327,7 @@ func (d *Discovery) dial(run context.Context, t target) {
 		}
 	default:
 		d.yield[t.source].Connected++
+		delete(d.queried, t.info.ID) // if the DHT was the first, it is ours from now on
 		if e != nil {
 			e.connected(start, now)
 		}

@@ -10,9 +10,9 @@
 // there are no peers when there are none.
 //
 // It is not an admission control (who may dial us), does not know what the peers
-// speak beyond the DHT, and never disconnects a peer, except one that it dialled
-// only to see whether it answers (a feeler). The caller tells what it learns of
-// peers by Good and Avoid.
+// speak beyond the DHT, and disconnects no peer but those that it dialled itself: to
+// see whether one answers (a feeler), for a walk of the DHT, or in the place of one that was away. The
+// caller tells what it learns of peers by Good and Avoid.
 //
 // Invariants: everything that a peer, a DNS server or a file can make grow is
 // bounded; on a public network no private address is dialled that the operator did
@@ -113,7 +113,8 @@ type Options struct {
 	Dir string
 
 	// MaxOutbound is the number of outbound peers to reach and to keep, 1 to 256, or -1: none is
-	// dialled but the persistent ones. Default 8. Connections that the DHT makes count too.
+	// dialled but the persistent ones. Default 8. Connections that the DHT makes count too; those beyond the number are
+	// closed within half a minute, unless the host's connection manager was told to protect the peer.
 	MaxOutbound int
 
 	// MaxBook bounds the address book, 16 to 65536 entries. Default 2048.
@@ -266,6 +267,8 @@ type Discovery struct {
 	mention   []string // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
 	px        peerExchange
+	queried   map[peer.ID]struct{} // peers that the DHT dialled, or tried to; at most maxQueried that are not connected
+	hungUp    map[string]struct{}  // ids of the connections that we are closing
 }
 
 // New checks the options, every fault at once, and reads what earlier runs have
@@ -291,6 +294,7 @@ func New(opts Options) (*Discovery, error) {
 		},
 		punchFor: punchTimeout,
 		yield:    map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
+		queried: map[peer.ID]struct{}{}, hungUp: map[string]struct{}{},
 	}
 	if len(opts.DNSServers) > 0 {
 		d.lookup = serverResolver{opts.DNSServers}
@@ -407,6 +411,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 	wg.Go(func() { d.saveLoop(ctx) })
 	wg.Go(func() { d.statusLoop(ctx) })
 	wg.Go(func() { d.feelerLoop(ctx) })
+	wg.Go(func() { d.trimLoop(ctx) })
 	if d.opts.MDNS {
 		wg.Go(func() { d.mdnsLoop(ctx) })
 	}
@@ -436,7 +441,14 @@ func signal(c chan struct{}) {
 
 func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 	p := c.RemotePeer()
+	d.mu.Lock()
+	_, byUs := d.hungUp[c.ID()]
+	delete(d.hungUp, c.ID())
+	d.mu.Unlock()
 	if n.Connectedness(p) != network.Connected {
+		d.mu.Lock()
+		delete(d.queried, p)
+		d.mu.Unlock()
 		d.host.ConnManager().Unprotect(p, protectTag)
 		if g := groupOf(c.RemoteMultiaddr()); !d.opts.Private && g != "" {
 			d.mu.Lock()
@@ -444,7 +456,7 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 			d.mu.Unlock()
 		}
 	}
-	if c.Stat().Direction == network.DirOutbound {
+	if c.Stat().Direction == network.DirOutbound && !byUs {
 		if !c.Stat().Limited && n.Connectedness(p) != network.Connected {
 			d.mu.Lock()
 			d.lostLocked(p, time.Now())

@@ -74,6 +74,7 @@ func (d *Discovery) startDHT() (*dht.IpfsDHT, error) {
 			return keep
 		}),
 	}
+	h := dhtHost{d.host, d}
 	avoided := func(id peer.ID) bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -82,12 +83,12 @@ func (d *Discovery) startDHT() (*dht.IpfsDHT, error) {
 	if d.opts.Private {
 		// Automatic mode never becomes a server without a public address, and nobody
 		// would answer; an IP diversity filter would refuse a testnet on one machine.
-		return dht.New(d.host, append(opts, dht.Mode(dht.ModeServer),
+		return dht.New(h, append(opts, dht.Mode(dht.ModeServer),
 			dht.QueryFilter(func(_ any, ai peer.AddrInfo) bool { return !avoided(ai.ID) }),
 			dht.RoutingTableFilter(func(_ any, p peer.ID) bool { return !avoided(p) }),
 		)...)
 	}
-	return dht.New(d.host, append(opts, dht.Mode(dht.ModeAutoServer),
+	return dht.New(h, append(opts, dht.Mode(dht.ModeAutoServer),
 		dht.QueryFilter(func(x any, ai peer.AddrInfo) bool { return !avoided(ai.ID) && dht.PublicQueryFilter(x, ai) }),
 		dht.RoutingTableFilter(func(x any, p peer.ID) bool { return !avoided(p) && dht.PublicRoutingTableFilter(x, p) }),
 		// The numbers of kad-dht's own dual DHT.

@@ -15,9 +15,13 @@ import (
 // line is back, the peers that have gone dark are dialled in turn, one at a time, at a steady pace.
 //
 // Dark is a peer that we had dialled, that was lost and since then does not answer at all. One that refuses was stopped, and one
-// that answers and hangs up is full or does not want us: to those the growing pauses apply.
+// that answers and hangs up is full or does not want us: to those the growing pauses apply. When several are lost, each of them is
+// dialled once to see which it is, for who has found as many others meanwhile dials nobody.
+//
+// A dark peer that is back stays, and who was dialled since it was lost goes in its stead: else each side would keep to itself for as long as
+// it has enough of its own.
 const (
-	// For so long after an outbound peer was lost, while some are missing, the pace is the quick one.
+	// For so long after an outbound peer was lost, while some are missing or several are dark, the pace is the quick one.
 	reviveQuick    = 4 * time.Second
 	reviveQuickFor = 15 * time.Minute
 	// Later, or with as many outbound peers as are wanted, the slow one.
@@ -26,6 +30,8 @@ const (
 	lostFor = 3 * time.Hour
 	// A dial takes up to dialTimeout, of which several may be under way.
 	maxRevives = 4
+	// So many are several: this share of MaxOutbound, and two at least.
+	severalShare = 4
 )
 
 // reviveLoop dials peers that have gone dark until ctx ends.
@@ -45,7 +51,7 @@ func (d *Discovery) reviveLoop(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		t, ok := d.pickDark(time.Now(), last)
+		t, lostAt, ok := d.pickDark(time.Now(), last)
 		if !ok {
 			continue
 		}
@@ -54,27 +60,37 @@ func (d *Discovery) reviveLoop(ctx context.Context) {
 		dials.Go(func() {
 			defer func() { <-slots }()
 			d.dial(ctx, t)
-			d.letGo(ctx, t.info.ID)
+			d.settleBack(ctx, t.info.ID, lostAt)
 		})
 	}
 }
 
-// pickDark chooses, if it is time for one, the dark peer that was dialled longest ago.
-func (d *Discovery) pickDark(now, last time.Time) (target, bool) {
+// pickDark chooses, if it is time for one, the dark peer that was dialled longest ago. lostAt is when it was lost.
+func (d *Discovery) pickDark(now, last time.Time) (t target, lostAt time.Time, ok bool) {
 	l := d.links()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	gone := func(e *entry) bool { // nothing is known yet of the others
+		return e.dark || !e.lostAt.IsZero() && e.lastTry.Before(e.lostAt) && e.flaps == 0
+	}
+	lost := 0
+	for _, e := range d.book.byID {
+		if gone(e) && now.Sub(e.lostAt) < reviveQuickFor {
+			lost++
+		}
+	}
+	several := lost >= max(2, d.opts.MaxOutbound/severalShare)
 	pace := reviveSlow
-	if l.counted < d.opts.MaxOutbound && now.Sub(d.lostAt) < reviveQuickFor {
+	if (several || l.counted < d.opts.MaxOutbound) && now.Sub(d.lostAt) < reviveQuickFor {
 		pace = reviveQuick
 	}
 	if now.Sub(last) < pace {
-		return target{}, false
+		return target{}, time.Time{}, false
 	}
 	var pick *entry
 	for _, e := range d.book.byID {
 		_, connected := l.peers[e.id]
-		if connected || !e.dark || now.Sub(e.lostAt) >= lostFor || !e.dialSince.IsZero() || len(e.addrs) == 0 ||
+		if connected || !e.dark && (!several || !gone(e)) || now.Sub(e.lostAt) >= lostFor || !e.dialSince.IsZero() || len(e.addrs) == 0 ||
 			now.Sub(e.lastTry) < pace || d.avoidedLocked(e.id, now) {
 			continue
 		}
@@ -83,10 +99,36 @@ func (d *Discovery) pickDark(now, last time.Time) (target, bool) {
 		}
 	}
 	if pick == nil {
-		return target{}, false
+		return target{}, time.Time{}, false
 	}
 	d.feelers++
-	return d.startLocked(pick, now), true
+	return d.startLocked(pick, now), pick.lostAt, true
+}
+
+// settleBack ends a connection with a peer that was lost at lostAt and is back, or with one that was dialled since, if there are more
+// than are wanted.
+func (d *Discovery) settleBack(ctx context.Context, id peer.ID, lostAt time.Time) {
+	if d.host.Network().Connectedness(id) != network.Connected || !sleep(ctx, helloTime) {
+		return
+	}
+	all := d.outwards()
+	d.mu.Lock()
+	most := d.opts.MaxOutbound + d.more
+	var instead []outward
+	for _, o := range all {
+		e := d.book.byID[o.id]
+		if o.id != id && !o.needed && o.since.After(lostAt) && (e == nil || !e.static) {
+			instead = append(instead, o)
+		}
+	}
+	back := d.book.byID[id]
+	good := back != nil && back.success.After(lostAt) && !d.avoidedLocked(id, time.Now())
+	d.mu.Unlock()
+	if good && len(instead) > 0 && d.links().counted > most {
+		d.hangUp(instead[len(instead)-1]) // the youngest, and of the DHT's own if there are any
+		return
+	}
+	d.release(id)
 }
 
 // lostLocked notes that the last connection with a peer has ended, which we had opened. The caller holds mu.
@@ -99,9 +141,17 @@ func (d *Discovery) lostLocked(id peer.ID, now time.Time) {
 // letGo ends a connection that a feeler made, unless the peer is needed or the operator's own; before that it gives hello the time to
 // say whether it is a good one.
 func (d *Discovery) letGo(ctx context.Context, id peer.ID) {
-	if d.host.Network().Connectedness(id) != network.Connected || !sleep(ctx, 5*time.Second) {
+	if d.host.Network().Connectedness(id) != network.Connected || !sleep(ctx, helloTime) {
 		return
 	}
+	d.release(id)
+}
+
+// helloTime is what a peer gets to show that it is a good one.
+const helloTime = 5 * time.Second
+
+// release ends a connection that is not needed.
+func (d *Discovery) release(id peer.ID) {
 	d.mu.Lock()
 	e := d.book.byID[id]
 	own := e != nil && e.persistent // dialled beyond MaxOutbound, and wanted always
