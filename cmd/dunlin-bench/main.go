@@ -45,13 +45,16 @@ func (e *codedError) Unwrap() error { return e.err }
 
 func usage(err error) error { return &codedError{exitUsage, err} }
 
-func main() {
+func main() { os.Exit(execute()) }
+
+// execute runs the command line of this process.
+func execute() int {
 	// The first signal ends the run in order: processes are stopped, folders removed.
 	// The next one ends this process at once; its children have asked the system to
 	// be ended with it.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 }
 
 // run executes one command line and returns the exit code.

@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -184,15 +186,21 @@ func (r *simReport) writeTable(w io.Writer) error {
 }
 
 // runSim runs one simulation in a child process.
-func runSim(ctx context.Context, name string, seed uint64, stderr io.Writer) (simRun, error) {
+func runSim(ctx context.Context, name string, seed uint64, stderr io.Writer) (_ simRun, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return simRun{}, fmt.Errorf("simulation %s: %w", name, err)
 	}
+	dir, err := os.MkdirTemp("", "dunlin-bench-") // it may be ended at any moment
+	if err != nil {
+		return simRun{}, fmt.Errorf("simulation %s: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cmd := exec.CommandContext(ctx, self, "simulate", name, strconv.FormatUint(seed, 10))
 	cmd.SysProcAttr = attributes()
 	cmd.Stderr = stderr
 	cmd.Env = append([]string{"GOGC=300", "GOMEMLIMIT=6GiB"}, os.Environ()...) // memory is cheaper here than time, up to a point; what is set wins
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	start := time.Now()
@@ -224,6 +232,9 @@ func newSimulate() *cobra.Command {
 			}
 			stdout := cmd.OutOrStdout()
 			sim.options.Seed = seed
+			// Nothing inside would learn of a context that ends outside: a signal ends the process, as it does where nobody listens.
+			signal.Reset(os.Interrupt, syscall.SIGTERM)
+			fmt.Fprintf(cmd.ErrOrStderr(), "simulation %s, seed %d\n", args[0], seed)
 			simnet.Main(sim.options, func(n *simnet.Network) error {
 				start := time.Now()
 				figures, err := sim.run(n)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 // TestMain lets this binary be the child process of a simulation, as the real one is.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "simulate" {
-		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+		os.Exit(execute())
 	}
 	os.Exit(m.Run())
 }
@@ -46,6 +48,34 @@ func TestSimulationProcess(t *testing.T) {
 	if err := r.finish(simOptions{bars: true}); err == nil || !strings.Contains(err.Error(), "wrong") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A simulation ends at once when it is told to, though virtual time would hide a cancelled context from it.
+func TestSimulationStops(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "simulate", "churn200", "1") // it takes minutes
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stderr).ReadString('\n'); err != nil || !strings.Contains(line, "seed 1") {
+		t.Errorf("it said %q, %v", line, err)
+	}
+	told := time.Now()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %s", cmd.ProcessState)
+	}
+	t.Logf("it ended %s after it was told to", time.Since(told).Round(time.Millisecond))
 }
 
 func TestUnknownCases(t *testing.T) {
