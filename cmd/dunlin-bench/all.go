@@ -55,6 +55,7 @@ func allSuites() []suite {
 		{"ibd", false, needsChains, measureAllIBD},
 		{"measure", true, needsMainnet, measureScript},
 		{"go", true, nil, measureGo},
+		{"import", false, needsChainFiles, measureImport},
 		{"discovery", true, nil, measureAllDiscovery},
 		{"flood", true, nil, measureAllFlood},
 		{"daemons", false, nil, measureAllDaemons},
@@ -67,6 +68,21 @@ func needsChains(o *allOptions) string {
 		return "--btcd, --chains or --mainnet"
 	}
 	return ""
+}
+
+func needsChainFiles(o *allOptions) string {
+	if o.chainFiles() == "" {
+		return "--btcd or --chains"
+	}
+	return ""
+}
+
+// chainFiles is the folder with tiny.dat, fat.dat and full.dat; "": none was given.
+func (o *allOptions) chainFiles() string {
+	if o.chains == "" && o.btcd != "" {
+		return filepath.Join(o.btcd, "data")
+	}
+	return o.chains
 }
 
 func needsMainnet(o *allOptions) string {
@@ -162,6 +178,9 @@ func measureAll(ctx context.Context, o allOptions) (err error) {
 		}
 		begun := time.Now()
 		fmt.Fprintf(o.errs, "== %s\n", s.name)
+		if l := load(); l > 1 {
+			fmt.Fprintf(o.errs, "the machine is busy (load %.1f): what is timed on it will be worse than it is; the records will say so\n", l)
+		}
 		if err := o.measure(ctx, s); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 			if ctx.Err() != nil {
@@ -695,18 +714,82 @@ func measureGo(ctx context.Context, o *allOptions) (outcome, error) {
 	m := thisMachine()
 	runs := map[string]map[string][]float64{}
 	for _, b := range goBenchmarks {
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", strings.Replace(b.bench, "^", "^Benchmark", 1),
-			"-benchtime", benchtime, "-count", strconv.Itoa(count), "./"+b.pkg)
-		var said bytes.Buffer
-		cmd.Stdout, cmd.Stderr = io.MultiWriter(&said, o.errs), o.errs
-		if err := cmd.Run(); err != nil {
-			return outcome{}, fmt.Errorf("benchmarks of %s: %w", b.pkg, err)
+		said, err := o.benchmark(ctx, nil, b.pkg, strings.Replace(b.bench, "^", "^Benchmark", 1), benchtime, count)
+		if err != nil {
+			return outcome{}, err
 		}
-		readBenchmarks("go/"+b.pkg+"/", said.String(), runs)
+		readBenchmarks("go/"+b.pkg+"/", said, runs)
 	}
 	s := m.on(time.Now(), fmt.Sprintf("go test -run xxx -bench . -benchtime %s -count %d PACKAGE", benchtime, count))
 	s.Go, s.Peer = runtime.Version(), "btcutil and btcec as go.mod has them, in the same run"
 	return outcome{session: s, records: goRecords(known, runs)}, nil
+}
+
+// benchmark runs Go benchmarks and returns what they printed.
+func (o *allOptions) benchmark(ctx context.Context, env []string, pkg, bench, benchtime string, count int) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", bench, "-benchtime", benchtime, "-count", strconv.Itoa(count), "-timeout", "2h", "./"+pkg)
+	cmd.Env = append(os.Environ(), env...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&said, o.errs), o.errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("benchmarks of %s: %w", pkg, err)
+	}
+	return said.String(), nil
+}
+
+// importBenchmarks are the records of imports and reorganisations, and which figure of which benchmark they are.
+var importBenchmarks = []struct{ id, name, metric, unit string }{
+	{"import/tiny", "AgainstBTCD/tiny", "blocks/s", "blocks/s"},
+	{"import/fat", "AgainstBTCD/fat", "MB/s", "MB/s"},
+	{"import/full", "AgainstBTCD/full", "blocks/s", "blocks/s"},
+	{"import/full-assumevalid", "AgainstBTCD/full-assumed", "MB/s", "MB/s"},
+	{"import/fat-assumevalid", "AgainstBTCD/fat-assumed", "MB/s", "MB/s"},
+	{"import/tiny-assumevalid", "AgainstBTCD/tiny-assumed", "blocks/s", "blocks/s"},
+	{"reorg/import-heap", "Import/fat", "peak-MB", "MB"},
+	{"reorg/fat", "Reorg/fat", "reorg-s", "s"},
+	{"reorg/full", "Reorg/full", "ratio", "×"},
+	{"reorg/full-restarted", "Reorg/full-restarted", "ratio", "×"},
+}
+
+// measureImport runs the benchmarks that need the chain files: imports, in turns with btcd's, and reorganisations.
+func measureImport(ctx context.Context, o *allOptions) (outcome, error) {
+	dir, err := filepath.Abs(o.chainFiles())
+	if err != nil {
+		return outcome{}, err
+	}
+	m := thisMachine()
+	const bench = "^Benchmark(AgainstBTCD|Import|Reorg)$/^(tiny|fat|full|full-restarted|tiny-assumed|fat-assumed|full-assumed)$"
+	said, err := o.benchmark(ctx, []string{"DUNLIN_BENCHDATA=" + dir}, "chain", bench, "1x", o.runs)
+	if err != nil {
+		return outcome{}, err
+	}
+	s := m.on(time.Now(), fmt.Sprintf("DUNLIN_BENCHDATA=FOLDER go test ./chain -run xxx -bench 'AgainstBTCD|Import$|Reorg' -benchtime 1x -count %d", o.runs))
+	s.Peer = "btcd's blockchain package (ffldb) as go.mod has it, in turns"
+	out := outcome{session: s, records: importRecords(said)}
+	if len(out.records) == 0 {
+		return out, fmt.Errorf("the benchmarks printed no figure:\n%s", said)
+	}
+	return out, nil
+}
+
+// importRecords reads what those benchmarks printed.
+func importRecords(said string) map[string][]record {
+	runs := map[string]map[string][]float64{}
+	readBenchmarks("", said, runs)
+	out := map[string][]record{}
+	for _, b := range importBenchmarks {
+		ours := figuresOf(runs[b.name][b.metric])
+		if ours == nil {
+			continue
+		}
+		rec := record{ID: b.id, What: b.name, Ours: *valueOf(ours, b.unit), Less: true}
+		if theirs := figuresOf(runs[b.name]["btcd-"+b.metric]); theirs != nil {
+			rec.Peer, rec.Ratio = valueOf(theirs, b.unit), valueOf(figuresOf(runs[b.name]["ratio"]), "×") // of the times
+		}
+		table, _, _ := strings.Cut(b.id, "/")
+		out[table] = append(out[table], rec)
+	}
+	return out
 }
 
 // readBenchmarks collects what a go test -bench printed: by name, by unit, all runs.

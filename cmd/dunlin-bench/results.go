@@ -230,6 +230,7 @@ func (r *results) put(s session, fresh map[string][]record) error {
 			rec.What, rec.Less = old.What, old.Less
 			if rec.Bar == nil {
 				rec.Bar, rec.Asked = old.Bar, old.Asked
+				rec.judge()
 			}
 			r.Tables[i].Records[at] = rec
 		}
@@ -241,6 +242,25 @@ func (r *results) put(s session, fresh map[string][]record) error {
 		})
 	})
 	return nil
+}
+
+// judge says whether the bar is met, if there is one in numbers and nobody has said so.
+func (r *record) judge() {
+	if r.Bar == nil || r.Bar.Value == 0 || r.Met != nil {
+		return
+	}
+	v := &r.Ours
+	if r.Bar.Of == "ratio" {
+		v = r.Ratio
+	}
+	if v == nil || v.Median == nil {
+		return
+	}
+	met := *v.Median <= r.Bar.Value
+	if r.Bar.Least {
+		met = *v.Median >= r.Bar.Value
+	}
+	r.Met = &met
 }
 
 // letters counts from a to z, then aa and so on.

@@ -212,6 +212,63 @@ ok  	dunlin/chain/consensus	3.1s
 	}
 }
 
+// TestImportRecords reads the benchmarks of imports; ours over btcd's is of the times, though speeds are shown.
+func TestImportRecords(t *testing.T) {
+	got := importRecords(`BenchmarkAgainstBTCD/tiny-2 	 1	 0 ns/op	 1.2 MB/s	 63500 blocks/s	 0.16 btcd-MB/s	 8500 btcd-blocks/s	 0.135 ratio
+BenchmarkAgainstBTCD/full-assumed-2 	 1	 0 ns/op	 73 MB/s	 594 blocks/s	 26 btcd-MB/s	 200 btcd-blocks/s	 0.36 ratio
+BenchmarkImport/fat-2 	 1	 600000000 ns/op	 370 MB/s	 84 peak-MB	 900 blocks/s	 5 B/op	 6 allocs/op
+BenchmarkReorg/fat-2 	 1	 0 ns/op	 0.6 connect-s	 0.7 reorg-s	 1.1 ratio
+`)
+	var all []string
+	for _, table := range []string{"import", "reorg"} {
+		for _, r := range got[table] {
+			all = append(all, strings.Join([]string{r.ID, r.Ours.String(), r.Peer.String(), r.Ratio.String()}, " | "))
+		}
+	}
+	if want := []string{
+		"import/tiny | 63,500 blocks/s | 8,500 blocks/s | 0.135×", "import/full-assumevalid | 73 MB/s | 26 MB/s | 0.36×",
+		"reorg/import-heap | 84 MB |  | ", "reorg/fat | 0.7 s |  | ",
+	}; !slices.Equal(all, want) {
+		t.Errorf("records %q", all)
+	}
+	raw, err := os.ReadFile(filepath.Join(docs, resultsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := readResults(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range importBenchmarks {
+		if !slices.ContainsFunc(known.Tables, func(t table) bool {
+			return slices.ContainsFunc(t.Records, func(r record) bool { return r.ID == b.id })
+		}) {
+			t.Errorf("there is no record %s", b.id)
+		}
+	}
+}
+
+// TestJudge: a new figure without a verdict is held against the bar of the old one.
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		rec  record
+		want string
+	}{
+		{record{Ours: single(9, "s")}, "-"},
+		{record{Ours: single(9, "s"), Bar: &bar{Of: "ours", Value: 9}}, "yes"},
+		{record{Ours: single(9, "s"), Bar: &bar{Of: "ours", Value: 9, Least: true}}, "yes"},
+		{record{Ours: single(9, "s"), Bar: &bar{Of: "ours", Value: 8}}, "NO"},
+		{record{Ours: single(9, "s"), Bar: &bar{Of: "ratio", Value: 8}}, "-"},
+		{record{Ours: single(9, "s"), Ratio: valueOf(figuresOf([]float64{2}), "×"), Bar: &bar{Of: "ratio", Value: 3, Least: true}}, "NO"},
+		{record{Ours: single(9, "s"), Bar: &bar{Of: "ours", Value: 10}, Met: new(bool)}, "NO"},
+	} {
+		c.rec.judge()
+		if got := verdict(c.rec.Met); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.rec, got, c.want)
+		}
+	}
+}
+
 // TestScriptRecords reads what .ci/measure prints.
 func TestScriptRecords(t *testing.T) {
 	got := scriptRecords(`machine: 2 cores, 25 GB; go1.26.8 linux/amd64
