@@ -142,7 +142,7 @@ func (d *Discovery) outwards() []outward {
 
 // surplus lists the peers that the DHT dialled, that are not needed to reach MaxOutbound and had their time. On a public network
 // those that are spread over IP groups are preferred.
-func (d *Discovery) surplus(now time.Time) (close []outward) {
+func (d *Discovery) surplus(now time.Time) (over []outward) {
 	all := d.outwards()
 	d.mu.Lock()
 	most := d.opts.MaxOutbound + d.more
@@ -165,10 +165,10 @@ func (d *Discovery) surplus(now time.Time) (close []outward) {
 	rest = rest[min(len(rest), max(0, most-kept)):] // in few groups, too, there are to be as many as asked for
 	for _, o := range rest {
 		if now.Sub(o.since) >= queryGrace {
-			close = append(close, o)
+			over = append(over, o)
 		}
 	}
-	return close
+	return over
 }
 
 // hangUp closes the connections that we made to a peer. That is no loss that another peer must make good.

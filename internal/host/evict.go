@@ -37,7 +37,7 @@ type Standing struct {
 	RTT       time.Duration // smallest round trip seen; 0: unknown
 	LastBlock time.Time     // when it last brought a block that was new here; zero: never
 	LastTx    time.Time     // likewise a transaction
-	InUse     bool          // routing table or gossip meshes count on it
+	InUse     bool          // a gossip mesh counts on it
 }
 
 // inbound is a connection that a peer opened to us.

@@ -69,7 +69,7 @@ func (n *Node) standing() map[peer.ID]host.Standing {
 		d := n.deeds.get(p.ID)
 		out[p.ID] = host.Standing{
 			RTT: p.RTT, LastBlock: d.block, LastTx: d.tx,
-			InUse: n.host.ConnManager().IsProtected(p.ID, ""), // by the routing table or a gossip mesh
+			InUse: n.host.ConnManager().IsProtected(p.ID, ""), // by a gossip mesh
 		}
 	}
 	n.deeds.keep(func(id peer.ID) bool { _, here := out[id]; return here })
