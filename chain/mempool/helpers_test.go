@@ -1,7 +1,6 @@
 package mempool_test
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -23,6 +22,8 @@ import (
 // patience is how long a test waits for what must come: much longer than it takes, since
 // the machine may have other work.
 const patience = 2 * time.Minute
+
+var run = chaintest.Run
 
 // A clock is set by hand.
 type clock struct {
@@ -102,20 +103,6 @@ func running(t testing.TB, ready int, change func(*mempool.Options)) *lab {
 	l := newLab(t, consensus.Regtest(), ready, change)
 	run(t, l.pool.Run)
 	return l
-}
-
-// run runs f until the test ends.
-func run(t testing.TB, f func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
-		}
-	})
 }
 
 // fill mines n empty blocks.

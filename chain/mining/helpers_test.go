@@ -1,8 +1,6 @@
 package mining_test
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -16,6 +14,13 @@ import (
 	"dunlin/chain/consensus/pow"
 	"dunlin/chain/mempool"
 	"dunlin/chain/mining"
+)
+
+// What the tests of staking use, too.
+var (
+	run    = chaintest.Run
+	height = chaintest.Height
+	block  = chaintest.Block
 )
 
 // ownNetwork is one of ours: BIP54, ASERT, every soft fork from genesis.
@@ -49,27 +54,6 @@ func open(t testing.TB, p *consensus.Params, now func() time.Time) *chain.Chain 
 	return c
 }
 
-// run runs f until the test ends, or until stop.
-func run(t testing.TB, f func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
-		}
-	}
-	t.Cleanup(stop)
-	return stop
-}
-
 // miner returns a miner; change may change its options.
 func miner(t testing.TB, c *chain.Chain, change func(*mining.Options)) *mining.Miner {
 	t.Helper()
@@ -85,42 +69,6 @@ func miner(t testing.TB, c *chain.Chain, change func(*mining.Options)) *mining.M
 		t.Fatal(err)
 	}
 	return m
-}
-
-// height waits until the chain is that high.
-func height(t testing.TB, c *chain.Chain, want int32) chain.Tip {
-	t.Helper()
-	limit := time.NewTimer(24 * time.Hour) // virtual where time is; elsewhere the test has its own limit
-	defer limit.Stop()
-	for {
-		tip, moved := c.Tip()
-		if tip.Height >= want {
-			return tip
-		}
-		select {
-		case <-moved:
-		case <-limit.C:
-			t.Fatalf("height %d, want %d", tip.Height, want)
-		}
-	}
-}
-
-// block reads a block of the active chain.
-func block(t testing.TB, c *chain.Chain, height int32) *consensus.Block {
-	t.Helper()
-	hash, ok := c.HashAt(height)
-	if !ok {
-		t.Fatalf("no block at height %d", height)
-	}
-	raw, err := c.Block(hash)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := consensus.DecodeBlock(c.Params(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // submit seals a template and submits it.

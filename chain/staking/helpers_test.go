@@ -1,8 +1,6 @@
 package staking_test
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -12,10 +10,18 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
+	"dunlin/chain/chaintest"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/pos"
 	"dunlin/chain/mining"
 	"dunlin/chain/staking"
+)
+
+// What the tests of mining use, too.
+var (
+	run    = chaintest.Run
+	height = chaintest.Height
+	block  = chaintest.Block
 )
 
 // internal is the n-th key of the tests, key that of its output (BIP86).
@@ -66,27 +72,6 @@ func open(t testing.TB, p *consensus.Params) *chain.Chain {
 	})
 	run(t, c.Run)
 	return c
-}
-
-// run runs f until the test ends, or until stop.
-func run(t testing.TB, f func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
-		}
-	}
-	t.Cleanup(stop)
-	return stop
 }
 
 // holder holds keys whose coins a finder knows.
@@ -161,40 +146,4 @@ func staker(t testing.TB, c *chain.Chain, h *holder, change func(*staking.Option
 		t.Fatal(err)
 	}
 	return s, miner
-}
-
-// height waits until the chain is that high.
-func height(t testing.TB, c *chain.Chain, want int32) chain.Tip {
-	t.Helper()
-	limit := time.NewTimer(240 * time.Hour) // virtual
-	defer limit.Stop()
-	for {
-		tip, moved := c.Tip()
-		if tip.Height >= want {
-			return tip
-		}
-		select {
-		case <-moved:
-		case <-limit.C:
-			t.Fatalf("height %d, want %d", tip.Height, want)
-		}
-	}
-}
-
-// block reads a block of the active chain.
-func block(t testing.TB, c *chain.Chain, height int32) *consensus.Block {
-	t.Helper()
-	hash, ok := c.HashAt(height)
-	if !ok {
-		t.Fatalf("no block at height %d", height)
-	}
-	raw, err := c.Block(hash)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := consensus.DecodeBlock(c.Params(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
