@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"dunlin/internal/command"
 )
 
 // allOptions are the flags of `dunlin-bench all`.
@@ -110,12 +112,7 @@ With --btcd DIR, btcd is built into DIR/bin from .ci/btcd.mod if it is not there
   dunlin-bench all --only discovery,flood                  two suites
   dunlin-bench all --quick --mainnet blocks.dat.zst        small versions, some minutes
   dunlin-bench all --render                                measure nothing: make the page from the records`,
-		Args: func(cmd *cobra.Command, a []string) error {
-			if err := cobra.NoArgs(cmd, a); err != nil {
-				return usage(fmt.Errorf("%s: %w", cmd.CommandPath(), err))
-			}
-			return nil
-		},
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.errs = cmd.ErrOrStderr()
 			if o.render {
@@ -144,11 +141,11 @@ With --btcd DIR, btcd is built into DIR/bin from .ci/btcd.mod if it is not there
 func measureAll(ctx context.Context, o allOptions) (err error) {
 	for _, name := range o.only {
 		if !slices.ContainsFunc(allSuites(), func(s suite) bool { return s.name == name }) {
-			return usage(fmt.Errorf("--only: no suite %q", name))
+			return command.Usage(fmt.Errorf("--only: no suite %q", name))
 		}
 	}
 	if o.runs < 1 || o.runs > 100 {
-		return usage(fmt.Errorf("--runs %d: must be 1 to 100", o.runs))
+		return command.Usage(fmt.Errorf("--runs %d: must be 1 to 100", o.runs))
 	}
 	if o.quick {
 		o.runs = 1
@@ -192,7 +189,7 @@ func measureAll(ctx context.Context, o allOptions) (err error) {
 		fmt.Fprintf(o.errs, "== %s: %s\n", s.name, time.Since(begun).Round(time.Second))
 	}
 	if ran == 0 && len(errs) == 0 {
-		return usage(errors.New("nothing to measure: give --mainnet, --btcd or --chains, or other suites"))
+		return command.Usage(errors.New("nothing to measure: give --mainnet, --btcd or --chains, or other suites"))
 	}
 	return errors.Join(errs...)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/internal/api"
+	"dunlin/internal/command"
 )
 
 // Limits and aims of the load on a node that syncs.
@@ -60,12 +61,7 @@ func newAPI() *cobra.Command {
 alone and asked for GET /api/v1/status at a fixed rate over 8 connections. A request's time runs from when it was due, so that
 waiting for a slow answer before it counts. What asks runs on the same machine, and slows the sync too.`,
 		Example: "  dunlin-bench api --chain mainnet-blocks-0-14131.dat.zst --runs 7 --check",
-		Args: func(cmd *cobra.Command, a []string) error {
-			if err := cobra.NoArgs(cmd, a); err != nil {
-				return usage(fmt.Errorf("%s: %w", cmd.CommandPath(), err))
-			}
-			return nil
-		},
+		Args:    command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runAPI(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), o)
 		},
@@ -83,7 +79,7 @@ waiting for a slow answer before it counts. What asks runs on the same machine, 
 
 func runAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions) (err error) {
 	if o.chain == "" || o.runs < 1 || o.runs > 100 || o.rate < 1 || o.rate > 20_000 {
-		return usage(errors.New("--chain FILE is needed, --runs is 1 to 100, --rate 1 to 20000"))
+		return command.Usage(errors.New("--chain FILE is needed, --runs is 1 to 100, --rate 1 to 20000"))
 	}
 	chain, err := scanChain(o.chain)
 	if err != nil {
@@ -146,7 +142,7 @@ func runAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions) (err er
 		}
 	}
 	if o.check && (r.Failed > 0 || r.P99MS > ms(apiAimP99) || r.SlowerPC > apiAimSlow) {
-		return &codedError{exitBarred, errors.New("not met: the figures above")}
+		return command.Exit(exitBarred, errors.New("not met: the figures above"))
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/discovery"
+	"dunlin/internal/command"
 	"dunlin/internal/simnet"
 )
 
@@ -51,7 +52,7 @@ func newDiscovery() *cobra.Command {
 		Long: `Runs networks of real libp2p hosts with discovery on them in virtual time, over
 simulated links of 20 Mbit/s and 50 ms of round trip, and prints how long they take
 to find themselves. Each simulation runs in a process of its own.`,
-		Args: cobra.NoArgs,
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return measureSims(cmd.Context(), "discovery", discoveryCases, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

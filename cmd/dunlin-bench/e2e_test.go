@@ -18,6 +18,7 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
+	"dunlin/internal/command"
 )
 
 // buildDunlin makes the binary to measure.
@@ -107,7 +108,7 @@ func TestE2E(t *testing.T) {
 		var out strings.Builder
 		errs := &trigger{on: "tiny 3/100", do: cancel}
 		code := run(ctx, append(slices.Clip(args), "--cases", "tiny", "--runs", "100"), &out, errs)
-		if code != exitError || !strings.Contains(errs.b.String(), "interrupted") || !strings.Contains(out.String(), "empty blocks") {
+		if code != command.Failed || !strings.Contains(errs.b.String(), "interrupted") || !strings.Contains(out.String(), "empty blocks") {
 			t.Errorf("exit %d\n%s%s", code, out.String(), errs.b.String())
 		}
 		left(t)
@@ -120,7 +121,7 @@ func TestE2E(t *testing.T) {
 		writeFile(t, filepath.Join(bad, "tiny.dat"), framed(p, orphans...))
 		var out, errs strings.Builder
 		code := run(t.Context(), append(slices.Clip(args), "--chains", bad, "--cases", "tiny"), &out, &errs)
-		if code != exitError || !strings.Contains(errs.String(), "dunlin chain import") {
+		if code != command.Failed || !strings.Contains(errs.String(), "dunlin chain import") {
 			t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
 		}
 		left(t)

@@ -20,6 +20,7 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
+	"dunlin/internal/command"
 	"dunlin/internal/simnet"
 )
 
@@ -134,12 +135,12 @@ overhead, from the block's publication until everybody has it and a second more.
 With --daemons N: between N real daemons on loopback (cases warm, missing5, cold and
 small), timed by their logs. One machine does the work of all of them, and its links
 cost nothing: that shows the CPU's part, which virtual time leaves out.`,
-		Args: cobra.NoArgs,
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("daemons") {
 				for _, other := range []string{"systems", "seed"} {
 					if cmd.Flags().Changed(other) {
-						return usage(fmt.Errorf("--%s: not together with --daemons", other))
+						return command.Usage(fmt.Errorf("--%s: not together with --daemons", other))
 					}
 				}
 				return measureDaemons(cmd.Context(), processes, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -172,7 +173,7 @@ func floodSimulation(name string) (simulation, bool) {
 func measureFlood(ctx context.Context, systems []string, asked bool, o simOptions, stdout, stderr io.Writer) error {
 	for _, s := range systems {
 		if _, _, err := degreeOf(s); err != nil {
-			return usage(fmt.Errorf("--systems: %w", err))
+			return command.Usage(fmt.Errorf("--systems: %w", err))
 		}
 	}
 	var cases []simCase

@@ -24,6 +24,7 @@ import (
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/internal/api"
+	"dunlin/internal/command"
 )
 
 // The flood between real daemons: processes on loopback that all have the same chain. The blocks are made here, of signed
@@ -103,7 +104,7 @@ func measureDaemons(ctx context.Context, do daemonsOptions, o simOptions, stdout
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return usage(err)
+		return command.Usage(err)
 	}
 	work, err := os.MkdirTemp(do.work, "dunlin-bench-")
 	if err != nil {
@@ -158,7 +159,7 @@ func measureDaemons(ctx context.Context, do daemonsOptions, o simOptions, stdout
 		}
 	}
 	if o.bars && len(missed) > 0 {
-		return &codedError{exitBarred, fmt.Errorf("bars not met: %s", strings.Join(missed, ", "))}
+		return command.Exit(exitBarred, fmt.Errorf("bars not met: %s", strings.Join(missed, ", ")))
 	}
 	return nil
 }

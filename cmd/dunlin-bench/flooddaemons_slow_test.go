@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"dunlin/internal/command"
 )
 
 // TestSlowDaemons: the flood between four real daemons is measured, what daemons lack is what they ask for, and nothing
@@ -16,7 +18,7 @@ func TestSlowDaemons(t *testing.T) {
 	program := buildDunlin(t)
 	work, file := t.TempDir(), filepath.Join(t.TempDir(), "flood.json")
 	var out, errs strings.Builder
-	if code := run(t.Context(), []string{"flood", "--daemons", "4", "--txs", "200", "--dunlin", program, "--work", work, "--json", file}, &out, &errs); code != exitOK {
+	if code := run(t.Context(), []string{"flood", "--daemons", "4", "--txs", "200", "--dunlin", program, "--work", work, "--json", file}, &out, &errs); code != command.OK {
 		t.Fatalf("exit %d\n%s%s", code, out.String(), errs.String())
 	}
 	t.Log(out.String())

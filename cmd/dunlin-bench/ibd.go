@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"dunlin/internal/command"
 )
 
 // A scenario is how a client downloads a chain.
@@ -133,12 +135,7 @@ With --btcd DIR: DIR/bin/btcd, and DIR/data/srv_<chain>_<0, 1, 2>, btcd data fol
 no headers while its tip is old, so a block is mined on top of them, which stays.`,
 		Example: `  dunlin-bench ibd --btcd DIR --mainnet blocks.dat.zst --json ibd.json     everything, about 20 minutes
   dunlin-bench ibd --chains DIR/data --cases tiny,fat --runs 1             two cases, dunlin alone`,
-		Args: func(cmd *cobra.Command, a []string) error {
-			if err := cobra.NoArgs(cmd, a); err != nil {
-				return usage(fmt.Errorf("%s: %w", cmd.CommandPath(), err))
-			}
-			return nil
-		},
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runIBD(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), o)
 		},
@@ -234,7 +231,7 @@ func (o *ibdOptions) plan() (cases []ibdCase, files map[string]string, left []st
 func runIBD(ctx context.Context, stdout, stderr io.Writer, o ibdOptions) (err error) {
 	cases, files, left, err := o.plan()
 	if err != nil {
-		return usage(err)
+		return command.Usage(err)
 	}
 	work, err := os.MkdirTemp(o.work, "dunlin-bench-")
 	if err != nil {
@@ -292,7 +289,7 @@ func runIBD(ctx context.Context, stdout, stderr io.Writer, o ibdOptions) (err er
 		}
 	}
 	if barred := b.report.barred(); o.check && barred != "" && len(failures) == 0 {
-		return &codedError{exitBarred, errors.New("not met: " + barred)}
+		return command.Exit(exitBarred, errors.New("not met: "+barred))
 	}
 	return errors.Join(failures...)
 }

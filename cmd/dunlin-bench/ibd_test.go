@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dunlin/internal/command"
 )
 
 // TestUsage: whatever is wrong is said at once, before anything starts.
@@ -32,7 +34,7 @@ func TestUsage(t *testing.T) {
 		{"ibd --cases tiny --chains " + dir + " --dunlin /nowhere/dunlin", []string{"--dunlin:"}},
 	} {
 		var out, errs strings.Builder
-		if code := run(t.Context(), strings.Fields(c.args), &out, &errs); code != exitUsage {
+		if code := run(t.Context(), strings.Fields(c.args), &out, &errs); code != command.Misuse {
 			t.Errorf("%s: exit %d\n%s", c.args, code, errs.String())
 		}
 		for _, want := range c.want {

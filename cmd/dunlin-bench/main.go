@@ -15,35 +15,18 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"dunlin/internal/command"
 )
 
-// Exit codes, as those of dunlin where they mean the same.
-const (
-	exitOK     = 0
-	exitError  = 1
-	exitUsage  = 2
-	exitBarred = 3 // with --check: a bar is not met
-)
-
-// codedError is an error with the exit code that it leads to.
-type codedError struct {
-	code int
-	err  error
-}
-
-func (e *codedError) Error() string { return e.err.Error() }
-func (e *codedError) Unwrap() error { return e.err }
-
-func usage(err error) error { return &codedError{exitUsage, err} }
+// exitBarred is the exit code of --check when a bar is not met; the others are those of all our programs.
+const exitBarred = 3
 
 func main() { os.Exit(execute()) }
 
@@ -59,25 +42,11 @@ func execute() int {
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintf(stderr, "dunlin-bench: %s\n", line)
-	}
-	if coded, ok := errors.AsType[*codedError](err); ok {
-		return coded.code
-	}
-	return exitError
+	return command.Run(ctx, newRoot(), args, stdout, stderr)
 }
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
+	return command.Tool(&cobra.Command{
 		Use:   "dunlin-bench",
 		Short: "Measure dunlin, in turns with other nodes",
 		Long: `dunlin-bench starts real daemons on this machine and measures them from outside,
@@ -91,20 +60,5 @@ and simulates networks of the real stack in virtual time.
   dunlin-bench all                 all of it and more, into docs/benchmarks.md
 
 Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage(fmt.Errorf("unknown command %q: see dunlin-bench --help", args[0]))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
-	})
-	root.AddCommand(newAll(), newIBD(), newDiscovery(), newFlood(), newAPI(), newSimulate())
-	return root
+	}, newAll(), newIBD(), newDiscovery(), newFlood(), newAPI(), newSimulate())
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dunlin/internal/command"
 )
 
 const docs = "../../docs"
@@ -371,8 +373,8 @@ func TestAllUsage(t *testing.T) {
 			args = append(args, "--docs", docs)
 		}
 		var out bytes.Buffer
-		if code := run(t.Context(), args, &out, &out); code != exitUsage {
-			t.Errorf("%q: exit code %d, want %d\n%s", args, code, exitUsage, &out)
+		if code := run(t.Context(), args, &out, &out); code != command.Misuse {
+			t.Errorf("%q: exit code %d, want %d\n%s", args, code, command.Misuse, &out)
 		}
 	}
 }

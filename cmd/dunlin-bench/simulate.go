@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dunlin/internal/command"
 	"dunlin/internal/simnet"
 )
 
@@ -103,11 +104,11 @@ func measureSims(ctx context.Context, name string, cases []simCase, o simOptions
 func runSims(ctx context.Context, name string, cases []simCase, o simOptions, stderr io.Writer) (*simReport, error) {
 	for _, only := range o.only {
 		if !slices.ContainsFunc(cases, func(c simCase) bool { return c.name == only }) {
-			return nil, usage(fmt.Errorf("--only: no case %q", only))
+			return nil, command.Usage(fmt.Errorf("--only: no case %q", only))
 		}
 	}
 	if o.runs < 1 {
-		return nil, usage(fmt.Errorf("--runs %d: want 1 or more", o.runs))
+		return nil, command.Usage(fmt.Errorf("--runs %d: want 1 or more", o.runs))
 	}
 	cases = slices.DeleteFunc(slices.Clone(cases), func(c simCase) bool { return len(o.only) > 0 && !slices.Contains(o.only, c.name) })
 	r := &simReport{Bench: name, At: time.Now(), Machine: thisMachine()}
@@ -157,7 +158,7 @@ func (r *simReport) finish(o simOptions) error {
 	}
 	all := report{Rows: r.Rows}
 	if missed := all.barred(); missed != "" && o.bars {
-		return &codedError{exitBarred, fmt.Errorf("bars not met: %s", missed)}
+		return command.Exit(exitBarred, fmt.Errorf("bars not met: %s", missed))
 	}
 	return nil
 }
@@ -224,11 +225,11 @@ func newSimulate() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sim, ok := simulationOf(args[0])
 			if !ok {
-				return usage(fmt.Errorf("no simulation %q", args[0]))
+				return command.Usage(fmt.Errorf("no simulation %q", args[0]))
 			}
 			seed, err := strconv.ParseUint(args[1], 10, 64)
 			if err != nil {
-				return usage(fmt.Errorf("seed: %w", err))
+				return command.Usage(fmt.Errorf("seed: %w", err))
 			}
 			stdout := cmd.OutOrStdout()
 			sim.options.Seed = seed

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dunlin/internal/command"
 	"dunlin/internal/simnet"
 )
 
@@ -87,7 +88,7 @@ func TestUnknownCases(t *testing.T) {
 		{"simulate", "join8", "x"},
 	} {
 		var stderr bytes.Buffer
-		if code := run(t.Context(), args, io.Discard, &stderr); code != exitUsage {
+		if code := run(t.Context(), args, io.Discard, &stderr); code != command.Misuse {
 			t.Errorf("%v: exit %d: %s", args, code, &stderr)
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dunlin/internal/command"
 )
 
 // allTargets are the platforms of a release.
@@ -49,14 +51,14 @@ var versionPattern = regexp.MustCompile(`^v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|
 func build(ctx context.Context, o options) (err error) {
 	for i, target := range o.targets {
 		if !slices.Contains(allTargets, target) || slices.Contains(o.targets[:i], target) {
-			return usageError{fmt.Errorf("--targets: %s: want some of %s, each once", target, strings.Join(allTargets, ", "))}
+			return command.Usage(fmt.Errorf("--targets: %s: want some of %s, each once", target, strings.Join(allTargets, ", ")))
 		}
 	}
 	if len(o.targets) == 0 {
-		return usageError{errors.New("--targets: none")}
+		return command.Usage(errors.New("--targets: none"))
 	}
 	if entries, err := os.ReadDir(o.out); err == nil && len(entries) > 0 {
-		return usageError{fmt.Errorf("--out %s is not empty: what is there would be published too", o.out)}
+		return command.Usage(fmt.Errorf("--out %s is not empty: what is there would be published too", o.out))
 	}
 	src, err := sourceOf(ctx, o)
 	if err != nil {
@@ -123,7 +125,7 @@ func sourceOf(ctx context.Context, o options) (src source, err error) {
 	case o.snapshot:
 		src.version = "v0.0.0-" + src.time.Format("20060102150405") + "-" + src.commit[:12]
 	default:
-		return src, usageError{fmt.Errorf("commit %s has no tag vX.Y.Z: tag it (docs/release.md), or build a --snapshot", src.commit)}
+		return src, command.Usage(fmt.Errorf("commit %s has no tag vX.Y.Z: tag it (docs/release.md), or build a --snapshot", src.commit))
 	}
 	return src, nil
 }

@@ -12,15 +12,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"dunlin/internal/command"
 )
 
 func main() {
@@ -29,39 +29,13 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// Exit codes, as those of dunlin where they mean the same.
-const (
-	exitOK    = 0
-	exitError = 1
-	exitUsage = 2
-)
-
-// usageError is wrong usage: nothing was done.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintf(stderr, "dunlin-release: %s\n", line)
-	}
-	if _, wrong := errors.AsType[usageError](err); wrong {
-		return exitUsage
-	}
-	return exitError
+	return command.Run(ctx, newRoot(), args, stdout, stderr)
 }
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
+	return command.Tool(&cobra.Command{
 		Use:   "dunlin-release",
 		Short: "Make and check the files of a release",
 		Long: `dunlin-release makes the archives, bills of materials and checksums of a release from a commit, and checks finished ones.
@@ -70,22 +44,7 @@ func newRoot() *cobra.Command {
   dunlin-release verify dist       checksums, binaries, bills of materials, licences
 
 docs/release.md is the playbook.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q: see dunlin-release --help", args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
-	})
-	root.AddCommand(newBuild(), newVerify())
-	return root
+	}, newBuild(), newVerify())
 }
 
 func newBuild() *cobra.Command {
@@ -96,12 +55,7 @@ func newBuild() *cobra.Command {
 		Long: `build exports the commit into a folder of its own, builds dunlin for every platform there, and writes archives, bills of materials and
 SHA256SUMS. The version is the commit's tag vX.Y.Z; a commit without one is refused unless --snapshot names it after itself.`,
 		Example: "  dunlin-release build --twice\n  dunlin-release build --snapshot --targets linux/amd64 --out /tmp/dist",
-		Args: func(cmd *cobra.Command, a []string) error {
-			if err := cobra.NoArgs(cmd, a); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args:    command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.progress = cmd.ErrOrStderr()
 			return build(cmd.Context(), o)
@@ -124,12 +78,7 @@ func newVerify() *cobra.Command {
 		Long: `verify reads a folder as build wrote it, or as it was downloaded: each file must be the one of SHA256SUMS, each binary one for its platform, static
 and without paths of the machine that built it, each bill of materials that of its binary, and no licence may be missing. It needs no
 network and runs nothing of the release.`,
-		Args: func(cmd *cobra.Command, a []string) error {
-			if err := cobra.ExactArgs(1)(cmd, a); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args: command.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			found, err := verify(a[0])
 			for _, f := range found {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dunlin/internal/command"
 )
 
 var someTime = time.Unix(1_750_000_001, 0).UTC()
@@ -294,7 +296,7 @@ func TestReleaseFromTagToVerify(t *testing.T) {
 		return out.String()
 	}
 	dist := filepath.Join(t.TempDir(), "dist")
-	if said := call(exitUsage, args(dist)...); !strings.Contains(said, "has no tag") {
+	if said := call(command.Misuse, args(dist)...); !strings.Contains(said, "has no tag") {
 		t.Errorf("a commit without a tag: %s", said)
 	}
 	git("tag", "v1.2.3")
@@ -302,10 +304,10 @@ func TestReleaseFromTagToVerify(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(repo, "README.md"), []byte("not committed\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	call(exitOK, args(dist)...)
-	call(exitUsage, args(dist)...) // not empty
+	call(command.OK, args(dist)...)
+	call(command.Misuse, args(dist)...) // not empty
 	again := filepath.Join(t.TempDir(), "again")
-	call(exitOK, args(again)...)
+	call(command.OK, args(again)...)
 	entries, err := os.ReadDir(dist)
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +318,7 @@ func TestReleaseFromTagToVerify(t *testing.T) {
 		}
 	}
 	name := "dunlin_1.2.3_" + runtime.GOOS + "_" + runtime.GOARCH
-	if said := call(exitOK, "verify", dist); !strings.Contains(said, name) || !strings.Contains(said, "v1.2.3") {
+	if said := call(command.OK, "verify", dist); !strings.Contains(said, name) || !strings.Contains(said, "v1.2.3") {
 		t.Errorf("verify says %s", said)
 	}
 	_, content, err := unpack(name+".tar.gz", read(t, filepath.Join(dist, name+".tar.gz")))
@@ -350,7 +352,7 @@ func TestReleaseFromTagToVerify(t *testing.T) {
 		if err := writeRelease(dir, map[string][]byte{name + extension: archive, name + ".cdx.json": read(t, filepath.Join(dist, name+".cdx.json"))}); err != nil {
 			t.Fatal(err)
 		}
-		if said := call(exitError, "verify", dir); !strings.Contains(said, want) {
+		if said := call(command.Failed, "verify", dir); !strings.Contains(said, want) {
 			t.Errorf("verify says %q, want %q", said, want)
 		}
 	}
@@ -360,7 +362,7 @@ func TestReleaseFromTagToVerify(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(again, name+".tar.gz"), archive, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if said := call(exitError, "verify", again); !strings.Contains(said, "is not what SHA256SUMS says") {
+	if said := call(command.Failed, "verify", again); !strings.Contains(said, "is not what SHA256SUMS says") {
 		t.Errorf("verify of a changed file says %s", said)
 	}
 }
@@ -394,12 +396,12 @@ func TestUsage(t *testing.T) {
 		{"nonsense"}, {"build", "extra"}, {"build", "--targets", "plan9/amd64"}, {"build", "--targets", "linux/amd64,linux/amd64"}, {"build", "--targets="}, {"verify"}, {"build", "--nonsense"},
 	} {
 		var out bytes.Buffer
-		if code := run(t.Context(), args, &out, &out); code != exitUsage {
-			t.Errorf("%q: exit code %d, want %d\n%s", args, code, exitUsage, &out)
+		if code := run(t.Context(), args, &out, &out); code != command.Misuse {
+			t.Errorf("%q: exit code %d, want %d\n%s", args, code, command.Misuse, &out)
 		}
 	}
 	var out bytes.Buffer
-	if code := run(t.Context(), []string{"verify", t.TempDir()}, &out, &out); code != exitError {
+	if code := run(t.Context(), []string{"verify", t.TempDir()}, &out, &out); code != command.Failed {
 		t.Errorf("a folder without a release: exit code %d\n%s", code, &out)
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"dunlin/config"
 	"dunlin/internal/api"
+	"dunlin/internal/command"
 	"dunlin/internal/host"
 )
 
@@ -77,11 +78,11 @@ func unreachable(err error) error {
 		if !strings.Contains(err.Error(), "dunlin start") && !strings.Contains(err.Error(), "stale") {
 			err = fmt.Errorf("%w\nis the node running there? dunlin start runs one, dunlin doctor says what keeps it from that", err)
 		}
-		return &codedError{exitUnreachable, err}
+		return command.Exit(exitUnreachable, err)
 	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
 		return fmt.Errorf("%w\n--home DIR of the running node gives the command its token", err)
 	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
-		return &codedError{exitNotReady, err}
+		return command.Exit(exitNotReady, err)
 	}
 	return err
 }
@@ -184,7 +185,7 @@ func newHealthcheck(g *global) *cobra.Command {
 				if s.Sync.Reason != "" {
 					why = ": " + s.Sync.Reason
 				}
-				return &codedError{exitNotReady, fmt.Errorf("not ready: %s, height %d of %d%s", s.Sync.State, s.Height, s.TargetHeight, why)}
+				return command.Exit(exitNotReady, fmt.Errorf("not ready: %s, height %d of %d%s", s.Sync.State, s.Height, s.TargetHeight, why))
 			}
 			v := struct {
 				State  string `json:"state"`

@@ -7,52 +7,31 @@ import (
 	"io"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"dunlin/config"
+	"dunlin/internal/command"
 )
 
 // Exit codes, part of the interface.
 const (
-	exitOK          = 0
-	exitError       = 1
-	exitUsage       = 2
+	exitOK          = command.OK
+	exitError       = command.Failed
+	exitUsage       = command.Misuse
 	exitNotReady    = 3
 	exitUnreachable = 4
 )
 
-// codedError is an error with the exit code that it leads to.
-type codedError struct {
-	code int
-	err  error
-}
+// usage is a fault of usage.
+func usage(err error) error { return command.Usage(err) }
 
-func (e *codedError) Error() string { return e.err.Error() }
-func (e *codedError) Unwrap() error { return e.err }
-
-func usage(err error) error { return &codedError{exitUsage, err} }
+// args wraps a check of cobra's so that its fault is one of usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs { return command.Args(check) }
 
 // exitCode prints err, if any, and says how the process ends.
-func exitCode(stderr io.Writer, err error) int {
-	if err == nil {
-		return exitOK
-	}
-	code := exitError
-	if coded, ok := errors.AsType[*codedError](err); ok {
-		code = coded.code
-	}
-	for i, line := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {
-		if i == 0 {
-			fmt.Fprintf(stderr, "dunlin: %s\n", line)
-		} else {
-			fmt.Fprintf(stderr, "        %s\n", line)
-		}
-	}
-	return code
-}
+func exitCode(stderr io.Writer, err error) int { return command.Report(stderr, "dunlin", err) }
 
 // global holds the flags that every command takes.
 type global struct {
@@ -101,16 +80,6 @@ Exit codes: 0 ok, 1 error, 2 wrong usage or settings, 3 not ready, 4 no node ans
 	)
 	g.completions(root)
 	return root
-}
-
-// args wraps a check of cobra's so that its fault is one of usage.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, a []string) error {
-		if err := check(cmd, a); err != nil {
-			return usage(fmt.Errorf("%s: %w", cmd.CommandPath(), err))
-		}
-		return nil
-	}
 }
 
 // onlyChildren is the check of a command that holds others: a word that is none of them is a fault, which names what may have been meant.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/internal/api"
+	"dunlin/internal/command"
 )
 
 func newSync(g *global) *cobra.Command {
@@ -193,7 +194,7 @@ func (w *syncWait) run(ctx context.Context) (s api.Status, waited time.Duration,
 			if s.Sync.Reason != "" {
 				why = ": " + s.Sync.Reason
 			}
-			return s, max(time.Since(start), 1), &codedError{exitNotReady, fmt.Errorf("not ready after %v: %s, height %d of %d%s", w.timeout, s.Sync.State, s.Height, s.TargetHeight, why)}
+			return s, max(time.Since(start), 1), command.Exit(exitNotReady, fmt.Errorf("not ready after %v: %s, height %d of %d%s", w.timeout, s.Sync.State, s.Height, s.TargetHeight, why))
 		case <-ctx.Done():
 			return s, 0, ctx.Err()
 		}
@@ -211,7 +212,7 @@ func (w *syncWait) ask(ctx context.Context) (api.Status, error) {
 	case ctx.Err() != nil:
 		return s, ctx.Err()
 	case call.Err() != nil:
-		return s, &codedError{exitUnreachable, fmt.Errorf("no answer within %v: the node hangs", answerWithin)}
+		return s, command.Exit(exitUnreachable, fmt.Errorf("no answer within %v: the node hangs", answerWithin))
 	}
 	return s, unreachable(err)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dunlin/internal/command"
 	"dunlin/internal/testnet"
 )
 
@@ -25,7 +26,7 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 func openTestnet(dir string) (*testnet.Spec, error) {
 	s, err := testnet.Open(dir)
 	if errors.Is(err, testnet.ErrNone) {
-		return nil, &codedError{exitUnreachable, err}
+		return nil, command.Exit(exitUnreachable, err)
 	}
 	return s, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dunlin/internal/api"
+	"dunlin/internal/command"
 	"dunlin/internal/wallet"
 	"dunlin/internal/wallet/keys"
 )
@@ -582,11 +583,11 @@ func (w *walletCommand) paySigned(cmd *cobra.Command, s *secrets, maxFee int64, 
 
 // maybeSent says of a payment without an answer that nobody knows: whoever sends it again may pay twice.
 func maybeSent(err error) error {
-	coded, ok := errors.AsType[*codedError](err)
+	coded, ok := errors.AsType[*command.Error](err)
 	if !ok || !errors.Is(err, api.ErrUnreachable) || errors.Is(err, syscall.ECONNREFUSED) {
 		return err
 	}
-	return &codedError{coded.code, fmt.Errorf("%w\nthe payment may have been stored, and is sent then as soon as the node runs: look at dunlin wallet history before you send it again", coded.err)}
+	return command.Exit(coded.Code, fmt.Errorf("%w\nthe payment may have been stored, and is sent then as soon as the node runs: look at dunlin wallet history before you send it again", coded.Err))
 }
 
 // unlocking returns the passphrase if the wallet is locked and one is to be had.

@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"internal/jsonrpc":           {"chain", "chain/consensus", "chain/consensus/pos", "chain/mempool", "chain/mining", "internal/address", "internal/api", "internal/wallet", "internal/wallet/spend"},
 	"internal/gbt":               {"chain/consensus", "chain/consensus/pow"},
 	"internal/chart":             {},
+	"internal/command":           {},
 	"internal/faucet":            {},
 	"internal/logs":              {},
 	"internal/host":              {},
@@ -65,8 +66,8 @@ var mayImport = map[string][]string{
 	"internal/wallet/spend":      {"internal/wallet/descriptor", "internal/wallet/keys", "chain/consensus"},
 	"internal/node":              {"*"},
 	"cmd/dunlin":                 {"*"},
-	"cmd/dunlin-release":         {},
-	"cmd/dunlin-bench":           {"internal/api", "internal/chart", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
+	"cmd/dunlin-release":         {"internal/command"},
+	"cmd/dunlin-bench":           {"internal/api", "internal/chart", "internal/command", "internal/simnet", "chain/consensus", "internal/flood", "chain/consensus/enginetest", "discovery", "gossip"},
 }
 
 // libraries may be imported by other modules: they take an Options struct and
