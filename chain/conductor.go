@@ -20,6 +20,7 @@ type conductor struct {
 
 	applied  uint32 // the coins are at this node
 	verified uint32 // the last node whose scripts all passed, at or before applied
+	drawn    uint32 // the last node that was to take the place of another with as much work
 
 	flights      []*flight // from verified to applied, in order
 	flightInputs int
@@ -69,6 +70,7 @@ func (c *Chain) conduct(ctx context.Context) error {
 		applied:    c.tip.get(),
 		verified:   c.tip.get(),
 		committed:  c.tip.get(),
+		drawn:      noNode,
 		waiting:    make(map[uint32]*item),
 		flushTimer: time.NewTimer(time.Hour),
 		diskTimer:  time.NewTimer(time.Hour),
@@ -226,6 +228,7 @@ func (c *conductor) take(it *item) error {
 	switch v.Outcome {
 	case 0:
 		c.waiting[it.node] = it
+		return c.draw(it.node, it.block)
 	case Stored:
 		c.decide(it, v)
 	default:
@@ -377,8 +380,8 @@ func (c *conductor) connected(f *flight) error {
 }
 
 // publish removes the first done flights and moves the published tip to the last
-// verified block, unless that has no more work: then a reorganisation is under
-// way or has just failed.
+// verified block, unless that has no more work, nor was drawn: then a reorganisation
+// is under way or has just failed.
 func (c *conductor) publish(done int) error {
 	clear(c.flights[:done])
 	if c.flights = c.flights[done:]; len(c.flights) == 0 {
@@ -390,7 +393,7 @@ func (c *conductor) publish(done int) error {
 	}
 	more := c.tree.node(c.verified).work.more(c.tree.node(old).work)
 	condemned := c.bad(old) && c.verified == c.applied // any good tip is better
-	if !more && !condemned {
+	if !more && !condemned && !c.drew(old) {
 		return nil
 	}
 	if c.away {

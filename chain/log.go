@@ -93,14 +93,14 @@ func (c *conductor) atTip(i uint32, src Source) bool {
 }
 
 func (c *conductor) logConnected(f *flight) {
-	if c.away || !c.atTip(f.node, f.item.src) {
+	// What comes from disk in a reorganisation was told of when it came.
+	if c.away && f.item.src.Kind == FromDisk || !c.atTip(f.node, f.item.src) {
 		return
 	}
 	nd, b := c.tree.node(f.node), f.step.block
-	delay := c.o.Now().Sub(time.Unix(int64(nd.time), 0)).Seconds()
 	args := []any{
 		"height", nd.height, "hash", nd.hash, "txs", len(b.Txs), "bytes", len(b.Raw),
-		"from", f.item.src.String(), "delay", math.Round(delay*100) / 100,
+		"from", f.item.src.String(), "delay", c.delay(f.node),
 	}
 	if c.o.BlockFacts != nil {
 		for _, a := range c.o.BlockFacts(&b.Header, nd.height) {
@@ -111,6 +111,11 @@ func (c *conductor) logConnected(f *flight) {
 		args = append(args, a)
 	}
 	c.log.Info("block", args...)
+}
+
+// delay is how many seconds after its time a block is here.
+func (c *conductor) delay(i uint32) float64 {
+	return math.Round(c.o.Now().Sub(time.Unix(int64(c.tree.node(i).time), 0)).Seconds()*100) / 100
 }
 
 // logReorg tells of a tip that left the old branch.
@@ -135,7 +140,7 @@ func (c *conductor) logFork(it *item) {
 	nd, tip := t.node(it.node), c.tip.get()
 	args := []any{
 		"height", nd.height, "hash", nd.hash, "fork", t.node(t.fork(it.node, tip)).height,
-		"active", t.node(tip).hash, "active_height", t.node(tip).height, "from", it.src.String(),
+		"active", t.node(tip).hash, "active_height", t.node(tip).height, "from", it.src.String(), "delay", c.delay(it.node),
 	}
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)

@@ -347,31 +347,38 @@ func forgeChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, co
 // that it wins.
 func claimChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, claim pos.Stake, key *btcec.PrivateKey, name string, txs ...*wire.MsgTx) *consensus.Block {
 	t.Helper()
-	p, past := b.Params, b.Past(parent.Hash)
-	engine := pos.New(p)
-	slot, _ := pos.Slot(p, parent.Header.Timestamp.Unix())
-	for slot++; ; slot++ {
-		when := time.Unix(pos.SlotTime(p, slot), 0)
-		kernel := pos.Kernel(pos.Modifier(p, past), &claim, slot)
-		if !pos.Wins(kernel, engine.NextBits(past, when), claim.Value) {
-			continue
-		}
-		prepare, seal := b.Prepare, b.Seal
-		defer func() { b.Prepare, b.Seal = prepare, seal }()
-		b.Prepare = nil
-		b.Seal = func(_ consensus.Past, _ consensus.Coins, h *consensus.Header) error {
-			hash := consensus.HeaderHash(h)
-			sig, err := schnorr.Sign(key, hash[:])
-			if err == nil {
-				h.Seal = claim.Seal([64]byte(sig.Serialize()))
-			}
-			return err
-		}
-		return b.MineTemplate(parent, enginetest.Template{Time: when, Data: name, Txs: txs, Change: func(u *enginetest.Unsealed) {
-			u.Header.Nonce = pos.Nonce(kernel)
-			u.Txs[0].AddTxOut(&wire.TxOut{PkScript: claim.Commitment()})
-		}})
+	slot, _ := pos.Slot(b.Params, parent.Header.Timestamp.Unix())
+	for slot++; !winsSlot(b, parent, &claim, slot); slot++ {
 	}
+	return childOfSlot(t, b, parent, slot, claim, key, name, txs...)
+}
+
+// winsSlot says whether a claim wins a slot on parent.
+func winsSlot(b *enginetest.Builder, parent *consensus.Block, claim *pos.Stake, slot int64) bool {
+	past := b.Past(parent.Hash)
+	return pos.Wins(pos.Kernel(pos.Modifier(b.Params, past), claim, slot), pos.New(b.Params).NextBits(past, time.Time{}), claim.Value)
+}
+
+// childOfSlot makes a child of parent by a stake in a slot.
+func childOfSlot(t *testing.T, b *enginetest.Builder, parent *consensus.Block, slot int64, claim pos.Stake, key *btcec.PrivateKey, name string, txs ...*wire.MsgTx) *consensus.Block {
+	t.Helper()
+	prepare, seal := b.Prepare, b.Seal
+	defer func() { b.Prepare, b.Seal = prepare, seal }()
+	b.Prepare = nil
+	b.Seal = func(_ consensus.Past, _ consensus.Coins, h *consensus.Header) error {
+		hash := consensus.HeaderHash(h)
+		sig, err := schnorr.Sign(key, hash[:])
+		if err == nil {
+			h.Seal = claim.Seal([64]byte(sig.Serialize()))
+		}
+		return err
+	}
+	kernel := pos.Kernel(pos.Modifier(b.Params, b.Past(parent.Hash)), &claim, slot)
+	when := time.Unix(pos.SlotTime(b.Params, slot), 0)
+	return b.MineTemplate(parent, enginetest.Template{Time: when, Data: name, Txs: txs, Change: func(u *enginetest.Unsealed) {
+		u.Header.Nonce = pos.Nonce(kernel)
+		u.Txs[0].AddTxOut(&wire.TxOut{PkScript: claim.Commitment()})
+	}})
 }
 
 // holder returns the stake of stakenet's holder n, from 1, its key, and a transaction that

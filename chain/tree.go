@@ -91,8 +91,8 @@ type tree struct {
 	seals   map[uint32][]byte   // of the nodes that no commit has written yet, on networks with seals
 	pending map[uint32][]uint32 // nodes with bytes whose parent (the key) is not linked
 	dirty   []uint32            // nodes to write at the next commit
-	// bestLinked is the node with most work, first linked first, whose branch is
-	// wholly on disk and not known to be bad: where the coins should go.
+	// bestLinked is the node with most work, first linked first (but see tie.go), whose
+	// branch is wholly on disk and not known to be bad: where the coins should go.
 	bestLinked uint32
 	// bestHeader is the node with most work, first seen first, not known to be bad.
 	bestHeader uint32
