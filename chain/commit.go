@@ -50,8 +50,12 @@ func (c *conductor) save() error {
 	c.tree.mu.RLock()
 	headers := len(c.tree.dirty) + len(c.tree.erase)
 	c.tree.mu.RUnlock()
-	if headers > 0 || len(c.coins.dirty) > 0 || c.verified != c.committed {
+	doubles := c.claims.unsavedDoubles()
+	if headers > 0 || len(c.coins.dirty) > 0 || c.verified != c.committed || doubles > 0 {
 		b := c.store.NewBatch()
+		if doubles > 0 {
+			doubles = c.claims.writeDoubles(b)
+		}
 		written, err := c.writeHeaders(b)
 		if err != nil {
 			return fmt.Errorf("committing headers: %w", err)
@@ -63,6 +67,7 @@ func (c *conductor) save() error {
 			return fmt.Errorf("committing the chain at height %d: %w", nd.height, err)
 		}
 		c.tree.forgetSeals(written)
+		c.claims.noteSaved(doubles)
 		c.coins.clean(c.o.CacheBytes / 4 * 3) // so that the next commit is not due at once
 		c.committed = c.verified
 		if err := c.saveAnchor(); err != nil {

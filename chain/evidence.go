@@ -38,7 +38,8 @@ type claims struct {
 	order []consensus.Claim // of by, oldest first
 
 	doubles []DoubleStake // oldest first
-	total   int
+	total   int           // there ever was, over restarts
+	saved   int           // total as it is on disk
 	changed chan struct{}
 	said    limiter
 }
@@ -54,8 +55,8 @@ func newClaims() *claims {
 }
 
 // DoubleStakes returns the latest evidence that owners of stake signed two blocks for one
-// slot, oldest first and at most 256, how much there was since Open, and a channel that is
-// closed when there is more.
+// slot, oldest first and at most 256, how much there ever was, over restarts (but not over
+// a reindex), and a channel that is closed when there is more.
 func (c *Chain) DoubleStakes() (latest []DoubleStake, total int, changed <-chan struct{}) {
 	c.claims.mu.Lock()
 	defer c.claims.mu.Unlock()
@@ -98,12 +99,13 @@ func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) {
 	}
 	d := DoubleStake{Claim: claim, First: at.first, Second: at.second, Height: height, Seen: c.o.Now()}
 	m.mu.Lock()
-	if m.by[claim].told {
+	known := m.by[claim].told || slices.ContainsFunc(m.doubles, func(d DoubleStake) bool { return d.Claim == claim })
+	at.told = true
+	m.by[claim] = at
+	if known {
 		m.mu.Unlock()
 		return
 	}
-	at.told = true
-	m.by[claim] = at
 	if len(m.doubles) >= maxDoubles {
 		m.doubles = slices.Delete(m.doubles, 0, 1)
 	}
@@ -112,6 +114,7 @@ func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) {
 	close(m.changed)
 	m.changed = make(chan struct{})
 	m.mu.Unlock()
+	c.wake()
 	if suppressed, ok := m.said.allow(time.Now()); ok {
 		c.log.Warn("a stake signed two blocks for one slot", "stake", claim.OutPoint, "slot", claim.Slot, "height", d.Height,
 			"first", d.First, "second", d.Second, "suppressed", suppressed)

@@ -50,6 +50,9 @@ func (c *Chain) load() error {
 			return err
 		}
 	}
+	if err := c.loadDoubles(); err != nil {
+		return err
+	}
 	c.keptBlocks, c.keptUndo = c.store.Kept()
 	t := c.tree
 	t.mu.Lock()

@@ -334,6 +334,58 @@ func TestDoubleStake(t *testing.T) {
 	evidence(1)
 }
 
+// Evidence outlives restarts, the latest cases of it, each once.
+func TestDoubleStakesAreKept(t *testing.T) {
+	const kept = 256
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 2)
+	h := openStakenet(t, p)
+	h.connectAll(blocks[1:])
+	want, seen := []chain.DoubleStake(nil), 0
+	check := func() {
+		t.Helper()
+		list, total, _ := h.DoubleStakes()
+		if total != seen || len(list) != len(want) {
+			t.Fatalf("%d cases of %d, want %d of %d", len(list), total, len(want), seen)
+		}
+		for i := range list {
+			if got, want := list[i], want[i]; !got.Seen.Equal(want.Seen) || got.Claim != want.Claim || got.First != want.First || got.Second != want.Second || got.Height != want.Height {
+				t.Errorf("case %d: %+v, want %+v", i, got, want)
+			}
+		}
+	}
+	check()
+	tip := blocks[2]
+	twice := func(n int) {
+		t.Helper()
+		for range n {
+			x, y := b.MineTemplate(tip, enginetest.Template{Data: "x"}), b.MineTemplate(tip, enginetest.Template{Data: "y"})
+			h.submitAll([]*consensus.Block{x})
+			if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{y})); err != nil {
+				t.Fatal(err)
+			}
+			tip, seen = x, seen+1
+		}
+		want, _, _ = h.DoubleStakes()
+	}
+	twice(3)
+	check()
+	h.reopen()
+	check()
+	twice(kept)
+	if top, _ := h.Tip(); len(want) != kept || want[kept-1].Height != top.Height {
+		t.Fatalf("%d cases, the last of height %d", len(want), want[len(want)-1].Height)
+	}
+	check()
+	h.reopen()
+	check()
+	twice(1)
+	check()
+	if n := len(h.log.with("a stake signed two blocks for one slot")); n == 0 {
+		t.Error("nothing was logged")
+	}
+}
+
 // forgeChild makes a child of parent with the claim that a coin is worth all the money
 // and belongs to key.
 func forgeChild(t *testing.T, b *enginetest.Builder, parent *consensus.Block, coin wire.OutPoint, key *btcec.PrivateKey, name string) *consensus.Block {

@@ -8,9 +8,12 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pos"
 	"dunlin/internal/address"
 	"dunlin/internal/api"
@@ -101,6 +104,58 @@ func TestE2ESlots(t *testing.T) {
 	d.sayWho(blocks)
 	d.sayWhoCould(p, blocks)
 	readExamples(t, d)
+	d.saysWhoSignedTwice(x)
+}
+
+// saysWhoSignedTwice hands in a second block of the tip's stake and slot, and asks for that
+// in every way, also after a restart with kill -9.
+func (d *daemon) saysWhoSignedTwice(x *stakeholders) {
+	t := d.t
+	t.Helper()
+	const none = "no stake is known to have signed two blocks for one slot\n"
+	if got := mustRun(t, "", "stake", "doubles", "--home", d.home); got != none {
+		t.Errorf("before: %q", got)
+	}
+	first := x.tip()
+	parent := x.blocks[len(x.blocks)-2]
+	second := x.b.MineTemplate(parent, enginetest.Template{Data: "twin"})
+	stake, _, err := pos.ParseSeal(second.Header.Seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot, _ := pos.Slot(x.p, second.Header.Timestamp.Unix())
+	by, _ := address.Of(stake.Script(), address.Params(x.p))
+	want := api.DoubleStake{
+		Slot: slot, Address: by, OutPoint: stake.OutPoint.String(), Height: x.b.Height(first.Hash), First: first.Hash.String(), Second: second.Hash.String(),
+	}
+	d.hears("", []string{api.EventDouble}, func(e api.Event) bool {
+		if e.Type == api.EventHello {
+			if v, err := d.client.SubmitBlock(t.Context(), hex.EncodeToString(second.Raw)); err != nil || v.Outcome != "side-chain" {
+				t.Fatalf("%+v, %v", v, err)
+			}
+			return false
+		}
+		var got api.DoubleStake
+		if err := json.Unmarshal(e.Data, &got); err != nil {
+			t.Fatal(err)
+		}
+		want.Seen = got.Seen
+		if e.Type != api.EventDouble || got != want {
+			t.Errorf("%s %+v, want %+v", e.Type, got, want)
+		}
+		return true
+	})
+	d.kill9()
+	d.start()
+	if got := asks[api.DoubleStakes](t, d, "/staking/doubles", http.StatusOK); got.Total != 1 || len(got.Doubles) != 1 || !got.Doubles[0].Seen.Equal(want.Seen.Truncate(time.Millisecond)) {
+		t.Errorf("after a restart: %+v", got)
+	}
+	if v, err := d.metric("dunlin_stake_doubles_total"); v != 1 || err != nil {
+		t.Errorf("metric: %v, %v", v, err)
+	}
+	if table := mustRun(t, "", "stake", "doubles", "--home", d.home); !strings.Contains(table, fmt.Sprint(slot)) || !strings.Contains(table, by) || !strings.Contains(table, want.Second) {
+		t.Errorf("the table is\n%s", table)
+	}
 }
 
 // sayWho checks the forms of a block.

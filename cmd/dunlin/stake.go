@@ -27,6 +27,7 @@ func newStake(g *global) *cobra.Command {
 	}
 	return group("stake", "Make blocks with stake (proof-of-stake networks)",
 		newStakeHolders(g),
+		newStakeDoubles(g),
 		&cobra.Command{
 			Use: "status", Short: "Print the stake, its chances, and the blocks that it made", Args: args(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {

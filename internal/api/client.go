@@ -429,6 +429,11 @@ func (c *Client) StakeHolders(ctx context.Context, most int) (out StakeHolders, 
 	}
 }
 
+// DoubleStakes lists the stakes that are known to have signed two blocks for one slot.
+func (c *Client) DoubleStakes(ctx context.Context) (DoubleStakes, error) {
+	return get[DoubleStakes](ctx, c, fmt.Sprintf("/staking/doubles?limit=%d", maxDoubles))
+}
+
 // SubmitBlock hands in a block as hex and returns the verdict.
 func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (SubmittedBlock, error) {
 	return send[SubmittedBlock](ctx, c, http.MethodPost, "/chain/blocks", HexRequest{Hex: blockHex})

@@ -18,6 +18,7 @@ const (
 	EventBlock   = "block"   // a block became part of the active chain: [BlockEvent]
 	EventSlot    = "slot"    // a block became part of the active chain whose maker won its slot by stake: [SlotEvent]
 	EventReorg   = "reorg"   // the chain changed to another branch: [ReorgEvent]
+	EventDouble  = "double"  // a stake signed two blocks for one slot: [DoubleStake]
 	EventSync    = "sync"    // the sync moved: [Sync]
 	EventPeer    = "peer"    // a peer came, greeted, or went: [PeerEvent]
 	EventMempool = "mempool" // transactions came or went: [MempoolEvent]
@@ -30,12 +31,12 @@ const (
 	EventReset = "reset"
 )
 
-var eventTypes = []string{EventBlock, EventSlot, EventReorg, EventSync, EventPeer, EventMempool, EventWallet, EventLog}
+var eventTypes = []string{EventBlock, EventSlot, EventReorg, EventDouble, EventSync, EventPeer, EventMempool, EventWallet, EventLog}
 
 // Limits of the events.
 const (
 	// ringEvents of each type are kept for those who come back: at the tip, minutes to
-	// days; of a busy log or mempool, seconds. ringBytes bounds what they take: 8 types make 2 MiB.
+	// days; of a busy log or mempool, seconds. ringBytes bounds what they take: 9 types make 2.25 MiB.
 	ringEvents = 512
 	ringBytes  = 256 << 10
 	// eventBytes is what an event takes besides its data: the struct, its id, its place in the ring, and allocations rounded up.

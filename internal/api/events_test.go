@@ -192,6 +192,28 @@ func TestEventsOfSlots(t *testing.T) {
 	}
 }
 
+// TestEventsOfDoubleStakes: each case of a stake that signed twice is told once, also to
+// who was away; those before the start are in the list only.
+func TestEventsOfDoubleStakes(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(1)
+	n.double(3)
+	r := serve(t, n, nil)
+	s := r.reads("?types=double")
+	s.next("hello")
+	for slot := int64(4); slot < 7; slot++ {
+		n.double(slot)
+	}
+	for slot := int64(4); slot < 7; slot++ {
+		if got := decode[api.DoubleStake](t, string(s.next(api.EventDouble).Data)); got.Slot != slot || got.Address != "holder 1" {
+			t.Errorf("slot %d: %+v", slot, got)
+		}
+	}
+	if got := decode[api.DoubleStakes](t, r.do(http.MethodGet, "/api/v1/staking/doubles?limit=2", "").body); got.Total != 4 || len(got.Doubles) != 2 || got.Doubles[0].Slot != 6 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestEventsResume: who comes back hears what it missed, once each, or is told that this
 // is gone.
 func TestEventsResume(t *testing.T) {

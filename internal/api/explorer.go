@@ -21,6 +21,10 @@ type Explorer interface {
 	// first), the richest first. It reads all coins, once a tip, until ctx ends. *Error
 	// 409: work makes blocks here; 422: a bad cursor.
 	StakeHolders(ctx context.Context, cursor string, most int) (StakeHolders, error)
+	// DoubleStakes lists up to most cases of a stake that signed two blocks for one slot, the
+	// latest first, and gives a channel that is closed when there is another. None where
+	// work makes blocks.
+	DoubleStakes(most int) (DoubleStakes, <-chan struct{})
 	// Tree lists the headers of all branches in the last depth heights.
 	Tree(depth int) Tree
 	// TxDetails describes a transaction: of a named block; else, with block "", of the

@@ -78,6 +78,8 @@ func TestExplorerRoutes(t *testing.T) {
 		{"/staking/holders?limit=2", 200, `"next":"2"`},
 		{"/staking/holders?cursor=2", 200, `"address":"holder 2"`},
 		{"/staking/holders?cursor=9", 422, `no page gave it`},
+		{"/staking/doubles", 200, `{"total":0,"doubles":[]}`},
+		{"/staking/doubles?limit=257", 422, `expected number <= 256`},
 		{"/staking/holders?limit=0", 422, `expected number >= 1`},
 		{"/staking/holders?limit=1001", 422, `expected number <= 1000`},
 		{"/chain/tree?depth=5", 200, `"from_height":5`},

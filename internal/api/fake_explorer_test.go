@@ -76,6 +76,25 @@ func (n *fakeNode) StakeHolders(_ context.Context, cursor string, most int) (api
 	return out, nil
 }
 
+func (n *fakeNode) DoubleStakes(most int) (api.DoubleStakes, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := api.DoubleStakes{Total: len(n.doubles)}
+	for _, slot := range slices.Backward(n.doubles[max(0, len(n.doubles)-most):]) {
+		out.Doubles = append(out.Doubles, api.DoubleStake{Slot: slot, Address: "holder 1", OutPoint: n.hash(9) + ":1", First: n.hash(1), Second: n.hash(2)})
+	}
+	return out, n.doubled
+}
+
+// double lets the stake of holder 1 sign two blocks for a slot.
+func (n *fakeNode) double(slot int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.doubles = append(n.doubles, slot)
+	close(n.doubled)
+	n.doubled = make(chan struct{})
+}
+
 func (n *fakeNode) Tree(depth int) api.Tree {
 	return api.Tree{Tip: n.hash(1), FromHeight: int32(depth), Nodes: []api.TreeNode{{Hash: n.hash(1), Status: "active", Tip: true}}}
 }

@@ -30,6 +30,8 @@ type fakeNode struct {
 	blocks  []api.Block
 	byHash  map[string]api.Block
 	changed chan struct{}
+	doubles []int64 // slots; see double
+	doubled chan struct{}
 	state   string
 	target  int32
 	peers   []api.Peer
@@ -51,7 +53,7 @@ type fakeNode struct {
 }
 
 func newFakeNode(blocks int) *fakeNode {
-	n := &fakeNode{branch: "a", byHash: map[string]api.Block{}, changed: make(chan struct{}), state: api.StateSynced, level: "info"}
+	n := &fakeNode{branch: "a", byHash: map[string]api.Block{}, changed: make(chan struct{}), doubled: make(chan struct{}), state: api.StateSynced, level: "info"}
 	n.waiting, n.ended = make(chan struct{}, 9), make(chan struct{}, 9)
 	for range blocks {
 		n.grow("")

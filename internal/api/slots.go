@@ -101,6 +101,24 @@ type SlotSeen struct {
 	Time   time.Time `json:"time"`
 }
 
+// DoubleStakes is what GET /api/v1/staking/doubles gives.
+type DoubleStakes struct {
+	Total   int           `json:"total" doc:"That this node ever saw, over restarts; forgotten by a reindex"`
+	Doubles []DoubleStake `json:"doubles" doc:"The latest of them, the latest first; the last 256 are kept"`
+}
+
+// DoubleStake is evidence that the owner of a stake signed two blocks for one slot, which
+// the software never does: two nodes run with one key, or somebody signs on two branches.
+type DoubleStake struct {
+	Slot     int64     `json:"slot"`
+	Address  string    `json:"address" doc:"Of the stake"`
+	OutPoint string    `json:"outpoint" doc:"The stake, txid:vout"`
+	Height   int32     `json:"height" doc:"Of the first"`
+	First    string    `json:"first" doc:"Hash of the block whose header came first"`
+	Second   string    `json:"second" doc:"Hash of the other"`
+	Seen     time.Time `json:"seen" doc:"When one of them had proven that the key is the stake's"`
+}
+
 // OutPoint is txid:vout.
 func (c *StakeCoin) OutPoint() string { return fmt.Sprintf("%s:%d", c.TxID, c.VOut) }
 
@@ -127,6 +145,22 @@ func (s *Server) routesSlots(api huma.API, read func(id, path, summary string) h
 		out.Holders = orEmpty(out.Holders)
 		return out, err
 	})
+}
+
+// maxDoubles is how many cases are kept.
+const maxDoubles = 256
+
+// routeDoubles registers the evidence of double stakes.
+func (s *Server) routeDoubles(api huma.API, read func(id, path, summary string) huma.Operation) {
+	show(s, api, read("staking-doubles", "/staking/doubles", "Stakes that signed two blocks for one slot"),
+		func(_ context.Context, n Node, in *struct {
+			Limit int `query:"limit" minimum:"0" maximum:"256" default:"100" doc:"Cases in the answer, at most"`
+		},
+		) (DoubleStakes, error) {
+			out, _ := n.DoubleStakes(in.Limit)
+			out.Doubles = orEmpty(out.Doubles)
+			return out, nil
+		})
 }
 
 // TransformSchema implements huma.SchemaTransformer.

@@ -248,9 +248,10 @@ func (s *Server) Publish(kind string, data any) {
 
 // A start is what the events go on from.
 type start struct {
-	tip  string
-	pool uint64
-	log  uint64
+	tip     string
+	pool    uint64
+	log     uint64
+	doubles int
 }
 
 // beginning is the start of a node's events: whoever follows hears of all that comes
@@ -259,6 +260,8 @@ func beginning(n Node) (b start) {
 	_, b.tip, _ = n.Tip()
 	_, b.pool = n.MempoolNews(^uint64(0))
 	b.log = n.LogRecords(^uint64(0), 0).Last
+	known, _ := n.DoubleStakes(0)
+	b.doubles = known.Total
 	return b
 }
 
@@ -268,13 +271,14 @@ func (s *Server) feed(ctx context.Context) {
 	if !ok {
 		return
 	}
-	done := make(chan struct{}, 2)
-	for _, f := range []func(context.Context, Node){s.feedLog, s.feedState} {
+	done := make(chan struct{}, 3)
+	for _, f := range []func(context.Context, Node){s.feedLog, s.feedState, s.feedDoubles} {
 		go func() { f(ctx, n); done <- struct{}{} }()
 	}
 	s.feedBlocks(ctx, n)
-	<-done
-	<-done
+	for range cap(done) {
+		<-done
+	}
 }
 
 const (
@@ -338,6 +342,23 @@ func (s *Server) tellPath(ctx context.Context, n Node, from, to string) (many bo
 		}
 	}
 	return many, nil
+}
+
+// feedDoubles tells of stakes that signed two blocks for one slot.
+func (s *Server) feedDoubles(ctx context.Context, n Node) {
+	told := s.begin.doubles
+	for {
+		news, changed := n.DoubleStakes(fewBlocks)
+		for k := min(len(news.Doubles), news.Total-told) - 1; k >= 0; k-- { // the latest is first
+			s.Publish(EventDouble, news.Doubles[k])
+		}
+		told = news.Total
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // stateInterval is how often sync, peers and mempool are looked at.

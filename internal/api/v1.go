@@ -352,6 +352,7 @@ func (s *Server) routesV1(mux *router) {
 
 	s.routesExplorer(api, read)
 	s.routesSlots(api, read)
+	s.routeDoubles(api, read)
 	s.streamRoutes(mux, api)
 
 	s.routesWallet(api, read, write)

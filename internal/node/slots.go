@@ -3,6 +3,7 @@ package node
 import (
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -12,6 +13,7 @@ import (
 	"dunlin/chain/consensus/pos"
 	"dunlin/internal/address"
 	"dunlin/internal/api"
+	"dunlin/internal/wallet"
 )
 
 // bySlot tells how stake made the block of a height with a header and its seal; nothing
@@ -93,6 +95,19 @@ func (n *Node) stakeOnline(tip chain.Tip) (satoshi float64, bits uint32) {
 		bits = n.engine.NextBits(past, time.Now())
 	}
 	return pos.Online(n.params, bits, tip.Height+1), bits
+}
+
+// DoubleStakes implements api.Explorer.
+func (f face) DoubleStakes(most int) (api.DoubleStakes, <-chan struct{}) {
+	list, total, changed := f.chain.DoubleStakes()
+	out := api.DoubleStakes{Total: total}
+	for _, d := range slices.Backward(list[max(0, len(list)-most):]) {
+		out.Doubles = append(out.Doubles, api.DoubleStake{
+			Slot: d.Slot, Address: stakeAddress(f.params, &pos.Stake{Key: d.Key}), OutPoint: wallet.CoinText(d.OutPoint),
+			Height: d.Height, First: d.First.String(), Second: d.Second.String(), Seen: d.Seen.UTC(),
+		})
+	}
+	return out, changed
 }
 
 // slots is the network's time by slots; nil where work makes blocks.
