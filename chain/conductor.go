@@ -20,7 +20,8 @@ type conductor struct {
 
 	applied  uint32 // the coins are at this node
 	verified uint32 // the last node whose scripts all passed, at or before applied
-	drawn    uint32 // the last node that was to take the place of another with as much work
+	// drawn is the last block that was to take the place of another with as much work.
+	drawn chainhash.Hash
 
 	flights      []*flight // from verified to applied, in order
 	flightInputs int
@@ -70,7 +71,6 @@ func (c *Chain) conduct(ctx context.Context) error {
 		applied:    c.tip.get(),
 		verified:   c.tip.get(),
 		committed:  c.tip.get(),
-		drawn:      noNode,
 		waiting:    make(map[uint32]*item),
 		flushTimer: time.NewTimer(time.Hour),
 		diskTimer:  time.NewTimer(time.Hour),

@@ -41,10 +41,10 @@ func (c *conductor) draw(i uint32, b *consensus.Block) error {
 	}
 	other := t.header(best)
 	var err error
-	if other.Seal, err = c.sealOf(best); err != nil {
+	if other.Seal, err = c.sealOf(rival); err != nil {
 		return err
 	}
-	parent := past{t, nd.parent}
+	parent := t.past(nd.parent)
 	// Where the disk fails the first seen stays: who connects blocks will say it.
 	if !e.Precedes(parent, &b.Header, &other, c.o.Now()) || c.o.Engine.CheckBlock(parent, siblingCoins{c, best}, b) != nil {
 		return nil
@@ -54,7 +54,7 @@ func (c *conductor) draw(i uint32, b *consensus.Block) error {
 	if t.bestLinked != best || t.has(i, flagBad|flagDeferred) || !t.allowed(i) {
 		return nil
 	}
-	t.bestLinked, c.drawn = i, i
+	t.bestLinked, c.drawn = i, nd.hash
 	if t.bestHeader == best {
 		t.bestHeader = i
 		c.heads.set(i)
@@ -68,7 +68,8 @@ func (c *conductor) drew(old uint32) bool {
 	t := c.tree
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return c.verified == c.drawn && t.bestLinked == c.drawn && t.node(c.drawn).work == t.node(old).work
+	nd := t.node(c.verified)
+	return nd.hash == c.drawn && t.bestLinked == c.verified && nd.work == t.node(old).work
 }
 
 // siblingCoins shows an engine the coins as of the parent of a block that the coins are at.
