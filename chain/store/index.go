@@ -24,7 +24,7 @@ const (
 	// so that the commits of a sync do not suffer from a small one. Pebble begins with 256 KiB and makes each twice as large as the
 	// one before: what a node at the tip takes grows for hours, until the limit is reached.
 	maxMemTable = 4 << 20
-	minMemTable = 1 << 20
+	minMemTable = 512 << 10
 	// indexFiles is Pebble's soft limit on open files.
 	indexFiles = 256
 	// ringSlots is how many of the last commits are checked on open to be all
@@ -53,7 +53,7 @@ type index struct {
 }
 
 // MemTableBytes is how large the memtables of a database should be, beside a cache of unspent outputs of so many bytes: whoever
-// gives little memory to the one has little for the other. 4 MiB beside the default cache, 1 MiB at least.
+// gives little memory to the one has little for the other. 4 MiB beside the default cache, 512 KiB at least.
 func MemTableBytes(coinCache int64) int64 { return min(max(coinCache/16, minMemTable), maxMemTable) }
 
 // openIndex opens or creates the database in the folder name of home. The index it

@@ -63,7 +63,7 @@ func OpenSide(o SideOptions) (s *Side, fresh bool, err error) {
 		o.MemTableBytes = maxMemTable
 	}
 	if o.MemTableBytes < minMemTable || o.MemTableBytes > maxMemTable {
-		return nil, false, fmt.Errorf("store: MemTableBytes is %d, must be 1 to 4 MiB", o.MemTableBytes)
+		return nil, false, fmt.Errorf("store: MemTableBytes is %d, must be 512 KiB to 4 MiB", o.MemTableBytes)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -54,7 +54,7 @@ type Options struct {
 	MaxFileBytes   int64  // start a new block file past this; default 128 MiB, at most 2 GiB
 	MaxRecordBytes int    // largest block or undo record; default 64 MiB, at most 1 GiB
 	CacheBytes     int64  // Pebble block cache; default 16 MiB
-	MemTableBytes  int64  // of Pebble, twice that at most; default 4 MiB, 1 MiB to 4 MiB
+	MemTableBytes  int64  // of Pebble, twice that at most; default 4 MiB, 512 KiB to 4 MiB
 	// Rebuild opens block files that have no index, as Wipe leaves them: reads
 	// of the index find nothing, Scan finds every block, and appends go to a new
 	// file. Without it such a folder is refused.
@@ -94,7 +94,7 @@ func (o Options) withDefaults() (Options, error) {
 	fault(o.MaxFileBytes < 1 || o.MaxFileBytes > 2<<30, "MaxFileBytes is %d, must be 1 to 2 GiB", o.MaxFileBytes)
 	fault(o.MaxRecordBytes < 1 || o.MaxRecordBytes > 1<<30, "MaxRecordBytes is %d, must be 1 to 1 GiB", o.MaxRecordBytes)
 	fault(o.CacheBytes < 0, "CacheBytes is %d, must not be negative", o.CacheBytes)
-	fault(o.MemTableBytes < minMemTable || o.MemTableBytes > maxMemTable, "MemTableBytes is %d, must be 1 to 4 MiB", o.MemTableBytes)
+	fault(o.MemTableBytes < minMemTable || o.MemTableBytes > maxMemTable, "MemTableBytes is %d, must be 512 KiB to 4 MiB", o.MemTableBytes)
 	return o, errors.Join(errs...)
 }
 

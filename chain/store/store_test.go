@@ -377,7 +377,7 @@ func TestOptionsReportEveryFault(t *testing.T) {
 
 // Whoever gives little memory to coins has small memtables; the default is the largest.
 func TestMemTableBytes(t *testing.T) {
-	for coins, want := range map[int64]int64{0: 1 << 20, 8 << 20: 1 << 20, 32 << 20: 2 << 20, 64 << 20: 4 << 20, 1 << 40: 4 << 20} {
+	for coins, want := range map[int64]int64{0: 512 << 10, 8 << 20: 512 << 10, 16 << 20: 1 << 20, 32 << 20: 2 << 20, 64 << 20: 4 << 20, 1 << 40: 4 << 20} {
 		if got := store.MemTableBytes(coins); got != want {
 			t.Errorf("beside %d bytes of coins: %d, want %d", coins, got, want)
 		}

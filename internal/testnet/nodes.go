@@ -29,8 +29,8 @@ func (s *Spec) args(id int, offset time.Duration) []string {
 		"--coinbase-text", fmt.Sprintf("made by node %d", id),
 		// The topology holds: nobody dials but whom it is told to.
 		"--p2p-discovery=false",
-		// Many on one machine: a cache that is full soon, so that memory says something about leaks.
-		"--storage-cache-mb", "16", "--storage-flush-mb", "4", "--storage-min-free-mb", "0",
+		// Many on one machine: caches and memtables that are full soon, so that memory says something about leaks.
+		"--storage-cache-mb", "8", "--storage-flush-mb", "4", "--storage-min-free-mb", "0",
 	}
 	for _, to := range n.Dials {
 		args = append(args, "--persistent", s.node(to).addr())
