@@ -12,32 +12,53 @@ import (
 	"testing"
 	"time"
 
+	"dunlin/config"
 	"dunlin/internal/testnet"
 )
 
-// TestChaos: a testnet of real processes is killed, suspended, cut off, restarted and misled at seed 1. In the end all are on
-// one chain, and nothing that was acknowledged is lost. With DUNLIN_LONG=1 it is ten nodes and five minutes, and nothing that a
-// process holds may have grown; an hour of the same is the command in docs/operations.md.
+// TestChaos: testnets of real processes are killed, suspended, cut off, restarted and misled at seed 1, one where work makes blocks and one
+// where stake does. In the end all nodes of each are on one chain, and nothing that was acknowledged is lost. With DUNLIN_LONG=1 it is ten nodes
+// and five minutes, and nothing that a process holds may have grown; an hour of the same is the command in docs/operations.md.
 //
 // The verdict's limits of time are not those of a machine that runs other tests beside: the figures are logged.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	nodes, lasts, every, warm := "6", 30*time.Second, 2*time.Second, time.Duration(0)
-	if long() {
-		// The first quarter is not to be that in which processes grow for the first time.
-		nodes, lasts, every, warm = "10", 5*time.Minute, 5*time.Second, 45*time.Second
+	for engine, run := range map[string]chaosRun{
+		config.EnginePoW: {nodes: 6, spacing: "2s", lasts: 30 * time.Second, every: 2 * time.Second},
+		config.EnginePoS: {nodes: 5, spacing: "4s", lasts: 30 * time.Second, every: 2 * time.Second},
+	} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			if long() && engine == config.EnginePoW {
+				// The first quarter is not to be that in which processes grow for the first time.
+				run = chaosRun{nodes: 10, spacing: "2s", lasts: 5 * time.Minute, every: 5 * time.Second, warm: 45 * time.Second, grows: true}
+			}
+			run.do(t, engine)
+		})
 	}
+}
+
+// A chaosRun is one testnet and what is done to it.
+type chaosRun struct {
+	nodes              int
+	spacing            string
+	lasts, every, warm time.Duration
+	grows              bool // whether it has grown is judged
+}
+
+func (r *chaosRun) do(t *testing.T, engine string) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "net")
-	up := startTestnet(t, "up", "--dir", dir, "-n", nodes, "--topology", "random", "--miners", "3", "--txs", "4", "--spacing", "2s")
-	up.tells(t, nodes+` of `+nodes+` nodes answer and agree on block \d+; transactions: [1-9]\d* acknowledged, [1-9]`)
+	up := startTestnet(t, "up", "--dir", dir, "-n", fmt.Sprint(r.nodes), "--engine", engine, "--topology", "random", "--miners", "3", "--txs", "4", "--spacing", r.spacing)
+	up.tells(t, fmt.Sprintf(`%d of %[1]d nodes answer and agree on block \d+; transactions: [1-9]\d* acknowledged, [1-9]`, r.nodes))
 	began := time.Now()
 	eventually(t, patience, "processes are warm", func() error {
-		if time.Since(began) < warm {
-			return fmt.Errorf("%v of %v", time.Since(began), warm)
+		if time.Since(began) < r.warm {
+			return fmt.Errorf("%v of %v", time.Since(began), r.warm)
 		}
 		return nil
 	})
-	out, story, code := dunlin(t, nil, "testnet", "chaos", "--dir", dir, "--seed", "1", "--for", lasts.String(), "--every", every.String(),
+	out, story, code := dunlin(t, nil, "testnet", "chaos", "--dir", dir, "--seed", "1", "--for", r.lasts.String(), "--every", r.every.String(),
 		"--max-restart", patience.String(), "-o", "json")
 	t.Logf("%s", story)
 	var v testnet.Verdict
@@ -51,15 +72,15 @@ func TestChaos(t *testing.T) {
 	if v.Tip == "" || v.Compared <= int(v.Height) || v.Blocks.Acked == 0 || v.Blocks.Lost > 0 || v.Txs.Acked == 0 || v.Txs.Lost > 0 || v.Restarts.Count == 0 || len(v.Events) != len(testnet.Kinds) {
 		t.Errorf("it shows too little: %+v", v)
 	}
-	if long() {
+	if r.grows {
 		judged := 0
 		for _, f := range v.Flat {
 			if f.Judged {
 				judged++
 			}
 		}
-		if judged < 3 {
-			t.Errorf("memory, goroutines and files were not judged: %+v", v.Flat)
+		if judged < 4 {
+			t.Errorf("memory, heap, goroutines and files were not judged: %+v", v.Flat)
 		}
 	}
 	page, errs, code := dunlin(t, nil, "testnet", "report", "--dir", dir)

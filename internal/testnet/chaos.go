@@ -75,6 +75,7 @@ type chaos struct {
 	began    time.Time
 	restarts []time.Duration
 	faults   []string
+	acked    int // blocks
 }
 
 // Chaos does to a testnet what a seed says, and has a node make a block every few seconds, which it acknowledges. Then it undoes what is
@@ -85,8 +86,8 @@ func Chaos(ctx context.Context, s *Spec, o ChaosOptions) (v *Verdict, err error)
 	if err != nil {
 		return nil, err
 	}
-	if !s.supervised() && !s.Detached {
-		return nil, errors.New("chaos: this testnet is down")
+	if !s.supervised() && len(s.running()) == 0 {
+		return nil, fmt.Errorf("chaos: the testnet in %s is down: dunlin testnet up --dir %[1]s starts it again", s.dir)
 	}
 	c := &chaos{spec: s, o: o, nodes: make([]sync.Mutex, len(s.Nodes)+1)}
 	defer func() {
@@ -162,6 +163,15 @@ func (c *chaos) run(ctx context.Context, events []Event) {
 		})
 	}
 	running.Wait()
+	// Where stake makes blocks it may be that nobody has won a slot yet, and a run in which nothing was acknowledged shows little.
+	for deadline := time.Now().Add(ackTimeout); c.spec.Engine == config.EnginePoS && time.Now().Before(deadline); {
+		c.mu.Lock()
+		acked := c.acked
+		c.mu.Unlock()
+		if acked > 0 || !pause(ctx, startAgainIn) {
+			return
+		}
+	}
 }
 
 // do carries one event out. took is how long the node needed to come back.
@@ -359,19 +369,30 @@ func (c *chaos) heal(ctx context.Context) error {
 	}
 }
 
-// acknowledge has some node make a block every few seconds until ctx ends, and notes those that it acknowledges.
+// acknowledge has some node make a block every few seconds until ctx ends, and notes those that it acknowledges. Where stake makes blocks
+// it asks each holder for one after the other, which wait for their slots.
 func (c *chaos) acknowledge(ctx context.Context) {
 	rng := rand.New(rand.NewPCG(c.o.Seed, 0x61636b73))
-	for n := 1; pause(ctx, ackEvery); n++ {
-		ids := c.spec.ids()
-		if c.spec.Engine == config.EnginePoS {
-			ids = c.spec.miners()
+	some := [][]int{c.spec.ids()}
+	if c.spec.Engine == config.EnginePoS {
+		some = nil
+		for _, id := range c.spec.miners() {
+			some = append(some, []int{id})
 		}
-		id := ids[rng.IntN(len(ids))]
-		if p := c.spec.process(id); !p.alive() || suspended(p.PID) {
-			continue
-		}
-		_ = c.mine(ctx, id, fmt.Sprintf("chaos %d", n)) // one that is killed meanwhile acknowledges nothing
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, ids := range some {
+		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
+		all.Go(func() {
+			for n := 1; pause(ctx, ackEvery); n++ {
+				id := ids[rng.IntN(len(ids))]
+				if p := c.spec.process(id); !p.alive() || suspended(p.PID) {
+					continue
+				}
+				_ = c.mine(ctx, id, fmt.Sprintf("chaos %d", n)) // one that is killed meanwhile acknowledges nothing
+			}
+		})
 	}
 }
 
@@ -391,7 +412,13 @@ func (c *chaos) mine(ctx context.Context, id int, data string) error {
 	if err != nil {
 		return err
 	}
-	return appendLine(c.spec.file(blockAcksFile), raw)
+	if err := appendLine(c.spec.file(blockAcksFile), raw); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acked++
+	return nil
 }
 
 // pause waits and reports whether ctx is still alive.

@@ -79,7 +79,7 @@ const (
 	minFlatLonger   = 20 * time.Minute // for those that warm up once only
 	minFlatSamples  = 12
 	agreeTimeout    = 3 * time.Minute
-	decideEvery     = 50  // looks, 200 ms apart
+	decideEvery     = 20  // looks, 200 ms apart
 	compareAtOnce   = 500 // blocks an answer
 	maxTxsJudged    = 20_000
 	txSettleTimeout = time.Minute
@@ -246,13 +246,13 @@ func (c *chaos) judgeBlocks(ctx context.Context, v *Verdict, chain []string) err
 	}
 	acks = slices.DeleteFunc(acks, func(a BlockAck) bool { return a.At < c.began.UnixMilli() })
 	v.Blocks.Acked = len(acks)
-	starts := make([][]opening, len(c.spec.Nodes)+1)
+	stories := make([]history, len(c.spec.Nodes)+1)
 	for _, id := range c.spec.ids() {
 		story, err := readStory(c.spec.log(id))
 		if err != nil {
 			return fmt.Errorf("chaos: log of node %d: %w", id, err)
 		}
-		starts[id] = story.openings
+		stories[id] = story
 		for _, r := range story.reorgs {
 			if r.at.After(c.began) {
 				v.Reorgs++
@@ -263,8 +263,10 @@ func (c *chaos) judgeBlocks(ctx context.Context, v *Verdict, chain []string) err
 	for _, a := range acks {
 		active := int(a.Height) < len(chain) && chain[a.Height] == a.Hash
 		if active {
-			for _, o := range starts[a.Node] {
-				if o.at.UnixMilli() > a.At && o.height < a.Height {
+			story := &stories[a.Node]
+			for _, o := range story.openings {
+				// It may have been on another branch by then, of more work and yet lower, and have come back since.
+				if o.at.UnixMilli() > a.At && o.height < a.Height && !story.left(a.Height, time.UnixMilli(a.At), o.at) {
 					v.Blocks.Lost++
 					c.fault("node %d acknowledged block %d %s and was started without it, at height %d", a.Node, a.Height, a.Hash, o.height)
 					break
@@ -293,7 +295,7 @@ func (c *chaos) judgeBlocks(ctx context.Context, v *Verdict, chain []string) err
 }
 
 // judgeTxs looks for the transactions that were acknowledged, the last of them if there are many: each must be in a block
-// or in a mempool. Those that a node forgot are handed in again by their sender, which is given time for that.
+// or in the mempool of some node. What all nodes forgot, as they may when they are killed, their sender hands in again: it is given time for that.
 func (c *chaos) judgeTxs(ctx context.Context, v *Verdict) error {
 	acks, err := acknowledged(c.spec.dir, maxTxsJudged)
 	if err != nil {
@@ -302,24 +304,15 @@ func (c *chaos) judgeTxs(ctx context.Context, v *Verdict) error {
 	if v.Txs.Acked = len(acks); len(acks) == 0 {
 		return nil
 	}
-	n, err := c.spec.client(1)
-	if err != nil {
-		return err
-	}
 	for deadline := time.Now().Add(txSettleTimeout); ; {
-		var missing []TxAck
-		for _, a := range acks {
-			there, err := hasTx(ctx, n, a.TxID)
-			switch {
-			case err != nil:
+		before := len(acks)
+		for _, id := range c.spec.ids() { // all agree on the chain: but for mempools the first one has them all
+			if acks, err = missingAt(ctx, c.spec, id, acks); err != nil {
 				return fmt.Errorf("chaos: acknowledged transactions: %w", err)
-			case there:
-				v.Txs.Alive++
-			default:
-				missing = append(missing, a)
 			}
 		}
-		if acks = missing; len(acks) == 0 {
+		v.Txs.Alive += before - len(acks)
+		if len(acks) == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) || !c.spec.supervised() {
@@ -332,6 +325,27 @@ func (c *chaos) judgeTxs(ctx context.Context, v *Verdict) error {
 	v.Txs.Lost = len(acks)
 	c.fault("%d acknowledged transactions are nowhere, %s of node %d for one", len(acks), acks[0].TxID, acks[0].Node)
 	return nil
+}
+
+// missingAt returns those of the transactions that are neither in the chain nor in the mempool of a node.
+func missingAt(ctx context.Context, s *Spec, id int, acks []TxAck) (missing []TxAck, err error) {
+	if len(acks) == 0 {
+		return nil, nil
+	}
+	n, err := s.client(id)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range acks {
+		there, err := hasTx(ctx, n, a.TxID)
+		if err != nil {
+			return nil, fmt.Errorf("node %d: %w", id, err)
+		}
+		if !there {
+			missing = append(missing, a)
+		}
+	}
+	return missing, nil
 }
 
 // hasTx asks a node, which has an index of transactions, whether one is in its chain or its mempool.

@@ -167,5 +167,8 @@ func Schedule(o ScheduleOptions) ([]Event, error) {
 		bag = bag[1:]
 		out = append(out, e)
 	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("for %v, every %v: too short for any event of %s", o.For, o.Every, strings.Join(o.Kinds, ", "))
+	}
 	return out, nil
 }

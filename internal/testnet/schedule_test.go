@@ -125,6 +125,9 @@ func TestSchedule(t *testing.T) {
 
 // Each fault of the options is named.
 func TestScheduleRefuses(t *testing.T) {
+	if _, err := testnet.Schedule(testnet.ScheduleOptions{Seed: 1, Nodes: 5, For: 5 * time.Second, Every: 5 * time.Second}); err == nil || !strings.Contains(err.Error(), "too short for any event") {
+		t.Errorf("nothing would happen: %v", err)
+	}
 	_, err := testnet.Schedule(testnet.ScheduleOptions{Nodes: 1, For: time.Second, Every: time.Millisecond, Kinds: []string{"kill", "fire", "kill"}})
 	for _, want := range []string{"nodes 1: must be 2 to 50", "for 1s: must be 5s to 24h", "every 1ms: must be 200ms to 1h", `kinds "fire": must be kill, stop`, "kill is there twice"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,12 @@ type opening struct {
 type reorg struct {
 	at    time.Time
 	depth int
+	fork  int32 // the height of the last block that both branches have; -1 unknown
+}
+
+// left says whether the node took the block at a height back at a time between two.
+func (h *history) left(height int32, from, to time.Time) bool {
+	return slices.ContainsFunc(h.reorgs, func(r reorg) bool { return r.fork < height && !r.at.Before(from) && !r.at.After(to) })
 }
 
 // An arrival is a block that became part of the node's chain while it followed the tip.
@@ -106,7 +113,11 @@ func (h *history) read(line string) {
 		}
 	case "WRN reorg":
 		if depth, err := strconv.Atoi(value("depth")); err == nil {
-			h.reorgs = append(h.reorgs, reorg{at, depth})
+			fork := int32(-1)
+			if n, err := strconv.ParseInt(value("fork"), 10, 32); err == nil {
+				fork = int32(n)
+			}
+			h.reorgs = append(h.reorgs, reorg{at, depth, fork})
 		}
 	case "INF block":
 		// Heights have commas in them: 1,234.

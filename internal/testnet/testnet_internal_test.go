@@ -223,8 +223,18 @@ not a line of a log
 		t.Fatal(err)
 	}
 	h, err := readStory(path)
-	if err != nil || len(h.openings) != 2 || h.openings[0].height != 17 || h.openings[1].height != 20 || len(h.reorgs) != 1 || h.reorgs[0].depth != 2 {
+	if err != nil || len(h.openings) != 2 || h.openings[0].height != 17 || h.openings[1].height != 20 || len(h.reorgs) != 1 || h.reorgs[0].depth != 2 || h.reorgs[0].fork != 0 {
 		t.Fatalf("%+v, %v", h, err)
+	}
+	at := h.reorgs[0].at
+	for _, x := range []struct {
+		height   int32
+		from, to time.Duration
+		left     bool
+	}{{1, -time.Second, time.Second, true}, {1, 0, 0, true}, {0, -time.Second, time.Second, false}, {1, time.Second, time.Minute, false}, {1, -time.Minute, -time.Second, false}} {
+		if got := h.left(x.height, at.Add(x.from), at.Add(x.to)); got != x.left {
+			t.Errorf("%+v: %v", x, got)
+		}
 	}
 	if len(h.blocks) != 2 || h.blocks[0].height != 1109 || h.blocks[0].hash != "4b5bb7…72b3" || h.blocks[0].own || !h.blocks[1].own {
 		t.Errorf("%+v", h.blocks)

@@ -104,6 +104,11 @@ func cmpOr[T comparable](v, def T) T {
 // memoryANode is what a node takes after a while, for the warning.
 const memoryANode = 120 << 20
 
+// isUp refuses a folder whose testnet runs.
+func isUp(dir string, s *Spec) error {
+	return fmt.Errorf("the one in %s is up (process %d): dunlin testnet down --dir %[1]s ends it", dir, s.Supervisor.PID)
+}
+
 // plan writes the network, the nodes' keys and the spec of a testnet that is to be started.
 func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 	dir, err := filepath.Abs(o.Dir)
@@ -115,7 +120,7 @@ func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 	case err != nil:
 		return nil, err
 	case old.supervised():
-		return nil, fmt.Errorf("the testnet in %s is up (process %d): dunlin testnet down --dir %s ends it", o.Dir, old.Supervisor.PID, o.Dir)
+		return nil, isUp(o.Dir, old)
 	case len(old.running()) > 0:
 		return nil, fmt.Errorf("nodes of the testnet in %s run without their supervisor: dunlin testnet down --dir %s ends them", o.Dir, o.Dir)
 	}
@@ -526,12 +531,17 @@ func (u *supervisor) watch(ctx context.Context) {
 	defer tick.Stop()
 	was := map[int]string{}
 	memory := map[int]int64{}
+	trouble := "" // of the samples
 	for n := 0; ; n++ {
 		status := u.watcher.Look(ctx, n%resourcesEvery == 0)
 		if ctx.Err() != nil {
 			return
 		}
-		if err := u.samples.add(sampleOf(time.Now(), &status)); err != nil {
+		switch err := u.samples.add(sampleOf(time.Now(), &status)); {
+		case err == nil:
+			trouble = ""
+		case err.Error() != trouble: // told once
+			trouble = err.Error()
 			u.tell("%v", err)
 		}
 		if u.sender != nil {
@@ -626,7 +636,7 @@ func UpDetached(ctx context.Context, o UpOptions, args []string) (*Spec, error) 
 		return nil, fmt.Errorf("testnet: %w: %w", ErrOptions, err)
 	}
 	if s, err := Open(o.Dir); err == nil && s.supervised() {
-		return nil, fmt.Errorf("testnet: the one in %s is up (process %d)", o.Dir, s.Supervisor.PID)
+		return nil, fmt.Errorf("testnet: %w", isUp(o.Dir, s))
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("testnet: %w", err)
@@ -637,6 +647,9 @@ func UpDetached(ctx context.Context, o UpOptions, args []string) (*Spec, error) 
 		return nil, fmt.Errorf("testnet: %w", err)
 	}
 	defer log.Close()
+	if _, err := fmt.Fprintf(log, "%s: started by process %d\n", time.Now().Format(time.DateTime), os.Getpid()); err != nil {
+		return nil, fmt.Errorf("testnet: %w", err) // a full disk: nothing would be heard of what comes
+	}
 	cmd := exec.Command(o.Program, args...) //nolint:noctx // it outlives us
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, attributes(true)
 	if err := cmd.Start(); err != nil {
