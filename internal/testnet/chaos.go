@@ -75,7 +75,8 @@ type chaos struct {
 	began    time.Time
 	restarts []time.Duration
 	faults   []string
-	acked    int // blocks
+	acked    int  // blocks
+	cut      bool // a partition is under way
 }
 
 // Chaos does to a testnet what a seed says, and has a node make a block every few seconds, which it acknowledges. Then it undoes what is
@@ -219,7 +220,11 @@ func (c *chaos) do(ctx context.Context, e Event) (took time.Duration, err error)
 			return 0, err
 		}
 		pause(ctx, e.Lasts)
-		return 0, resume(p.PID)
+		if err := resume(p.PID); err != nil {
+			return 0, err
+		}
+		c.rejoin(ctx, id)
+		return 0, nil
 	}
 	return 0, fmt.Errorf("kind %q", e.Kind)
 }
@@ -232,6 +237,7 @@ func (c *chaos) start(ctx context.Context, id int, offset time.Duration) (took t
 			c.mu.Lock()
 			c.restarts = append(c.restarts, took)
 			c.mu.Unlock()
+			c.rejoin(ctx, id)
 			return took, nil
 		}
 		if try < startTries-1 {
@@ -242,8 +248,23 @@ func (c *chaos) start(ctx context.Context, id int, offset time.Duration) (took t
 	return took, err
 }
 
+// rejoin lifts the bans of a node that could not be asked when their partition ended: it was down, or suspended. Else it would be
+// alone until they end by themselves.
+func (c *chaos) rejoin(ctx context.Context, id int) {
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
+	if cut {
+		return // its end looks after this node too
+	}
+	if err := c.unbanAt(context.WithoutCancel(ctx), id); err != nil {
+		c.tell("node %d: lift its bans: %v", id, err)
+	}
+}
+
 // partition has the ends of each link between the two sides ban one another.
 func (c *chaos) partition(ctx context.Context, e Event) error {
+	c.parted(true)
 	var across [][2]int
 	for _, l := range c.spec.links() {
 		if slices.Contains(e.Nodes, l[0]) != slices.Contains(e.Nodes, l[1]) {
@@ -255,7 +276,14 @@ func (c *chaos) partition(ctx context.Context, e Event) error {
 		return err
 	})
 	pause(ctx, e.Lasts)
+	c.parted(false) // first: a node that starts just now is asked twice, and not never
 	return c.unban(context.WithoutCancel(ctx))
+}
+
+func (c *chaos) parted(cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = cut
 }
 
 const banReason = "chaos: a partition"

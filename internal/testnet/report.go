@@ -27,6 +27,7 @@ const (
 	maxPropagation = 30 * time.Second
 	maxEventRows   = 500
 	chartWidth     = 900
+	maxFloodPoints = 150 // more would be a solid band
 )
 
 // A page is what a report shows. Its charts are markup, all else is text.
@@ -84,14 +85,14 @@ func Report(s *Spec) ([]byte, error) {
 	d := drawing{samples: samples, from: samples[0].At, nodes: len(s.Nodes), done: done}
 	p.Charts = append(p.Charts,
 		d.line("Height", "Validated tip of each node. Shaded: a partition.", "block", true, func(n NodeSample) float64 { return up(n, float64(n.Height)) }),
-		d.line("Lag", "Blocks behind the highest node.", "blocks", true, d.lag()))
+		d.line("Lag", "Blocks behind the highest node, from when all had caught up for the first time.", "blocks", true, d.lag()))
 	if len(done) > 0 {
 		p.Charts = append(p.Charts, d.timeline())
 	}
 	p.Charts = append(p.Charts, flood.overTime(d.from), flood.byNode(len(s.Nodes)))
 	p.Charts = append(p.Charts,
-		d.line("Peers", "Connections of each node.", "peers", true, func(n NodeSample) float64 { return up(n, float64(n.Peers)) }),
-		d.line("Mempool", "Unconfirmed transactions at each node.", "transactions", true, func(n NodeSample) float64 { return up(n, float64(n.Mempool)) }),
+		d.spread("Peers", "Connections of a node: of those that answered, who had most, half of them, and who had fewest.", "peers", func(n NodeSample) float64 { return float64(n.Peers) }),
+		d.spread("Mempool", "Unconfirmed transactions at a node, likewise.", "transactions", func(n NodeSample) float64 { return float64(n.Mempool) }),
 		d.line("Memory", "Resident memory of each process; it begins anew with each restart.", "MiB", false, func(n NodeSample) float64 { return known(float64(n.Memory) / (1 << 20)) }),
 		d.line("Live heap", "What the last garbage collection of each process found alive.", "MiB", false, func(n NodeSample) float64 { return known(float64(n.Heap) / (1 << 20)) }),
 		d.line("Goroutines", "", "", false, func(n NodeSample) float64 { return known(float64(n.Goroutines)) }),
@@ -228,6 +229,9 @@ func nodeRows(s *Spec, samples []Sample, stories []history) (rows [][]string) {
 	for _, x := range samples {
 		for _, n := range x.Nodes {
 			if n.ID >= 1 && n.ID <= len(s.Nodes) {
+				if n.State == NodeDown || n.State == NodeSilent { // what it was when it was last heard of
+					n.Height, n.Tip = last[n.ID].Height, last[n.ID].Tip
+				}
 				last[n.ID] = n
 				peak[n.ID] = max(peak[n.ID], n.Memory)
 			}
@@ -238,14 +242,19 @@ func nodeRows(s *Spec, samples []Sample, stories []history) (rows [][]string) {
 		if n.Mines {
 			role = "makes blocks"
 		}
-		var links []string
+		var linked []int
 		for _, l := range s.links() {
 			switch n.ID {
 			case l[0]:
-				links = append(links, fmt.Sprint(l[1]))
+				linked = append(linked, l[1])
 			case l[1]:
-				links = append(links, fmt.Sprint(l[0]))
+				linked = append(linked, l[0])
 			}
+		}
+		slices.Sort(linked)
+		links := make([]string, len(linked))
+		for i, id := range linked {
+			links[i] = fmt.Sprint(id)
 		}
 		state := cmpOr(last[n.ID].State, NodeUp)
 		own, deepest := 0, 0
@@ -279,10 +288,8 @@ func (d *drawing) at(ms int64) float64 { return float64(ms-d.from) / 1000 }
 // line draws a value of each node over time. NaN leaves a gap where the node was down, and is passed over where a value is
 // merely not asked for with each sample.
 func (d *drawing) line(title, note, unit string, gaps bool, of func(NodeSample) float64) string {
-	l := chart.Line{
-		Title: title, Note: note, X: chart.Axis{Seconds: true, Label: "time since the start"}, Y: chart.Axis{Label: unit, Zero: true},
-		Steps: gaps, Width: chartWidth,
-	}
+	l := d.overTime(title, note, unit)
+	l.Steps = gaps
 	series := make([]chart.Series, d.nodes)
 	for i := range series {
 		series[i].Name = fmt.Sprintf("node %d", i+1)
@@ -298,9 +305,41 @@ func (d *drawing) line(title, note, unit string, gaps bool, of func(NodeSample) 
 		}
 	}
 	l.Series = series
+	return string(l.SVG())
+}
+
+// overTime is an empty chart over the time of the samples, with the partitions shaded.
+func (d *drawing) overTime(title, note, unit string) chart.Line {
+	l := chart.Line{
+		Title: title, Note: note, X: chart.Axis{Seconds: true, Label: "time since the start"}, Y: chart.Axis{Label: unit, Zero: true}, Width: chartWidth,
+	}
 	for _, e := range d.done {
 		if e.Kind == KindPartition {
 			l.Spans = append(l.Spans, chart.Span{From: d.at(e.Began), To: d.at(e.Ended)})
+		}
+	}
+	return l
+}
+
+// spread draws the most, the median and the least of a value among the nodes that are up: where it changes by the second, a line
+// for each node would hide the others.
+func (d *drawing) spread(title, note, unit string, of func(NodeSample) float64) string {
+	l := d.overTime(title, note, unit)
+	l.Steps = true
+	l.Series = []chart.Series{{Name: "most"}, {Name: "median"}, {Name: "fewest"}}
+	for _, s := range d.samples {
+		var all []float64
+		for _, n := range s.Nodes {
+			if n.State == "" {
+				all = append(all, of(n))
+			}
+		}
+		for i := range l.Series {
+			y := math.NaN()
+			if len(all) > 0 {
+				y = []float64{slices.Max(all), median(all), slices.Min(all)}[i]
+			}
+			l.Series[i].Points = append(l.Series[i].Points, chart.Point{X: d.at(s.At), Y: y})
 		}
 	}
 	return string(l.SVG())
@@ -309,6 +348,7 @@ func (d *drawing) line(title, note, unit string, gaps bool, of func(NodeSample) 
 // lag is how far a node was behind the best of its sample.
 func (d *drawing) lag() func(NodeSample) float64 {
 	i, seen := 0, 0
+	together := false // all were, at some time
 	best := func(s Sample) (h int32) {
 		for _, n := range s.Nodes {
 			h = max(h, n.Height)
@@ -321,13 +361,18 @@ func (d *drawing) lag() func(NodeSample) float64 {
 			i, seen = i+1, 0
 		}
 		seen++
-		return up(n, float64(best(d.samples[i])-n.Height))
+		top := best(d.samples[i])
+		together = together || !slices.ContainsFunc(d.samples[i].Nodes, func(n NodeSample) bool { return n.State != "" || n.Height < top-1 })
+		if !together {
+			return math.NaN()
+		}
+		return up(n, float64(top-n.Height))
 	}
 }
 
 // timeline draws what chaos did: a row a node, a bar an event.
 func (d *drawing) timeline() string {
-	const left, row, top = 76.0, 18.0, 64.0
+	const left, row, top = 76.0, 18.0, 68.0
 	right := chartWidth - 26.0
 	lasted := d.at(d.samples[len(d.samples)-1].At)
 	for _, e := range d.done {
@@ -358,13 +403,36 @@ func (d *drawing) timeline() string {
 				kind, x(e.Began), top+row*float64(id-1)+3, max(2, x(e.Ended)-x(e.Began)), row-6, clock(e.Began-d.from), html.EscapeString(e.String()))
 		}
 	}
-	const ticks = 8
-	for i := range ticks + 1 {
-		at := lasted * float64(i) / ticks
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, left+(right-left)*float64(i)/ticks, bottom+20, clock(int64(at*1000)))
+	step, unit, name := timeTicks(lasted)
+	for at := 0.0; at <= lasted; at += step {
+		label := "0"
+		if at > 0 {
+			label = fmt.Sprintf("%g %s", at/unit, name)
+		}
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, left+(right-left)*at/lasted, bottom+20, label)
 	}
 	b.WriteString("</svg>")
 	return b.String()
+}
+
+// timeTicks is how far apart the marks of an axis of so many seconds are, in seconds, and in which unit they are told.
+func timeTicks(lasted float64) (step, unit float64, name string) {
+	const most = 9
+	for _, step = range []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200} {
+		if lasted/step <= most {
+			break
+		}
+	}
+	for lasted/step > most {
+		step *= 2
+	}
+	switch {
+	case step < 60:
+		return step, 1, "s"
+	case step < 3600:
+		return step, 60, "min"
+	}
+	return step, 3600, "h"
 }
 
 // flooded is how blocks went through the nodes.
@@ -436,17 +504,24 @@ func (f *flooded) median(of func(flooding) float64) float64 {
 const least = 0.001
 
 func (f *flooded) overTime(from int64) string {
+	together := max(1, (len(f.blocks)+maxFloodPoints-1)/maxFloodPoints)
 	l := chart.Line{
-		Title: "Propagation of each block", Note: "From the first node that had it until half of the nodes, nine in ten and the last one had it, by the times in their logs. What came after 30 s came by catching up and is left out.",
+		Title: "Propagation of blocks", Note: "From the first node that had a block until half of the nodes, nine in ten and the last one had it, by the times in their logs. What came after 30 s came by catching up and is left out.",
 		X: chart.Axis{Seconds: true, Label: "time since the start"}, Y: chart.Axis{Label: "seconds", Log: true}, Width: chartWidth,
+	}
+	if together > 1 {
+		l.Note += fmt.Sprintf(" Each point is the median of %d blocks.", together)
 	}
 	for _, share := range []struct {
 		name string
 		of   float64
 	}{{"half", 0.5}, {"nine in ten", 0.9}, {"last", 1}} {
 		s := chart.Series{Name: share.name}
-		for _, b := range f.blocks {
-			s.Points = append(s.Points, chart.Point{X: float64(b.first.UnixMilli()-from) / 1000, Y: max(b.after(share.of), least)})
+		for some := range slices.Chunk(f.blocks, together) {
+			of := flooded{some}
+			s.Points = append(s.Points, chart.Point{
+				X: float64(some[len(some)/2].first.UnixMilli()-from) / 1000, Y: max(of.median(func(b flooding) float64 { return b.after(share.of) }), least),
+			})
 		}
 		l.Series = append(l.Series, s)
 	}
