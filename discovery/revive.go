@@ -67,6 +67,12 @@ func (d *Discovery) reviveLoop(ctx context.Context) {
 
 // pickDark chooses, if it is time for one, the dark peer that was dialled longest ago. lostAt is when it was lost.
 func (d *Discovery) pickDark(now, last time.Time) (t target, lostAt time.Time, ok bool) {
+	d.mu.Lock()
+	quiet := now.Sub(d.lostAt) >= lostFor // as nearly always: then nobody is dark
+	d.mu.Unlock()
+	if quiet {
+		return target{}, time.Time{}, false
+	}
 	l := d.links()
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -10,8 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -58,6 +61,8 @@ type simOptions struct {
 	seed uint64
 	json string
 	bars bool
+
+	profile string // folder for CPU profiles; "": none
 }
 
 func (o *simOptions) flags(cmd *cobra.Command) {
@@ -67,6 +72,7 @@ func (o *simOptions) flags(cmd *cobra.Command) {
 	f.Uint64Var(&o.seed, "seed", 1, "seed of the first run")
 	f.StringVar(&o.json, "json", "", "also write the report to this file")
 	f.BoolVar(&o.bars, "check", false, "exit with 3 if a bar is not met")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile of each simulation into this folder")
 }
 
 // A simRun is one run of a simulation. Its figures are of virtual time; what it cost is of this machine.
@@ -118,7 +124,7 @@ func runSims(ctx context.Context, name string, cases []simCase, o simOptions, st
 			if failed[c.sim] != nil || len(runs[c.sim]) > i {
 				continue
 			}
-			run, err := runSim(ctx, c.sim, o.seed+uint64(i), stderr)
+			run, err := runSim(ctx, c.sim, o.seed+uint64(i), o.profile, stderr)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
@@ -186,8 +192,8 @@ func (r *simReport) writeTable(w io.Writer) error {
 	return nil
 }
 
-// runSim runs one simulation in a child process.
-func runSim(ctx context.Context, name string, seed uint64, stderr io.Writer) (_ simRun, err error) {
+// runSim runs one simulation in a child process. profile is a folder or "".
+func runSim(ctx context.Context, name string, seed uint64, profile string, stderr io.Writer) (_ simRun, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return simRun{}, fmt.Errorf("simulation %s: %w", name, err)
@@ -197,7 +203,11 @@ func runSim(ctx context.Context, name string, seed uint64, stderr io.Writer) (_ 
 		return simRun{}, fmt.Errorf("simulation %s: %w", name, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cmd := exec.CommandContext(ctx, self, "simulate", name, strconv.FormatUint(seed, 10))
+	args := []string{"simulate", name, strconv.FormatUint(seed, 10)}
+	if profile != "" {
+		args = append(args, "--profile", filepath.Join(profile, fmt.Sprintf("%s-%d.prof", strings.ReplaceAll(name, "/", "-"), seed)))
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.SysProcAttr = attributes()
 	cmd.Stderr = stderr
 	cmd.Env = append([]string{"GOGC=300", "GOMEMLIMIT=6GiB"}, os.Environ()...) // memory is cheaper here than time, up to a point; what is set wins
@@ -220,7 +230,8 @@ func runSim(ctx context.Context, name string, seed uint64, stderr io.Writer) (_ 
 
 // newSimulate is what the child process runs. It does not return.
 func newSimulate() *cobra.Command {
-	return &cobra.Command{
+	var profile string
+	cmd := &cobra.Command{
 		Use: "simulate NAME SEED", Hidden: true, Short: "Run one simulation and print its figures as JSON", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sim, ok := simulationOf(args[0])
@@ -236,9 +247,19 @@ func newSimulate() *cobra.Command {
 			// Nothing inside would learn of a context that ends outside: a signal ends the process, as it does where nobody listens.
 			signal.Reset(os.Interrupt, syscall.SIGTERM)
 			fmt.Fprintf(cmd.ErrOrStderr(), "simulation %s, seed %d\n", args[0], seed)
+			if profile != "" {
+				file, err := os.Create(profile)
+				if err != nil {
+					return err
+				}
+				if err := pprof.StartCPUProfile(file); err != nil {
+					return err
+				}
+			}
 			simnet.Main(sim.options, func(n *simnet.Network) error {
 				start := time.Now()
 				figures, err := sim.run(n)
+				pprof.StopCPUProfile()
 				if err != nil {
 					return err
 				}
@@ -246,5 +267,15 @@ func newSimulate() *cobra.Command {
 			})
 			return errors.New("unreachable: the simulation ends the process")
 		},
+	}
+	cmd.Flags().StringVar(&profile, "profile", "", "write a CPU profile to this file")
+	return cmd
+}
+
+// sayer returns what tells an operator how far a simulation is: a line with the virtual time since now.
+func sayer() func(format string, args ...any) {
+	start := time.Now()
+	return func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "  %4.0f s  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
 	}
 }
