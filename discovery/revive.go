@@ -15,16 +15,18 @@ import (
 // line is back, the peers that have gone dark are dialled in turn, one at a time, at a steady pace.
 //
 // Dark is a peer that we had dialled, that was lost and since then does not answer at all. One that refuses was stopped, and one
-// that answers and hangs up is full or does not want us: to those the growing pauses apply. When several are lost, each of them is
-// dialled once to see which it is, for who has found as many others meanwhile dials nobody.
+// that answers and hangs up is full or does not want us: to those the growing pauses apply. Who is lost is dialled once to see which it
+// is, for a node that has found as many others meanwhile dials nobody.
 //
 // A dark peer that is back stays, and who was dialled since it was lost goes in its stead: else each side would keep to itself for as long as
 // it has enough of its own.
 const (
-	// For so long after an outbound peer was lost, while some are missing or several are dark, the pace is the quick one.
+	// For so long after an outbound peer was lost the pace is quick while some are missing or several are lost, and brisk otherwise: a node may
+	// have had one peer only on the other side.
 	reviveQuick    = 4 * time.Second
+	reviveBrisk    = 8 * time.Second
 	reviveQuickFor = 15 * time.Minute
-	// Later, or with as many outbound peers as are wanted, the slow one.
+	// Later it is slow.
 	reviveSlow = 30 * time.Second
 	// A peer that has been away for so long is dialled as any other of the book.
 	lostFor = 3 * time.Hour
@@ -51,7 +53,7 @@ func (d *Discovery) reviveLoop(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		t, lostAt, ok := d.pickDark(time.Now(), last)
+		t, since, ok := d.pickDark(time.Now(), last)
 		if !ok {
 			continue
 		}
@@ -60,13 +62,14 @@ func (d *Discovery) reviveLoop(ctx context.Context) {
 		dials.Go(func() {
 			defer func() { <-slots }()
 			d.dial(ctx, t)
-			d.settleBack(ctx, t.info.ID, lostAt)
+			d.settleBack(ctx, t.info.ID, since)
 		})
 	}
 }
 
-// pickDark chooses, if it is time for one, the dark peer that was dialled longest ago. lostAt is when it was lost.
-func (d *Discovery) pickDark(now, last time.Time) (t target, lostAt time.Time, ok bool) {
+// pickDark chooses, if it is time for one, the lost peer that was dialled longest ago. darkSince is when it was lost if it is dark, and zero if
+// that is to be found out.
+func (d *Discovery) pickDark(now, last time.Time) (t target, darkSince time.Time, ok bool) {
 	d.mu.Lock()
 	quiet := now.Sub(d.lostAt) >= lostFor // as nearly always: then nobody is dark
 	d.mu.Unlock()
@@ -85,10 +88,11 @@ func (d *Discovery) pickDark(now, last time.Time) (t target, lostAt time.Time, o
 			lost++
 		}
 	}
-	several := lost >= max(2, d.opts.MaxOutbound/severalShare)
 	pace := reviveSlow
-	if (several || l.counted < d.opts.MaxOutbound) && now.Sub(d.lostAt) < reviveQuickFor {
-		pace = reviveQuick
+	if now.Sub(d.lostAt) < reviveQuickFor {
+		if pace = reviveBrisk; lost >= max(2, d.opts.MaxOutbound/severalShare) || l.counted < d.opts.MaxOutbound {
+			pace = reviveQuick
+		}
 	}
 	if now.Sub(last) < pace {
 		return target{}, time.Time{}, false
@@ -96,7 +100,7 @@ func (d *Discovery) pickDark(now, last time.Time) (t target, lostAt time.Time, o
 	var pick *entry
 	for _, e := range d.book.byID {
 		_, connected := l.peers[e.id]
-		if connected || !e.dark && (!several || !gone(e)) || now.Sub(e.lostAt) >= lostFor || !e.dialSince.IsZero() || len(e.addrs) == 0 ||
+		if connected || !gone(e) || now.Sub(e.lostAt) >= lostFor || !e.dialSince.IsZero() || len(e.addrs) == 0 ||
 			now.Sub(e.lastTry) < pace || d.avoidedLocked(e.id, now) {
 			continue
 		}
@@ -108,12 +112,15 @@ func (d *Discovery) pickDark(now, last time.Time) (t target, lostAt time.Time, o
 		return target{}, time.Time{}, false
 	}
 	d.feelers++
-	return d.startLocked(pick, now), pick.lostAt, true
+	if pick.dark {
+		darkSince = pick.lostAt
+	}
+	return d.startLocked(pick, now), darkSince, true
 }
 
-// settleBack ends a connection with a peer that was lost at lostAt and is back, or with one that was dialled since, if there are more
-// than are wanted.
-func (d *Discovery) settleBack(ctx context.Context, id peer.ID, lostAt time.Time) {
+// settleBack ends a connection with a peer that was lost and is back, or if it was dark since a moment with one that was dialled later, if there
+// are more than are wanted.
+func (d *Discovery) settleBack(ctx context.Context, id peer.ID, darkSince time.Time) {
 	if d.host.Network().Connectedness(id) != network.Connected || !sleep(ctx, helloTime) {
 		return
 	}
@@ -123,14 +130,14 @@ func (d *Discovery) settleBack(ctx context.Context, id peer.ID, lostAt time.Time
 	var instead []outward
 	for _, o := range all {
 		e := d.book.byID[o.id]
-		if o.id != id && !o.needed && o.since.After(lostAt) && (e == nil || !e.static) {
+		if o.id != id && !o.needed && o.since.After(darkSince) && (e == nil || !e.static) {
 			instead = append(instead, o)
 		}
 	}
 	back := d.book.byID[id]
-	good := back != nil && back.success.After(lostAt) && !d.avoidedLocked(id, time.Now())
+	good := back != nil && back.success.After(darkSince) && !d.avoidedLocked(id, time.Now())
 	d.mu.Unlock()
-	if good && len(instead) > 0 && d.links().counted > most {
+	if !darkSince.IsZero() && good && len(instead) > 0 && d.links().counted > most {
 		d.hangUp(instead[len(instead)-1]) // the youngest, and of the DHT's own if there are any
 		return
 	}
@@ -139,7 +146,7 @@ func (d *Discovery) settleBack(ctx context.Context, id peer.ID, lostAt time.Time
 
 // lostLocked notes that the last connection with a peer has ended, which we had opened. The caller holds mu.
 func (d *Discovery) lostLocked(id peer.ID, now time.Time) {
-	if e := d.book.byID[id]; e != nil && e.tried() {
+	if e := d.book.byID[id]; e != nil && e.tried() && !d.avoidedLocked(id, now) {
 		d.lostAt, e.lostAt, e.seen = now, now, now
 	}
 }
@@ -175,6 +182,6 @@ func (d *Discovery) release(id peer.ID) {
 	most := d.opts.MaxOutbound + d.more
 	d.mu.Unlock()
 	if over || l.counted > most {
-		_ = d.host.Network().ClosePeer(id)
+		d.hangUp(outward{conns: d.host.Network().ConnsToPeer(id)})
 	}
 }

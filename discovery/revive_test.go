@@ -59,6 +59,28 @@ func halves(t *testing.T, size, outbound int, within time.Duration) {
 			t.Errorf("not joined within %s", within)
 		}
 		t.Logf("the halves met %s after the line was back", took)
+		// They grow together: who is back has its place again.
+		s.Pass(2 * time.Minute)
+		crossing := func(n *node, others []*node) bool {
+			for _, other := range others {
+				for _, c := range n.host.Network().ConnsToPeer(other.host.ID()) {
+					if time.Since(c.Stat().Opened) > time.Minute {
+						return true
+					}
+				}
+			}
+			return false
+		}
+		together := 0
+		for _, n := range nodes[:size/2] {
+			if crossing(n, right) {
+				together++
+			}
+		}
+		if together < max(1, size/8) {
+			t.Errorf("after two minutes %d of %d nodes of one half have had a peer of the other for one", together, size/2)
+		}
+		t.Logf("after two minutes %d of %d nodes have a lasting peer of the other half", together, size/2)
 		stopAll(nodes)
 	})
 }

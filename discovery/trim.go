@@ -171,11 +171,16 @@ func (d *Discovery) surplus(now time.Time) (over []outward) {
 	return over
 }
 
-// hangUp closes the connections that we made to a peer. That is no loss that another peer must make good.
+// hangUp closes connections to a peer. That is no loss that another peer must make good.
 func (d *Discovery) hangUp(o outward) {
 	d.mu.Lock()
+	if len(d.hungUp) >= maxQueried { // some had ended by themselves just before, and are not told of again
+		clear(d.hungUp)
+	}
 	for _, c := range o.conns {
-		d.hungUp[c.ID()] = struct{}{}
+		if !c.IsClosed() {
+			d.hungUp[c.ID()] = struct{}{}
+		}
 	}
 	d.mu.Unlock()
 	for _, c := range o.conns {

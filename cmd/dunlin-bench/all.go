@@ -427,7 +427,7 @@ func floodOutcome(r *simReport, command string) outcome {
 		if row.What != floodSystems[0] && !first {
 			continue // the same simulation as of the case before
 		}
-		rec.What, rec.Less = fmt.Sprintf("%d, %s, %s; %s", c.nodes, c.block, c.mempool, row.What), true
+		rec.What, rec.Less = c.words(row.What), true
 		if row.What == floodSystems[0] {
 			if theirs := figuresBy[c.simulation("announce")]; theirs != nil {
 				rec.Peer, rec.Ratio = valueOf(theirs, row.Unit), valueOf(ratioOf(row.Ours, theirs), "×")

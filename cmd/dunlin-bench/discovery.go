@@ -27,24 +27,26 @@ const simNamespace = "/dunlin/bench-00000000"
 // with links of 20 Mbit/s and round trips of 50 ms.
 var discoveryCases = []simCase{
 	{"join60", "join60", "60 nodes start at once with one bootstrap: the last one has 8 peers", "eight_s", "s", bar{Of: "ours", Value: 1.5}},
-	{"advert60", "join60", "… and its first advert that works", "advert_s", "s", bar{Of: "ours", Value: 3}},
-	{"find60", "join60", "… a stranger's one FindPeers, begun 5 s after the start, has all 60, after the start", "all_s", "s", bar{Of: "ours", Value: 10}},
-	{"conns60", "join60", "… connections a node after 10 s", "conns", "", bar{}},
+	{"advert60", "join60", "60 nodes at once: the last one's first advert that works", "advert_s", "s", bar{Of: "ours", Value: 3}},
+	{"find60", "join60", "60 nodes at once: a stranger's one FindPeers, begun 5 s after the start, has all 60, after the start", "all_s", "s", bar{Of: "ours", Value: 10}},
+	{"conns60", "join60", "60 nodes at once: connections a node after 10 s", "conns", "", bar{}},
 	{"join200", "join200", "200 nodes start at once with one bootstrap: the last one has 8 peers", "eight_s", "s", bar{Of: "ours", Value: 3}},
-	{"advert200", "join200", "… and its first advert that works", "advert_s", "s", bar{}},
-	{"conns200", "join200", "… connections a node then", "conns", "", bar{}},
+	{"advert200", "join200", "200 nodes at once: the last one's first advert that works", "advert_s", "s", bar{}},
+	{"conns200", "join200", "200 nodes at once: connections a node then", "conns", "", bar{}},
 	{"book", "book", "the bootstrap is dead for an hour; a newcomer with a saved book has 4 peers", "four_s", "s", bar{Of: "ours", Value: 2}},
-	{"book8", "book", "… 8 peers", "eight_s", "s", bar{}},
+	{"book8", "book", "that newcomer has 8 peers", "eight_s", "s", bar{}},
 	{"churn", "churn", "60 nodes, 30% replaced a minute, half of them cut off unheard, 10 min: fewest live peers", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
-	{"newcomer", "churn", "… the slowest newcomer has 4 peers", "newcomer_s", "s", bar{}},
+	{"newcomer", "churn", "60 nodes in that churn: the slowest newcomer has 4 peers", "newcomer_s", "s", bar{}},
 	{"churn200", "churn200", "200 nodes, 30% replaced a minute likewise, 1 min: fewest live peers", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
-	{"newcomer200", "churn200", "… the slowest newcomer has 4 peers", "newcomer_s", "s", bar{}},
+	{"newcomer200", "churn200", "200 nodes in that churn: the slowest newcomer has 4 peers", "newcomer_s", "s", bar{}},
+	{"settled60", "split60", "60 nodes 30 s after they found themselves: connections a node", "conns", "", bar{}},
 	{"apart60", "split60", "60 nodes, halves cut off from each other for 2 min: fewest peers then", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
-	{"heal60", "split60", "… every node has had a peer of the other half after the line is back", "one_s", "s", bar{Of: "ours", Value: 10}},
-	{"heal60x4", "split60", "… half of them have four of those", "four_s", "s", bar{}},
+	{"heal60", "split60", "60 nodes in halves: the last one has a peer of the other half, after the line is back", "one_s", "s", bar{Of: "ours", Value: 10}},
+	{"heal60x4", "split60", "60 nodes in halves: every second one has four of them", "four_s", "s", bar{}},
+	{"settled200", "split200", "200 nodes 30 s after they found themselves: connections a node", "conns", "", bar{}},
 	{"apart200", "split200", "200 nodes, halves cut off from each other for 2 min: fewest peers then", "fewest", "", bar{Of: "ours", Least: true, Value: 4}},
-	{"heal200", "split200", "… every node has had a peer of the other half after the line is back", "one_s", "s", bar{Of: "ours", Value: 10}},
-	{"heal200x4", "split200", "… half of them have four of those", "four_s", "s", bar{}},
+	{"heal200", "split200", "200 nodes in halves: the last one has a peer of the other half, after the line is back", "one_s", "s", bar{Of: "ours", Value: 10}},
+	{"heal200x4", "split200", "200 nodes in halves: every second one has four of them", "four_s", "s", bar{}},
 }
 
 func newDiscovery() *cobra.Command {
@@ -386,7 +388,8 @@ func splitAndHeal(n *simnet.Network, size int, apart time.Duration) (map[string]
 	}
 	say("all have 8 peers")
 	n.Pass(30 * time.Second)
-	say("%.1f peers each, the halves are cut off from each other", meanPeers(nodes))
+	settled := meanPeers(nodes)
+	say("%.1f peers each, the halves are cut off from each other", settled)
 	n.Partition(halves[0], halves[1])
 	n.Pass(apart)
 	say("%.1f peers each, the line is back", meanPeers(nodes))
@@ -410,7 +413,7 @@ func splitAndHeal(n *simnet.Network, size int, apart time.Duration) (map[string]
 	for _, s := range nodes {
 		s.born = now
 	}
-	out := map[string]float64{"fewest": float64(fewest)}
+	out := map[string]float64{"fewest": float64(fewest), "conns": settled}
 	took, err := slowest(n, nodes, 5*time.Minute, "a peer of the other half", func(s *simNode) bool { return over(s) > 0 })
 	if err != nil {
 		return nil, err

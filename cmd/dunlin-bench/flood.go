@@ -66,6 +66,18 @@ func (c *floodCase) simulation(system string) string {
 	return "flood/" + c.name + "/" + system
 }
 
+// words says for people what a row of the case is of.
+func (c *floodCase) words(system string) string {
+	text := fmt.Sprintf("%d nodes, %s", c.nodes, c.block)
+	if c.mempool != "–" {
+		text += ", " + c.mempool
+	}
+	if system != floodSystems[0] {
+		text += "; " + system
+	}
+	return text
+}
+
 // floodSystems are ways to bring a block to everybody; the first is ours, the others are what it is compared with. Ours may have
 // another degree of the mesh than the node's: dunlin@8.
 var floodSystems = []string{"dunlin", "whole", "announce"}

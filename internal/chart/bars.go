@@ -170,7 +170,7 @@ func (c *canvas) bar(kind int, bar Bar, b *Bars, g Group, s *scale, axis *Axis, 
 		end = max(end, x2)
 	}
 	if g.Target != 0 && axis.shows(g.Target) { // its stroke shall not go through the text
-		if x := s.at(g.Target); x > end && x < end+6+textWidth(text, textSize) {
+		if x := s.at(g.Target); x > end && x < end+6+textWidth(text, textSize)+4 {
 			end = x
 		}
 	}
