@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
@@ -25,17 +24,19 @@ import (
 // then that costs what the signature of a seal does.
 func BenchmarkIBDStake(b *testing.B) {
 	for _, bb := range []struct {
-		name           string
-		blocks, inputs int
+		name string
+		enginetest.Recipe
 	}{
-		{"empty", 3000, 0},
-		{"one", 1000, 1},
-		{"four", 600, 4},
-		{"full", 20, 400},
+		{"empty", enginetest.Recipe{Blocks: 3000}},
+		{"empty-thousand-keys", enginetest.Recipe{Blocks: 3000, Holders: 1000}},
+		{"one", enginetest.Recipe{Blocks: 1000, Inputs: 1}},
+		{"four", enginetest.Recipe{Blocks: 600, Inputs: 4}},
+		{"full", enginetest.Recipe{Blocks: 20, Inputs: 400}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			work, blocksOfWork := proofChain(b, false, bb.blocks, bb.inputs)
-			stake, blocksOfStake := proofChain(b, true, bb.blocks, bb.inputs)
+			work, blocksOfWork := proofChain(b, bb.Recipe)
+			bb.Stake = true
+			stake, blocksOfStake := proofChain(b, bb.Recipe)
 			var spent, cpu [2]time.Duration
 			for b.Loop() {
 				for i, side := range []func() time.Duration{
@@ -68,73 +69,16 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// proofChain makes a chain of n blocks with some signed inputs each, after as many as
-// are needed for coins.
-func proofChain(b *testing.B, stake bool, n, inputs int) (network engineOf, blocks []*consensus.Block) {
+func proofChain(b *testing.B, r enginetest.Recipe) (engineOf, []*consensus.Block) {
 	b.Helper()
-	custom := consensus.Custom{Name: "bench", GenesisTime: time.Unix(1_700_000_000, 0), Spacing: 64 * time.Second, HalvingInterval: 1 << 30, Subsidy: 50e8}
-	if stake {
-		custom.Holders = consensus.StakenetHolders()
-	}
-	p, err := consensus.New(custom)
+	p, blocks, err := r.Make()
 	if err != nil {
 		b.Fatal(err)
 	}
-	builder := enginetest.NewBuilder(p)
-	var engine consensus.Engine
-	if stake {
-		s := enginetest.NewStakenet(p)
-		e := pos.New(p)
-		engine, builder.Engine, builder.Prepare, builder.Seal = e, e, s.Prepare, s.Seal
-	} else {
-		e := pow.New(p)
-		engine, builder.Engine = e, e
+	if r.Stake {
+		return engineOf{pos.New(p), p}, blocks
 	}
-	tip := builder.Genesis()
-	mine := func(t enginetest.Template) {
-		tip = builder.MineTemplate(tip, t)
-		blocks = append(blocks, tip)
-	}
-	key := enginetest.NewKey(1)
-	var coins []wire.OutPoint // each of value
-	const value = 100_000
-	if inputs > 0 {
-		first := len(blocks)
-		lots := (n*inputs + 1999) / 2000
-		for range lots {
-			mine(enginetest.Template{Script: key.Script()})
-		}
-		for range 100 {
-			mine(enginetest.Template{})
-		}
-		for i := range lots {
-			coinbase := blocks[first+i].Txs[0]
-			tx := wire.NewMsgTx(2)
-			tx.AddTxIn(wire.NewTxIn(wire.NewOutPoint(coinbase.Hash(), 0), nil, nil))
-			for range 2000 {
-				tx.AddTxOut(wire.NewTxOut(value, key.Script()))
-			}
-			key.Sign(tx, []consensus.Coin{{Value: 50e8, Script: key.Script()}})
-			mine(enginetest.Template{Txs: []*wire.MsgTx{tx}})
-			id := tx.TxHash()
-			for k := range uint32(2000) {
-				coins = append(coins, wire.OutPoint{Hash: id, Index: k})
-			}
-		}
-	}
-	for range n {
-		var txs []*wire.MsgTx
-		for range inputs {
-			tx := wire.NewMsgTx(2)
-			tx.AddTxIn(wire.NewTxIn(&coins[0], nil, nil))
-			coins = coins[1:]
-			tx.AddTxOut(wire.NewTxOut(value-1000, key.Script()))
-			key.Sign(tx, []consensus.Coin{{Value: value, Script: key.Script()}})
-			txs = append(txs, tx)
-		}
-		mine(enginetest.Template{Txs: txs})
-	}
-	return engineOf{engine, p}, blocks
+	return engineOf{pow.New(p), p}, blocks
 }
 
 // engineOf is an engine that knows its network.

@@ -55,6 +55,7 @@ type outcome struct {
 func allSuites() []suite {
 	return []suite{
 		{"ibd", false, needsChains, measureAllIBD},
+		{"stake", true, nil, measureAllStake},
 		{"measure", true, needsMainnet, measureScript},
 		{"go", true, nil, measureGo},
 		{"import", false, needsChainFiles, measureImport},
@@ -565,6 +566,12 @@ func taken(path string) (outcome, error) {
 			return outcome{}, err
 		}
 		out = ibdOutcome(&r, "dunlin-bench ibd --cases "+casesOf(r.Rows)+" --runs "+strconv.Itoa(r.Runs))
+	case kind.Bench == "stake":
+		var r report
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return outcome{}, err
+		}
+		out = stakeOutcome(&r, "dunlin-bench stake --cases "+casesOf(r.Rows)+" --runs "+strconv.Itoa(r.Runs))
 	case kind.Bench == "flood" && kind.Daemons > 0:
 		var r daemonsReport
 		if err := json.Unmarshal(raw, &r); err != nil {

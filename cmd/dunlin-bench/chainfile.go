@@ -19,9 +19,19 @@ import (
 type chainFile struct {
 	path   string
 	params *consensus.Params
-	blocks int            // without genesis: what a fresh node has to download
-	bytes  int64          // of those blocks, without the file's own framing
-	last   chainhash.Hash // of the last block
+	// network is the network.toml; "": params are a preset's.
+	network string
+	blocks  int            // without genesis: what a fresh node has to download
+	bytes   int64          // of those blocks, without the file's own framing
+	last    chainhash.Hash // of the last block
+}
+
+// flags say which network it is.
+func (c *chainFile) flags() []string {
+	if c.network != "" {
+		return []string{"--network-file", c.network}
+	}
+	return []string{"--network", c.params.Name}
 }
 
 // maxZstdWindow bounds what a compressed file makes its reader allocate.

@@ -37,8 +37,8 @@ func (d *dunlins) serve(ctx context.Context, set string, c *chainFile, n int) ([
 	home := func(i int) string { return filepath.Join(d.dir, fmt.Sprintf("dunlin-%s-%d", set, i)) }
 	if d.homes[set] == 0 {
 		// Its own file's blocks need no checks of scripts here: the clients make them.
-		if _, err := d.procs.toEnd(ctx, "dunlin chain import "+c.path, d.program,
-			"chain", "import", "--home", home(0), "--network", c.params.Name, "--assume-valid", c.last.String(), c.path); err != nil {
+		args := slices.Concat([]string{"chain", "import", "--home", home(0), "--assume-valid", c.last.String()}, c.flags(), []string{c.path})
+		if _, err := d.procs.toEnd(ctx, "dunlin chain import "+c.path, d.program, args...); err != nil {
 			return nil, err
 		}
 		d.homes[set] = 1
@@ -98,10 +98,9 @@ func (d *dunlins) start(_ context.Context, c *chainFile, name, home string, args
 	if err := os.Remove(filepath.Join(home, api.NodeFileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	child, err := d.procs.start(name, d.program, append([]string{
-		"start", "--home", home, "--network", c.params.Name,
-		"--listen", "/ip4/127.0.0.1/tcp/0", "--rpc-listen", "127.0.0.1:0", "--log-color", "never",
-	}, args...)...)
+	child, err := d.procs.start(name, d.program, slices.Concat([]string{
+		"start", "--home", home, "--listen", "/ip4/127.0.0.1/tcp/0", "--rpc-listen", "127.0.0.1:0", "--log-color", "never",
+	}, c.flags(), args)...)
 	if err != nil {
 		return nil, err
 	}

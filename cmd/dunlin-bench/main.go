@@ -53,6 +53,7 @@ func newRoot() *cobra.Command {
 and simulates networks of the real stack in virtual time.
 
   dunlin-bench ibd --btcd DIR      initial block download, in turns with btcd
+  dunlin-bench stake               the same of chains of stake, in turns with chains of work
   dunlin-bench discovery           how fast a network finds itself, in virtual time
   dunlin-bench flood               how long a new block takes to every node, in virtual time
   dunlin-bench flood --daemons 20  the same between real daemons on this machine
@@ -60,5 +61,5 @@ and simulates networks of the real stack in virtual time.
   dunlin-bench all                 all of it and more, into docs/benchmarks.md
 
 Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
-	}, newAll(), newIBD(), newDiscovery(), newFlood(), newAPI(), newSimulate())
+	}, newAll(), newIBD(), newStakeBench(), newDiscovery(), newFlood(), newAPI(), newSimulate())
 }

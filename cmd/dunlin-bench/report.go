@@ -22,7 +22,8 @@ type report struct {
 	Machine machine   `json:"machine"`
 	Dunlin  string    `json:"dunlin"` // version
 	Btcd    string    `json:"btcd,omitempty"`
-	Runs    int       `json:"runs"` // asked for; a row has how many there were
+	Peer    string    `json:"peer,omitempty"` // what the other figures are of; btcd if it is not given
+	Runs    int       `json:"runs"`           // asked for; a row has how many there were
 	Rows    []row     `json:"rows"`
 	Samples []sample  `json:"samples"`
 }
@@ -144,9 +145,13 @@ func (r *report) writeTable(w io.Writer) error {
 	if r.Btcd != "" {
 		fmt.Fprintln(w, r.Btcd)
 	}
-	fmt.Fprintln(w, "medians (least to greatest); ratio: dunlin's to btcd's, run for run in turns")
+	ours, theirs := "dunlin", "btcd"
+	if r.Peer != "" {
+		ours, theirs = r.Bench, r.Peer
+	}
+	fmt.Fprintf(w, "medians (least to greatest); ratio: %s's to %s's, run for run in turns\n", ours, theirs)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nCASE\tWHAT\tDUNLIN\tBTCD\tRATIO\tBAR\tAIM\tMET")
+	fmt.Fprintf(t, "\nCASE\tWHAT\t%s\t%s\tRATIO\tBAR\tAIM\tMET\n", strings.ToUpper(ours), strings.ToUpper(theirs))
 	for _, row := range r.Rows {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Case, row.What, row.Ours.text(" "+row.Unit), row.Btcd.text(" "+row.Unit),
 			row.Ratio.text("×"), row.limit(row.Bar.Value), row.limit(row.Bar.Aim), verdict(row.Met))

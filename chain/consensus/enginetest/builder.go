@@ -34,6 +34,10 @@ type Builder struct {
 	mu    sync.Mutex // guards all below; never held while sealing
 	nodes map[chainhash.Hash]*node
 	made  uint64
+	// coins are those after the block coinsOf, so that one built on it need not replay
+	// the branch; nil while a block is made with them.
+	coinsOf chainhash.Hash
+	coins   CoinSet
 }
 
 // node is a block with its branch.
@@ -163,9 +167,9 @@ func (b *Builder) MineTemplate(parent *consensus.Block, t Template) *consensus.B
 		h.Seal = make([]byte, p.SealBytes)
 	}
 	u.Header = &h
-	var coins consensus.Coins
+	var coins CoinSet
 	if b.Seal != nil || b.Prepare != nil {
-		coins = b.Coins(parent.Hash)
+		coins = b.takeCoins(parent.Hash)
 	}
 	if b.Prepare != nil {
 		if err := b.Prepare(past, coins, u); err != nil {
@@ -191,7 +195,28 @@ func (b *Builder) MineTemplate(parent *consensus.Block, t Template) *consensus.B
 		panic(fmt.Sprintf("enginetest: block %d: %v", height, err))
 	}
 	b.add(at, block)
+	if coins != nil {
+		coins.Connect(height, block)
+		b.mu.Lock()
+		b.coinsOf, b.coins = block.Hash, coins
+		b.mu.Unlock()
+	}
 	return block
+}
+
+// takeCoins is Coins, without replaying where a block was just made there.
+func (b *Builder) takeCoins(hash chainhash.Hash) CoinSet {
+	b.mu.Lock()
+	coins := b.coins
+	fits := coins != nil && b.coinsOf == hash
+	if fits {
+		b.coins = nil
+	}
+	b.mu.Unlock()
+	if fits {
+		return coins
+	}
+	return b.Coins(hash)
 }
 
 func (b *Builder) coinbase(height int32, made uint64, t *Template) *wire.MsgTx {
