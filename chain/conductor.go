@@ -362,9 +362,10 @@ func (c *conductor) connected(f *flight) error {
 	t.prove(f.node)
 	*t.flags(f.node) &^= flagPruned // the undo data is here again
 	t.touch(f.node)
+	latest := t.node(t.bestHeader).height-f.step.height < maxClaims
 	t.mu.Unlock()
 
-	c.noteClaim(f.step.block.Hash, &f.step.block.Header)
+	c.lookAtClaim(f.step.block.Hash, &f.step.block.Header, latest)
 	if f.ran {
 		c.ran[f.step.height%ranBlocks] = ranBlock{f.node, f.flags}
 	}

@@ -65,7 +65,12 @@ func (c *Chain) DoubleStakes() (latest []DoubleStake, total int, changed <-chan 
 
 // noteClaim notes what a header with this hash claims: when it comes, when another seal
 // takes its place, and when its block was validated. The caller holds no lock.
-func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) {
+func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) { c.lookAtClaim(hash, h, true) }
+
+// lookAtClaim is noteClaim; without keep the claim is compared with those that are
+// remembered and not remembered itself: in a download most headers are followed at once by
+// so many that it would be forgotten again.
+func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool) {
 	s, ok := c.o.Engine.(signed)
 	if !ok {
 		return
@@ -78,6 +83,9 @@ func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) {
 	m.mu.Lock()
 	at, ok := m.by[claim]
 	switch {
+	case !ok && !keep:
+		m.mu.Unlock()
+		return
 	case !ok:
 		if len(m.order) >= maxClaims {
 			delete(m.by, m.order[0])

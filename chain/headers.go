@@ -244,7 +244,7 @@ func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []c
 		in = t.nodes()
 		t.mu.Unlock()
 		for k := range hs[:n] {
-			c.noteClaim(hashes[k], &hs[k])
+			c.lookAtClaim(hashes[k], &hs[k], len(hs)-k <= maxClaims)
 		}
 		hs, hashes, works, asked = hs[n:], hashes[n:], works[n:], false
 	}

@@ -92,6 +92,23 @@ func TestE2E(t *testing.T) {
 		left(t)
 	})
 
+	t.Run("stake", func(t *testing.T) {
+		var out, errs strings.Builder
+		args := []string{"stake", "--dunlin", program, "--work", work, "--blocks", "40", "--runs", "2", "--cases", "keys,one", "--json", file}
+		if code := run(t.Context(), args, &out, &errs); code != 0 {
+			t.Fatalf("exit %d\n%s%s", code, out.String(), errs.String())
+		}
+		got, err := taken(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := got.records["stake"]
+		if len(r) != 2 || r[0].ID != "stake/keys" || r[1].ID != "stake/one" || r[0].Peer == nil || r[0].Ratio == nil || got.session.Command != "dunlin-bench stake --cases keys,one --runs 2" {
+			t.Errorf("%+v", got)
+		}
+		left(t)
+	})
+
 	t.Run("missed", func(t *testing.T) {
 		var out, errs strings.Builder
 		// 40 blocks in a process's start are less than 60 MB/s.

@@ -32,6 +32,8 @@ func TestUsage(t *testing.T) {
 		{"ibd --cases tiny,fat --chains " + dir, []string{"case fat: stat"}},
 		{"ibd --cases tiny --chains " + dir + " --btcd " + dir, []string{"--btcd: stat", "case tiny: btcd's server: stat"}},
 		{"ibd --cases tiny --chains " + dir + " --dunlin /nowhere/dunlin", []string{"--dunlin:"}},
+		{"stake extra", []string{"unknown command"}},
+		{"stake --cases nosuch,one --runs 101 --blocks -1", []string{"--runs 101", "--blocks -1", `no case "nosuch"`}},
 	} {
 		var out, errs strings.Builder
 		if code := run(t.Context(), strings.Fields(c.args), &out, &errs); code != command.Misuse {

@@ -58,6 +58,9 @@ func TestRecordsAreOfWhatIsMeasured(t *testing.T) {
 	for _, c := range ibdCases {
 		known["ibd/"+c.name] = true
 	}
+	for _, c := range stakeCases {
+		known["stake/"+c.name] = true
+	}
 	for _, c := range discoveryCases {
 		known["discovery/"+c.name] = true
 	}
@@ -72,7 +75,7 @@ func TestRecordsAreOfWhatIsMeasured(t *testing.T) {
 	for _, id := range scriptIDs {
 		known["measure/"+id.id] = true
 	}
-	measured := []string{"ibd", "discovery", "flood", "flood-daemons", "measure"}
+	measured := []string{"ibd", "stake", "discovery", "flood", "flood-daemons", "measure"}
 	ids := map[string]bool{}
 	for _, table := range r.Tables {
 		for _, rec := range table.Records {
@@ -303,6 +306,19 @@ func TestOutcomes(t *testing.T) {
 	}
 	if r := ibd.records["ibd"]; len(r) != 5 || r[0].ID != "ibd/tiny" || r[0].Ratio == nil || r[0].Ours.Unit != "blk/s" || r[0].Bar.Aim != 5 { // the sixth failed
 		t.Errorf("records %+v", r)
+	}
+	stakes := &report{Bench: "stake", At: at, Machine: m, Peer: "work", Runs: 3, Rows: []row{
+		{Case: "empty", What: "empty blocks", Unit: "blk/s", Ours: figuresOf([]float64{80}), Btcd: figuresOf([]float64{100}), Bar: bar{Of: "ratio", Least: true, Value: stakeRatio}},
+		{Case: "one", Error: "it failed"},
+	}}
+	stakes.Rows[0].judge()
+	stake := stakeOutcome(stakes, "dunlin-bench stake")
+	if r := stake.records["stake"]; len(r) != 1 || r[0].ID != "stake/empty" || *r[0].Ratio.Median != 0.8 || !*r[0].Met || !strings.Contains(stake.session.Peer, "work") {
+		t.Errorf("%+v", stake)
+	}
+	var table strings.Builder
+	if err := stakes.writeTable(&table); err != nil || !strings.Contains(table.String(), "ratio: stake's to work's") || !regexp.MustCompile(`STAKE +WORK +RATIO`).MatchString(table.String()) {
+		t.Errorf("%v\n%s", err, table.String())
 	}
 	flood := simReport{Bench: "flood", At: at, Machine: m}
 	for _, system := range floodSystems {

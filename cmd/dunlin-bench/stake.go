@@ -17,6 +17,7 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
+	"dunlin/internal/command"
 )
 
 // A stakeCase is a row of the table: a chain of stake, and one of work with the same
@@ -64,12 +65,7 @@ default settings, in turns, from the start of the process until the validated ti
 scripts. The figures are blocks a second; the ratio is that of stake over that of work.`,
 		Example: `  dunlin-bench stake --json stake.json       everything, some minutes
   dunlin-bench stake --cases empty --runs 5`,
-		Args: func(cmd *cobra.Command, a []string) error {
-			if err := cobra.NoArgs(cmd, a); err != nil {
-				return usage(fmt.Errorf("%s: %w", cmd.CommandPath(), err))
-			}
-			return nil
-		},
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runStake(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), o)
 		},
@@ -116,7 +112,7 @@ func (o *stakeOptions) plan() (cases []stakeCase, err error) {
 func runStake(ctx context.Context, stdout, stderr io.Writer, o stakeOptions) (err error) {
 	cases, err := o.plan()
 	if err != nil {
-		return usage(err)
+		return command.Usage(err)
 	}
 	work, err := os.MkdirTemp(o.work, "dunlin-bench-")
 	if err != nil {
@@ -161,7 +157,7 @@ func runStake(ctx context.Context, stdout, stderr io.Writer, o stakeOptions) (er
 		}
 	}
 	if barred := b.report.barred(); o.check && barred != "" && len(failures) == 0 {
-		return &codedError{exitBarred, errors.New("not met: " + barred)}
+		return command.Exit(exitBarred, errors.New("not met: "+barred))
 	}
 	return errors.Join(failures...)
 }

@@ -3,6 +3,7 @@ package secp256k1
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math/bits"
 )
 
 // A Schnorr is a BIP340 signature to be verified among others.
@@ -14,7 +15,7 @@ type Schnorr struct {
 
 // leastBatch is from how many signatures on a batch is faster than one by one, also if
 // each is by another key.
-const leastBatch = 4
+const leastBatch = 16
 
 // VerifySchnorrBatch says whether all of list are signatures, as [VerifySchnorr] does of
 // one. Where there are many it takes an eighth of the time, and a fourth if each is by
@@ -58,21 +59,21 @@ func VerifySchnorrBatch(list []Schnorr) bool {
 	var seed [40]byte // of the factors, and room for a counter
 	all.Sum(seed[:0])
 	t := terms{make([]affine, 0, n+2*len(keys)), make([]multiple, 0, n+2*len(keys))}
-	challenges := make([]scalar, len(keys)) // summed up by key
-	var sum scalar                          // of the s
+	challenges := make([]products, len(keys)) // by key
+	var sum products                          // of the s
 	challenge := challengeTag
 	var hash [32]byte
 	for i := range list {
 		v := &list[i]
-		var s, e scalar
-		if s.SetBytes((*[32]byte)(v.Sig[32:])) != 0 {
+		s := wordsOf((*[32]byte)(v.Sig[32:]))
+		if !below(&s, &orderN) {
 			return false
 		}
 		copy(challenge[64:], v.Sig[:32])
 		copy(challenge[96:], v.Pub[:])
 		copy(challenge[128:], v.Hash[:])
 		digest := sha256.Sum256(challenge[:])
-		e.SetBytes(&digest)
+		e := wordsOf(&digest)
 
 		if i%2 == 0 { // a hash has the bits of two factors
 			binary.LittleEndian.PutUint64(seed[32:], uint64(i))
@@ -80,22 +81,69 @@ func VerifySchnorrBatch(list []Schnorr) bool {
 		}
 		half := hash[i%2*16:]
 		m := multiple{binary.LittleEndian.Uint64(half), binary.LittleEndian.Uint64(half[8:])}
-		f := scalarOf(0, 0, m[1], m[0])
-		sum.Add(s.Mul(&f))
-		challenges[place[v.Pub]-n].Add(e.Mul(&f))
+		sum.add(&s, &m)
+		challenges[place[v.Pub]-n].add(&e, &m)
 		t.points, t.multiples = append(t.points, rs[i]), append(t.multiples, m)
 	}
 
 	// The first key is taken to the other side, where it shares the doublings of G.
 	for i := range keys[1:] {
-		if !t.add(&keys[i+1], &challenges[i+1]) {
+		k := challenges[i+1].scalar()
+		if !t.add(&keys[i+1], &k) {
 			return false
 		}
 	}
 	var left point
-	left.mulAdd(&sum, challenges[0].Negate(), &keys[0])
+	g, k := sum.scalar(), challenges[0].scalar()
+	left.mulAdd(&g, k.Negate(), &keys[0])
 	right := t.sum()
 	return left.equal(&right)
+}
+
+// products is a sum of products of 256 and 128 bits, the least word first: what they are
+// modulo n is worked out once. There is room for 2^64 of them.
+type products [7]uint64
+
+func (p *products) add(x *[4]uint64, m *multiple) {
+	for j, b := range m {
+		var carry, c uint64
+		for i, a := range x {
+			h, l := bits.Mul64(a, b)
+			l, c = bits.Add64(l, carry, 0)
+			h += c // no carry: a product leaves room for two words
+			p[i+j], c = bits.Add64(p[i+j], l, 0)
+			carry = h + c
+		}
+		for i := j + len(x); i < len(p); i++ {
+			p[i], carry = bits.Add64(p[i], carry, 0)
+		}
+	}
+}
+
+// scalar is the sum modulo n.
+func (p *products) scalar() scalar {
+	k, high := scalarOf(p[3], p[2], p[1], p[0]), scalarOf(0, p[6], p[5], p[4])
+	above := scalarOf(0, 1, 0, 0) // 2^128
+	above.Mul(&above)
+	return *k.Add(high.Mul(&above))
+}
+
+// wordsOf reads a big-endian number.
+func wordsOf(b *[32]byte) (w [4]uint64) {
+	for i := range w {
+		w[i] = binary.BigEndian.Uint64(b[24-8*i:])
+	}
+	return w
+}
+
+// below says whether x < y.
+func below(x *[4]uint64, y *field) bool {
+	for i := 3; i >= 0; i-- {
+		if x[i] != y[i] {
+			return x[i] < y[i]
+		}
+	}
+	return false
 }
 
 // liftAll sets each of a to the point at one of xs with an even y; false if there is none

@@ -32,14 +32,14 @@ func signatures(tb testing.TB, r *rand.Rand, n, keys int) (list []secp256k1.Schn
 }
 
 // A batch is good exactly if each of its signatures is, whatever their number and that
-// of keys, from four on.
+// of keys, from sixteen on.
 func TestSchnorrBatch(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(seed, 7))
 	for _, c := range []struct {
 		n, keys int
 		tried   bool
-	}{{0, 1, false}, {3, 1, false}, {4, 1, true}, {5, 5, true}, {32, 4, true}, {100, 100, true}, {333, 7, true}, {999, 30, true}, {1000, 1000, true}} {
+	}{{0, 1, false}, {15, 1, false}, {16, 1, true}, {17, 17, true}, {32, 4, true}, {100, 100, true}, {333, 7, true}, {999, 30, true}} {
 		list := signatures(t, r, c.n, c.keys)
 		if got := secp256k1.VerifySchnorrBatch(list); got != c.tried {
 			t.Fatalf("%d by %d keys: %v", c.n, c.keys, got)

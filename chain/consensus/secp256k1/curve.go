@@ -310,13 +310,10 @@ func word(w *[4]uint64, i int) uint64 {
 }
 
 // words returns k's words, the least first.
-func words(k *scalar) (w [4]uint64) {
+func words(k *scalar) [4]uint64 {
 	var b [32]byte
 	k.PutBytesUnchecked(b[:])
-	for i := range w {
-		w[i] = binary.BigEndian.Uint64(b[24-8*i:])
-	}
-	return w
+	return wordsOf(&b)
 }
 
 // Constants of the endomorphism: λ·(x, y) = (β·x, y). (a1, b1) and (a2, b2) are

@@ -136,8 +136,9 @@ func (b *buckets) halve() bool {
 	if pairs < leastPairs {
 		return false
 	}
-	// Montgomery's trick: all are inverted by the inverse of their product.
-	product := fieldOne
+	// Montgomery's trick: all are inverted by the inverse of their product. There are two
+	// products, of every other one, so that neither multiplication waits for the one before it.
+	product := [2]field{fieldOne, fieldOne}
 	k := 0
 	for d, n := range b.many {
 		of := b.points[b.from[d]:][:n]
@@ -149,16 +150,21 @@ func (b *buckets) halve() bool {
 					*z = fieldOne
 				}
 			}
-			b.before[k] = product
-			product.mul(&product, z)
+			b.before[k] = product[k&1]
+			product[k&1].mul(&product[k&1], z)
 			k++
 		}
 	}
-	product.inverse(&product)
+	var both field
+	both.mul(&product[0], &product[1])
+	both.inverse(&both)
+	product[0], product[1] = product[1], product[0]
+	product[0].mul(&product[0], &both)
+	product[1].mul(&product[1], &both)
 	for k--; k >= 0; k-- {
 		z := b.divisors[k]
-		b.divisors[k].mul(&product, &b.before[k])
-		product.mul(&product, &z)
+		b.divisors[k].mul(&product[k&1], &b.before[k])
+		product[k&1].mul(&product[k&1], &z)
 	}
 	for d, n := range b.many {
 		of := b.points[b.from[d]:][:n]

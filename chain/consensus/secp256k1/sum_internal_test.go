@@ -118,3 +118,41 @@ func TestLiftAll(t *testing.T) {
 		}
 	}
 }
+
+// Sums of products are those of math/big, modulo n.
+func TestProducts(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 13))
+	n := btcec.S256().N
+	number := func(words ...uint64) *big.Int { // the least first
+		v := new(big.Int)
+		for i, w := range words {
+			v.Or(v, new(big.Int).Lsh(new(big.Int).SetUint64(w), uint(64*i)))
+		}
+		return v
+	}
+	for _, count := range []int{0, 1, 2, 5000} {
+		var sum products
+		want := new(big.Int)
+		for i := range count {
+			x, w := edgeWords(r), edgeWords(r)
+			m := multiple{w[0], w[1]}
+			if i%2 == 1 { // the greatest there are
+				x, m = [4]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}, multiple{^uint64(0), ^uint64(0)}
+			}
+			sum.add(&x, &m)
+			want.Add(want, new(big.Int).Mul(number(x[:]...), number(m[:]...)))
+			if less := number(x[:]...).Cmp(n) < 0; below(&x, &orderN) != less {
+				t.Fatalf("%x below n: want %v", x, less)
+			}
+		}
+		if got := sum.scalar(); number(sum[:]...).Cmp(want) != 0 || new(big.Int).SetBytes(bytesOf(&got)).Cmp(want.Mod(want, n)) != 0 {
+			t.Errorf("seed %d: %d products are %x, modulo n %v, want %x", seed, count, sum, got, want)
+		}
+	}
+	for _, x := range [][4]uint64{orderN, {orderN[0] - 1, orderN[1], orderN[2], orderN[3]}, {orderN[0] + 1, orderN[1], orderN[2], orderN[3]}} {
+		if below(&x, &orderN) != (x[0] < orderN[0]) {
+			t.Errorf("%x below n", x)
+		}
+	}
+}
