@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,3 +193,57 @@ func TestSecurityNames(t *testing.T) {
 }
 
 var testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]+)\(`)
+
+var (
+	docLink    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	docHeading = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
+	docFence   = regexp.MustCompile("(?ms)^```.*?^```$")
+	notInSlug  = regexp.MustCompile(`[^\pL\pN _-]`)
+)
+
+// TestDocLinks: what a document points at within the repository is there, with its heading.
+func TestDocLinks(t *testing.T) {
+	slugs := func(path string) []string {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, m := range docHeading.FindAllStringSubmatch(docFence.ReplaceAllString(string(raw), ""), -1) {
+			out = append(out, strings.ReplaceAll(notInSlug.ReplaceAllString(strings.ToLower(strings.TrimSpace(m[1])), ""), " ", "-"))
+		}
+		return out
+	}
+	links := 0
+	for _, pattern := range []string{"*.md", "deploy/*.md", "docs/*.md", "docs/*/*.md"} {
+		files, err := filepath.Glob(filepath.Join("..", "..", pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range docLink.FindAllStringSubmatch(docFence.ReplaceAllString(string(raw), ""), -1) {
+				path, heading, anchored := strings.Cut(m[1], "#")
+				if strings.Contains(path, ":") {
+					continue // elsewhere
+				}
+				links++
+				target := file
+				if path != "" {
+					target = filepath.Join(filepath.Dir(file), path)
+				}
+				if _, err := os.Stat(target); err != nil {
+					t.Errorf("%s: link %s: %v", file, m[1], err)
+				} else if anchored && !slices.Contains(slugs(target), heading) {
+					t.Errorf("%s: link %s: no such heading", file, m[1])
+				}
+			}
+		}
+	}
+	if links < 100 {
+		t.Errorf("only %d links found", links)
+	}
+}
