@@ -33,9 +33,13 @@ import (
 // own numbers stay good. Others work with the nodes of the moment in which they got a
 // number (see nodes), and come back to the tree with a hash.
 
-// keptBranches is how many times maxAhead the headers are for which there is room beside
-// maxSide: four branches that are kept in any case, the rest for those shown last.
-const keptBranches = 6
+// For as many headers as keptBranches times maxAhead there is room beside maxSide: for four
+// branches that are kept in any case, the rest for those shown last. maxSide is sideBranches
+// times maxAhead. By default that makes 147,072 headers, some 50 MB with their seals.
+const (
+	keptBranches = 6
+	sideBranches = 2
+)
 
 // unproven is what a tree knows of headers that can be forgotten; all zero where work makes
 // blocks. It is guarded by tree.mu.

@@ -41,8 +41,6 @@ const (
 	gateBlocks      = 144
 	maxSideHeaders  = 1 << 18
 	maxAheadHeaders = 1 << 20
-	// maxStakeSide is how many headers have room at least after others were forgotten.
-	maxStakeSide = 1 << 15
 	// maxNearHeaders is how many headers near the validated tip are taken without
 	// room until it is another.
 	maxNearHeaders = 256

@@ -139,7 +139,7 @@ func newTree(p *consensus.Params, ahead int) *tree {
 		maxNear:    maxNearHeaders,
 	}
 	if p.SealBytes > 0 {
-		t.capped, t.maxAhead, t.maxSide = true, ahead, maxStakeSide
+		t.capped, t.maxAhead, t.maxSide = true, ahead, sideBranches*ahead
 	}
 	t.dir.Store(new(nodes))
 	return t
