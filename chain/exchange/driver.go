@@ -69,6 +69,9 @@ type driver struct {
 	pace   *rate.Limiter // of wishes
 	ready  bool          // the chain takes blocks
 
+	sealed     bool      // headers cost nothing: stake makes blocks
+	followedAt time.Time // when the branch of best began to be followed
+
 	best      chain.Tip // of the last Target
 	targeted  bool      // there was one
 	bestMoved bool      // a Target is due at targetAt
@@ -145,6 +148,7 @@ func newDriver(x *Exchange, sched *ibd.Scheduler) *driver {
 		gaps:     make(map[int32]bool),
 		wished:   make(map[chainhash.Hash]time.Time),
 		withheld: make(map[chainhash.Hash]*withheldBlock),
+		sealed:   x.o.Chain.Params().SealBytes > 0,
 		pace:     rate.NewLimiter(4, 16),
 		story:    newStory(&x.o, x.log),
 		status:   SyncStatus{State: Starting},
@@ -338,7 +342,7 @@ func (d *driver) serves(p *peerSync) int32 {
 	}
 	// A tip that we do not know yet with more work most likely extends what we
 	// know; if it does not, the peer answers not found.
-	if p.deep == 0 && p.tip.Work.Cmp(d.best.Work) > 0 {
+	if p.deep == 0 && p.tip.Work.Cmp(d.best.Work) > 0 && !d.elsewhere(p) {
 		return min(p.tip.Height, d.best.Height)
 	}
 	if p.common != (chainhash.Hash{}) {
@@ -346,6 +350,19 @@ func (d *driver) serves(p *peerSync) int32 {
 		return height
 	}
 	return 0
+}
+
+// elsewhere says whether the headers that a peer sent lie beside the target.
+func (d *driver) elsewhere(p *peerSync) bool {
+	if !d.sealed || p.common == (chainhash.Hash{}) {
+		return false
+	}
+	s, ok := d.x.o.Chain.Status(p.common)
+	if !ok {
+		return false
+	}
+	_, height, ok := d.x.o.Chain.Fork(p.common, d.best.Hash)
+	return ok && height < min(s.Height, d.best.Height)
 }
 
 // Target.
@@ -421,6 +438,9 @@ func (d *driver) retarget(ctx context.Context) {
 		d.gained = d.x.o.Now()
 	}
 	c.Follow(best.Hash)
+	if best.Hash != d.best.Hash && keep < d.best.Height || !d.targeted {
+		d.followedAt = d.x.o.Now()
+	}
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
 	maps.DeleteFunc(d.gaps, func(h int32, _ bool) bool { return h <= base || h > keep })
 	if d.stored > keep {
@@ -558,7 +578,7 @@ func (d *driver) blameClaimants(ctx context.Context, e verdictEvent) {
 		return
 	}
 	for _, p := range d.sorted() {
-		if at, ok := d.x.o.Chain.Ancestor(p.tip.Hash, e.height); ok && at == e.hash {
+		if d.claims(p, e.height, e.hash) {
 			r := p.r
 			d.x.tasks.Go(func() {
 				if ctx.Err() == nil && d.x.remote(r.id) == r {

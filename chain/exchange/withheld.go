@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -24,9 +25,12 @@ const (
 	trickle     = 4 << 10 // bytes/s under which a peer's block does not count as on its way
 	// maxBeside bounds the fetches beside the target: each may bring a largest block
 	// on top of what the scheduler knows of.
-	maxBeside   = 2
+	maxBeside   = 4
 	besideFirst = 30 * time.Second // for the first such fetch of a block; doubles
-	besideAgain = 5 * time.Second  // before the next one; doubles
+	// followFor is how long a branch whose blocks come is followed before one that claims
+	// more work, where claims are free: several times as long as one of these can cost.
+	followFor   = 20 * time.Second
+	besideAgain = 5 * time.Second // before the next one; doubles
 )
 
 // withheldBlock is a block of the best header chain that nobody handed out for
@@ -52,42 +56,105 @@ type besideEvent struct {
 // one of its blocks, the best branch without that block that a peer says to have
 // validated. Headers alone must not hold up blocks that can be had: on a network
 // of little work they cost next to nothing.
+//
+// Where stake makes blocks they cost nothing at all, and whoever shows another branch
+// all the time has always the best. There a branch whose blocks come is followed for
+// a while before one that only claims more; and if all branches have a block that nobody
+// hands out, they take turns, for one of them may only have been slow.
 func (d *driver) goal() chain.Tip {
 	c := d.x.o.Chain
 	best, _ := c.BestHeader()
+	if d.sealed {
+		if on, ok := d.stay(best); ok {
+			return on
+		}
+	}
 	if len(d.withheld) == 0 || !d.lacks(best.Hash) {
 		return best
 	}
 	goal, _ := c.Tip()
 	found := false
+	turn, left := best, d.leftUntil(best.Hash)
 	for _, p := range d.sorted() {
-		hash := p.tip.Hash
-		s, ok := c.Status(hash)
-		if !ok { // it has more headers than are taken before blocks have followed
-			hash = p.common
-			s, ok = c.Status(hash)
-		}
-		if !ok || s.Invalid || s.Refused || s.Work.Cmp(goal.Work) < 0 || d.lacks(hash) {
+		at, ok := d.claim(p)
+		if !ok || at.Work.Cmp(goal.Work) < 0 {
 			continue
 		}
-		if found = true; s.Work.Cmp(goal.Work) > 0 {
-			goal = chain.Tip{Hash: hash, Height: s.Height, Time: s.Header.Timestamp, Bits: s.Header.Bits, Work: s.Work}
+		if until := d.leftUntil(at.Hash); !until.IsZero() {
+			if d.sealed && until.Before(left) {
+				turn, left = at, until
+			}
+			continue
+		}
+		if found = true; at.Work.Cmp(goal.Work) > 0 {
+			goal = at
 		}
 	}
 	if !found {
-		return best
+		return turn
 	}
 	return goal
 }
 
-// lacks reports whether the branch that ends in hash has a withheld block.
-func (d *driver) lacks(hash chainhash.Hash) bool {
-	for h, w := range d.withheld {
-		if at, ok := d.x.o.Chain.Ancestor(hash, w.height); ok && at == h {
-			return true
+// claim is the end of the branch that a peer says to have validated, as far as its headers
+// are known and the chain may go there.
+func (d *driver) claim(p *peerSync) (chain.Tip, bool) {
+	c := d.x.o.Chain
+	hash := p.tip.Hash
+	s, ok := c.Status(hash)
+	if !ok { // it has more headers than are taken before blocks have followed
+		hash = p.common
+		s, ok = c.Status(hash)
+	}
+	if !ok || s.Invalid || s.Refused {
+		return chain.Tip{}, false
+	}
+	return chain.Tip{Hash: hash, Height: s.Height, Time: s.Header.Timestamp, Bits: s.Header.Bits, Work: s.Work}, true
+}
+
+// stay returns the end of the branch that is followed, if its blocks come and it has not
+// had its time, or none has more work.
+func (d *driver) stay(best chain.Tip) (chain.Tip, bool) {
+	now := d.x.o.Now()
+	if !d.targeted || d.connected >= d.best.Height || now.Sub(d.gained) > d.patience() || now.Sub(d.followedAt) > followFor {
+		return chain.Tip{}, false
+	}
+	c := d.x.o.Chain
+	on := d.best
+	if s, ok := c.Status(on.Hash); !ok || s.Invalid || s.Refused || d.lacks(on.Hash) {
+		return chain.Tip{}, false
+	}
+	further := func(at chain.Tip) {
+		if hash, ok := c.Ancestor(at.Hash, d.best.Height); ok && hash == d.best.Hash && at.Work.Cmp(on.Work) > 0 && !d.lacks(at.Hash) {
+			on = at
 		}
 	}
-	return false
+	further(best)
+	for _, p := range d.peers {
+		if at, ok := d.claim(p); ok {
+			further(at)
+		}
+	}
+	return on, true
+}
+
+// patience is how long there may be no verdict before a branch is left for another.
+func (d *driver) patience() time.Duration {
+	return time.Duration(silentShare * float64(d.x.o.StallAfter))
+}
+
+// lacks reports whether the branch that ends in hash has a withheld block.
+func (d *driver) lacks(hash chainhash.Hash) bool { return !d.leftUntil(hash).IsZero() }
+
+// leftUntil is when the branch that ends in hash may be followed again, for its withheld
+// blocks; zero if it has none.
+func (d *driver) leftUntil(hash chainhash.Hash) (until time.Time) {
+	for h, w := range d.withheld {
+		if at, ok := d.x.o.Chain.Ancestor(hash, w.height); ok && at == h && w.until.After(until) {
+			until = w.until
+		}
+	}
+	return until
 }
 
 // watchFront leaves a target whose lowest missing block nobody hands out, if there
@@ -109,7 +176,7 @@ func (d *driver) watchFront(ctx context.Context, now time.Time) {
 	// Bytes of a large block on a slow link buy time, but not for ever. Peers that
 	// withhold a block already get none for the next.
 	waited, silent := now.Sub(d.gained), now.Sub(d.bytesAt)
-	patience := time.Duration(silentShare * float64(d.x.o.StallAfter))
+	patience := d.patience()
 	switch {
 	case waited > 2*d.x.o.StallAfter, waited > patience && (silent > patience || stats.FrontRate < trickle):
 		d.gained = now
@@ -134,7 +201,11 @@ func (d *driver) leave(now time.Time, known bool) {
 	if known && (len(claimants) == 0 || slices.ContainsFunc(claimants, func(p *peerSync) bool { return p.withholds == 0 })) {
 		return
 	}
-	d.withheld[hash] = &withheldBlock{height: height, until: now.Add(withheldFor), next: now}
+	if w := d.withheld[hash]; w != nil { // its branch had another turn
+		w.until = now.Add(withheldFor)
+	} else {
+		d.withheld[hash] = &withheldBlock{height: height, until: now.Add(withheldFor), next: now}
+	}
 	goal := d.goal()
 	if goal.Hash == d.best.Hash {
 		delete(d.withheld, hash) // there is nothing better than to wait
@@ -166,10 +237,19 @@ func (d *driver) forgetWithheld(keep chainhash.Hash) {
 
 // claimants lists the peers that say to have validated the block at height.
 func (d *driver) claimants(height int32, hash chainhash.Hash) []*peerSync {
-	return slices.DeleteFunc(d.sorted(), func(p *peerSync) bool {
-		at, ok := d.x.o.Chain.Ancestor(p.tip.Hash, height)
-		return !ok || at != hash
-	})
+	return slices.DeleteFunc(d.sorted(), func(p *peerSync) bool { return !d.claims(p, height, hash) })
+}
+
+// claims says whether a peer says to have validated the block at height: its tip is on
+// it, or, where that is further than headers are known, those that it sent are: peers send those of
+// their validated chain.
+func (d *driver) claims(p *peerSync, height int32, hash chainhash.Hash) bool {
+	c := d.x.o.Chain
+	at, ok := c.Ancestor(p.tip.Hash, height)
+	if !ok && d.sealed && !headerKnown(c, p.tip.Hash) {
+		at, ok = c.Ancestor(p.common, height)
+	}
+	return ok && at == hash
 }
 
 // withholding notes how many blocks p withholds.
@@ -183,23 +263,26 @@ func (d *driver) withholding(p *peerSync, n int) {
 	p.withholds = n
 }
 
-// askBeside asks for withheld blocks by themselves, the least tried one of the
-// least tried peer first.
+// askBeside asks for withheld blocks by themselves: the peer that was asked for the
+// fewest, for the one that was tried least. Whoever withholds many does not keep the others
+// waiting for theirs.
 func (d *driver) askBeside(ctx context.Context, now time.Time) {
 	for d.beside < maxBeside {
 		var w *withheldBlock
 		var hash chainhash.Hash
 		var from *peerSync
 		for h, o := range d.withheld {
-			if o.fetching || now.Before(o.next) || w != nil && (o.tries > w.tries || o.tries == w.tries && h.String() > hash.String()) {
+			if o.fetching || now.Before(o.next) {
 				continue
 			}
 			ps := slices.DeleteFunc(d.claimants(o.height, h), func(p *peerSync) bool { return p.fetching })
 			if len(ps) == 0 {
 				continue
 			}
-			w, hash = o, h
-			from = slices.MinFunc(ps, func(a, b *peerSync) int { return cmp.Compare(a.asked, b.asked) })
+			p := slices.MinFunc(ps, func(a, b *peerSync) int { return cmp.Compare(a.asked, b.asked) })
+			if w == nil || cmp.Or(cmp.Compare(p.asked, from.asked), cmp.Compare(o.tries, w.tries), bytes.Compare(h[:], hash[:])) < 0 {
+				w, hash, from = o, h, p
+			}
 		}
 		if w == nil {
 			return
