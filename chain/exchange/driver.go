@@ -71,6 +71,7 @@ type driver struct {
 
 	sealed     bool      // headers cost nothing: stake makes blocks
 	followedAt time.Time // when the branch of best began to be followed
+	unnamed    time.Time // when a branch that no peer claims was followed last
 
 	best      chain.Tip // of the last Target
 	targeted  bool      // there was one
@@ -127,6 +128,7 @@ type peerSync struct {
 	withholds int            // blocks that it claims to have and did not hand out
 	fetching  bool           // a withheld block is being fetched from it
 	asked     int            // for withheld blocks
+	followed  time.Time      // when its branch was followed last, or it connected
 	told      bool           // low, high and rtt went to the scheduler
 	low, high int32
 	rtt       time.Duration
@@ -285,7 +287,7 @@ func (d *driver) perform(ctx context.Context, a ibd.Action) ibd.Event {
 
 func (d *driver) onReady(ctx context.Context, r *remote) {
 	tip, _ := r.lastTip()
-	d.peers[ibd.PeerID(r.id)] = &peerSync{r: r, tip: tip, tipAt: d.x.o.Now(), turn: d.x.o.Now(), greeting: true}
+	d.peers[ibd.PeerID(r.id)] = &peerSync{r: r, tip: tip, tipAt: d.x.o.Now(), turn: d.x.o.Now(), followed: d.x.o.Now(), greeting: true}
 	d.tellPeer(ctx, d.peers[ibd.PeerID(r.id)])
 	d.considerPulls(ctx)
 }
@@ -438,10 +440,11 @@ func (d *driver) retarget(ctx context.Context) {
 		d.gained = d.x.o.Now()
 	}
 	c.Follow(best.Hash)
-	if best.Hash != d.best.Hash && keep < d.best.Height || !d.targeted {
-		d.followedAt = d.x.o.Now()
-	}
+	other := best.Hash != d.best.Hash && keep < d.best.Height || !d.targeted || d.connected >= d.best.Height
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
+	if d.sealed && other {
+		d.nowFollowed()
+	}
 	maps.DeleteFunc(d.gaps, func(h int32, _ bool) bool { return h <= base || h > keep })
 	if d.stored > keep {
 		d.stored = base // Have says the rest
@@ -612,7 +615,7 @@ func (d *driver) considerPulls(ctx context.Context) {
 	best, _ := d.x.o.Chain.BestHeader()
 	tip, _ := d.x.o.Chain.Tip()
 	// On a branch that was left blocks do not follow: others may have room.
-	full := best.Hash != tip.Hash && d.x.o.Chain.HeaderLimit()-best.Height < MaxHeaders && !d.lacks(best.Hash)
+	full := !d.sealed && best.Hash != tip.Hash && d.x.o.Chain.HeaderLimit()-best.Height < MaxHeaders && !d.lacks(best.Hash)
 	if n := d.x.o.Chain.ReorgsAccepted(); n != d.accepted {
 		d.accepted = n
 		for _, p := range d.peers {
@@ -624,7 +627,7 @@ func (d *driver) considerPulls(ctx context.Context) {
 	var least *big.Int
 	var candidates []*peerSync
 	for _, p := range d.sorted() {
-		if p.ahead && full {
+		if p.ahead && (full || d.sealed && d.fullOf(p, tip, best)) {
 			continue // it would only send what is known
 		}
 		if !p.pulling && !now.Before(p.notBefore) && (p.wished || d.wants(p, &best, now)) {
@@ -668,6 +671,19 @@ func comparePulls(a, b *peerSync) int {
 		return p.turn.Add(time.Duration(min(p.doubts+p.failures+p.idle, 8)) * retryPull)
 	}
 	return cmp.Or(turn(a).Compare(turn(b)), b.tip.Work.Cmp(a.tip.Work), cmp.Compare(a.rtt, b.rtt))
+}
+
+// fullOf says whether of a peer's branch as many headers are here as are taken before
+// blocks have followed, but for less than a reply.
+func (d *driver) fullOf(p *peerSync, tip, best chain.Tip) bool {
+	c := d.x.o.Chain
+	s, ok := c.Status(p.common)
+	if !ok || s.Active {
+		return false
+	}
+	_, off, _ := c.Fork(tip.Hash, best.Hash)
+	_, at, _ := c.Fork(tip.Hash, p.common)
+	return at+c.HeaderLimit()-off-s.Height < MaxHeaders
 }
 
 // cutPull ends the slowest of the pulls under way so that another peer can be
@@ -723,10 +739,13 @@ func (d *driver) startPull(ctx context.Context, p *peerSync, probe bool) {
 	within, cut := context.WithCancel(ctx)
 	p.cut, p.shown = cut, 0
 	d.tell(ctx, now) // a short sync is over before the next tick
-	r := p.r
+	r, common := p.r, chainhash.Hash{}
+	if d.sealed { // the best header chain may be far from the peer's
+		common = p.common
+	}
 	d.x.tasks.Go(func() {
 		defer cut()
-		res := d.x.pull(within, r, probe, func(e pullProgress) { d.post(ctx, e) })
+		res := d.x.pull(within, r, common, probe, func(e pullProgress) { d.post(ctx, e) })
 		if res.blame != "" && within.Err() == nil {
 			d.x.blame(r.id, res.blame)
 		}

@@ -219,7 +219,7 @@ func TestForgers(t *testing.T) {
 		t.Helper()
 		eventually(t, "the honest tip", func() bool {
 			for k, h := range evil {
-				if len(forgers) < 60 && v.x.o.Host.Network().Connectedness(h.ID()) != network.Connected {
+				if len(forgers) < 200 && v.x.o.Host.Network().Connectedness(h.ID()) != network.Connected {
 					evil[k] = forge()
 					connect(t, v.x.o.Host, evil[k])
 				}

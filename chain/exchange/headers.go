@@ -68,11 +68,12 @@ type pullProgress struct {
 // the chain wants to see: then all of it is looked at first and stored only when
 // it comes again (see [chain.Presync]). One reply is in memory at a time.
 type headerPull struct {
-	x     *Exchange
-	r     *remote
-	tell  func(pullProgress)
-	probe bool // ask for one header first: it is enough to see whether the peer is on our branch
-	res   pulled
+	x      *Exchange
+	r      *remote
+	common chainhash.Hash // where to begin if it is known
+	tell   func(pullProgress)
+	probe  bool // ask for one header first: it is enough to see whether the peer is on our branch
+	res    pulled
 
 	headers  []consensus.Header // of one reply
 	last     chainhash.Hash     // of the last reply; zero before the first
@@ -85,11 +86,12 @@ type headerPull struct {
 	presyncs int
 }
 
-// pull asks r for headers from our best header chain on until it has no more. tell
+// pull asks r for headers from our best header chain on, or from the header common on if
+// that is known, until it has no more. tell
 // is called after each reply. With probe it asks for a single one first and goes
 // on only if that does not extend our best header.
-func (x *Exchange) pull(ctx context.Context, r *remote, probe bool, tell func(pullProgress)) pulled {
-	p := &headerPull{x: x, r: r, tell: tell, probe: probe, res: pulled{from: r}, headers: make([]consensus.Header, 0, MaxHeaders)}
+func (x *Exchange) pull(ctx context.Context, r *remote, common chainhash.Hash, probe bool, tell func(pullProgress)) pulled {
+	p := &headerPull{x: x, r: r, common: common, tell: tell, probe: probe, res: pulled{from: r}, headers: make([]consensus.Header, 0, MaxHeaders)}
 	for again := true; again && p.res.err == nil; {
 		again, p.res.err = p.pass(ctx)
 	}
@@ -108,6 +110,9 @@ func (p *headerPull) pass(ctx context.Context) (again bool, err error) {
 	defer stop()
 
 	best, _ := p.x.o.Chain.BestHeader()
+	if s, ok := p.x.o.Chain.Status(p.common); ok && !s.Invalid {
+		best = chain.Tip{Hash: p.common, Height: s.Height}
+	}
 	locator := p.x.o.Chain.Locator(best.Hash)
 	h.locator = locator[:min(len(locator), MaxLocator-1)]
 	most := MaxHeaders

@@ -55,35 +55,21 @@ type besideEvent struct {
 // goal is the branch to follow: the best header chain, or, while nobody hands out
 // one of its blocks, the best branch without that block that a peer says to have
 // validated. Headers alone must not hold up blocks that can be had: on a network
-// of little work they cost next to nothing.
-//
-// Where stake makes blocks they cost nothing at all, and whoever shows another branch
-// all the time has always the best. There a branch whose blocks come is followed for
-// a while before one that only claims more; and if all branches have a block that nobody
-// hands out, they take turns, for one of them may only have been slow.
+// of little work they cost next to nothing. For where they cost nothing see fairGoal.
 func (d *driver) goal() chain.Tip {
 	c := d.x.o.Chain
 	best, _ := c.BestHeader()
 	if d.sealed {
-		if on, ok := d.stay(best); ok {
-			return on
-		}
+		return d.fairGoal(best)
 	}
 	if len(d.withheld) == 0 || !d.lacks(best.Hash) {
 		return best
 	}
 	goal, _ := c.Tip()
 	found := false
-	turn, left := best, d.leftUntil(best.Hash)
 	for _, p := range d.sorted() {
 		at, ok := d.claim(p)
-		if !ok || at.Work.Cmp(goal.Work) < 0 {
-			continue
-		}
-		if until := d.leftUntil(at.Hash); !until.IsZero() {
-			if d.sealed && until.Before(left) {
-				turn, left = at, until
-			}
+		if !ok || at.Work.Cmp(goal.Work) < 0 || d.lacks(at.Hash) {
 			continue
 		}
 		if found = true; at.Work.Cmp(goal.Work) > 0 {
@@ -91,9 +77,103 @@ func (d *driver) goal() chain.Tip {
 		}
 	}
 	if !found {
-		return turn
+		return best
 	}
 	return goal
+}
+
+// fairGoal is goal where stake makes blocks. Headers cost nothing at all there, so that a
+// branch claims more work than another says nothing, and whoever shows another one all the
+// time always has the best. So the branches of the peers take turns: the one that was followed
+// longest ago, or whose peer has been here longest, is next, if it claims more work
+// than the validated chain. It is followed to its end, until nobody hands out its next
+// block, or for followFor. So however many new names a liar takes, the branch of a
+// peer that stays is followed again after at most one turn for each of the
+// others; and whoever withheld a block has short ones.
+func (d *driver) fairGoal(best chain.Tip) chain.Tip {
+	c := d.x.o.Chain
+	tip, _ := c.Tip()
+	now := d.x.o.Now()
+	s, ok := c.Status(d.best.Hash)
+	if ok && d.targeted && !s.Active && !s.Invalid && !s.Refused && s.Work.Cmp(tip.Work) > 0 && now.Sub(d.followedAt) <= followFor && !d.lacks(d.best.Hash) {
+		return d.furthest(d.best, best)
+	}
+	if best.Work.Cmp(tip.Work) <= 0 {
+		return best
+	}
+	type candidate struct {
+		end   chain.Tip
+		until time.Time // when a withheld block of it is tried again; zero: it has none
+		turn  time.Time
+	}
+	next := candidate{}
+	sound, named := false, false
+	consider := func(x candidate) {
+		if next.end.Work == nil || cmp.Or(x.until.Compare(next.until), x.turn.Compare(next.turn)) < 0 {
+			next = x
+		}
+	}
+	for _, p := range d.sorted() {
+		at, ok := d.claim(p)
+		if !ok {
+			continue
+		}
+		until := d.leftUntil(at.Hash)
+		sound = sound || until.IsZero() && at.Work.Cmp(tip.Work) >= 0
+		named = named || d.sameBranch(at, best)
+		if at.Work.Cmp(tip.Work) > 0 {
+			consider(candidate{at, until, p.followed})
+		}
+	}
+	if !named { // gossip, a miner or an operator brought it
+		consider(candidate{best, d.leftUntil(best.Hash), d.unnamed})
+	}
+	switch {
+	case next.end.Work == nil, !next.until.IsZero() && sound:
+		return tip // it is asked for by itself what the others lack
+	}
+	return d.furthest(next.end, best)
+}
+
+// furthest is the best of the known branches that go on from at.
+func (d *driver) furthest(at, best chain.Tip) chain.Tip {
+	on := at
+	further := func(x chain.Tip) {
+		if hash, ok := d.x.o.Chain.Ancestor(x.Hash, at.Height); ok && hash == at.Hash && x.Work.Cmp(on.Work) > 0 && !d.lacks(x.Hash) {
+			on = x
+		}
+	}
+	further(best)
+	for _, p := range d.sorted() {
+		if x, ok := d.claim(p); ok {
+			further(x)
+		}
+	}
+	return on
+}
+
+// sameBranch says whether one of a and b is an ancestor of the other, or both are the same.
+func (d *driver) sameBranch(a, b chain.Tip) bool {
+	if a.Height > b.Height {
+		a, b = b, a
+	}
+	hash, ok := d.x.o.Chain.Ancestor(b.Hash, a.Height)
+	return ok && hash == a.Hash
+}
+
+// nowFollowed notes that the branch of best is followed from now on, and whose turn that is.
+func (d *driver) nowFollowed() {
+	now := d.x.o.Now()
+	d.followedAt = now
+	named := false
+	for _, p := range d.peers {
+		if at, ok := d.claim(p); ok && d.sameBranch(at, d.best) {
+			p.followed, named = now, true
+		}
+	}
+	if !named {
+		d.unnamed = now
+	}
 }
 
 // claim is the end of the branch that a peer says to have validated, as far as its headers
@@ -110,32 +190,6 @@ func (d *driver) claim(p *peerSync) (chain.Tip, bool) {
 		return chain.Tip{}, false
 	}
 	return chain.Tip{Hash: hash, Height: s.Height, Time: s.Header.Timestamp, Bits: s.Header.Bits, Work: s.Work}, true
-}
-
-// stay returns the end of the branch that is followed, if its blocks come and it has not
-// had its time, or none has more work.
-func (d *driver) stay(best chain.Tip) (chain.Tip, bool) {
-	now := d.x.o.Now()
-	if !d.targeted || d.connected >= d.best.Height || now.Sub(d.gained) > d.patience() || now.Sub(d.followedAt) > followFor {
-		return chain.Tip{}, false
-	}
-	c := d.x.o.Chain
-	on := d.best
-	if s, ok := c.Status(on.Hash); !ok || s.Invalid || s.Refused || d.lacks(on.Hash) {
-		return chain.Tip{}, false
-	}
-	further := func(at chain.Tip) {
-		if hash, ok := c.Ancestor(at.Hash, d.best.Height); ok && hash == d.best.Hash && at.Work.Cmp(on.Work) > 0 && !d.lacks(at.Hash) {
-			on = at
-		}
-	}
-	further(best)
-	for _, p := range d.peers {
-		if at, ok := d.claim(p); ok {
-			further(at)
-		}
-	}
-	return on, true
 }
 
 // patience is how long there may be no verdict before a branch is left for another.
