@@ -253,7 +253,8 @@ func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []c
 
 // CheckHeader runs the header checks without adding anything. known is true if
 // the tree has it already: then only a seal is checked that is not the tree's, which
-// the hash does not cover. height is -1 if the parent is unknown.
+// the hash does not cover. height is -1 if the parent is unknown. A header on the validated
+// tip whose stake is not there gives the fault of [Chain.CheckStake].
 func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err error) {
 	hash := consensus.HeaderHash(h)
 	t := c.tree
@@ -279,10 +280,16 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 	if err := c.tooFar(&h.PrevBlock, height); err != nil {
 		return height, false, err
 	}
-	if err := c.checkHeader(past{ns, parent}, h); err != nil {
+	// On the tip the coins show whether there is such a stake, before its signature matters.
+	check := c.checkHeader
+	s, staked := c.o.Engine.(signed)
+	if staked {
+		check = c.checkUnsigned
+	}
+	if err := check(past{ns, parent}, h); err != nil || !staked {
 		return height, false, err
 	}
-	return height, false, nil
+	return height, false, cmp.Or(c.CheckStake(h), s.CheckSignature(h))
 }
 
 // checkOtherSeal checks a header that the tree has at i if its seal is another one.

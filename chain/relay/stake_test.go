@@ -1,12 +1,16 @@
 package relay_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"dunlin/chain"
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/enginetest"
 	"dunlin/chain/consensus/pos"
@@ -246,6 +250,70 @@ func TestHeadersAheadOfBlocks(t *testing.T) {
 	}
 	if heights, _, _ := judge.Held(); heights > 3 {
 		t.Errorf("%d heights are remembered", heights)
+	}
+}
+
+// chainHeaders are the headers of a real chain, as a node gives them.
+type chainHeaders struct{ *chain.Chain }
+
+func (h chainHeaders) HaveBlock(hash chainhash.Hash) (have, invalid bool) {
+	s, ok := h.Status(hash)
+	return ok && s.HaveBlock, ok && s.Invalid
+}
+
+// Headers on the tip by stake that is not there, or is not mature, or is another's, take no
+// place, however many there are: the honest blocks of the height are passed on.
+func TestHeadersWithoutStakeOnTheTip(t *testing.T) {
+	t.Parallel()
+	p := consensus.Stakenet()
+	c, err := chain.Open(chain.Options{
+		Dir: "home", FS: vfs.NewMem(), Params: p, Engine: pos.New(p), Now: func() time.Time { return time.Unix(1<<32-1, 0) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		_ = c.Close()
+	})
+	s := enginetest.NewStakenet(p)
+	b := enginetest.NewBuilder(p)
+	b.Engine, b.Prepare, b.Seal = pos.New(p), s.Prepare, s.Seal
+	tip := b.Mine(b.Genesis())
+	ticket, err := c.Submit(ctx, tip.Raw, chain.Source{Kind: chain.FromMiner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := ticket.Wait(ctx); v.Outcome != chain.Connected {
+		t.Fatalf("%+v", v)
+	}
+	judge := relay.NewBlocks(p, chainHeaders{c})
+	for n := range uint32(50) {
+		forger := enginetest.NewForger(p, n)
+		if n%2 == 1 { // there is such a coin, of another value and key
+			forger = enginetest.NewForgerOf(p, wire.OutPoint{Hash: p.Genesis.Transactions[0].TxHash(), Index: n % 4})
+		}
+		made := enginetest.NewBuilder(p)
+		made.Engine, made.Prepare, made.Seal = pos.New(p), forger.Prepare, forger.Seal
+		made.Add(tip)
+		blk := made.MineTemplate(tip, enginetest.Template{Data: fmt.Sprint(n)})
+		v := judge.Check(fmt.Sprint("evil ", n), relay.Encode(blk.Raw))
+		if v.Result != relay.Ignore || v.Raw != nil || v.Reason != "bad-stake-missing" && v.Reason != "bad-stake-value" {
+			t.Fatalf("made up %d: %v, %q", n, v.Result, v.Reason)
+		}
+	}
+	if heights, headers, sources := judge.Held(); heights+headers+sources+relay.Stakes(judge) > 0 {
+		t.Errorf("%d heights, %d headers, %d senders and %d stakes are remembered", heights, headers, sources, relay.Stakes(judge))
+	}
+	for k := range relay.MaxHeadersPerHeight - 1 { // two by one stake are evidence; the third would be capped
+		blk := b.MineTemplate(tip, enginetest.Template{Data: fmt.Sprint("honest ", k)})
+		if v := judge.Check(fmt.Sprint("honest ", k), relay.Encode(blk.Raw)); v.Result != relay.Accept || v.Raw == nil {
+			t.Errorf("an honest block: %v, %q", v.Result, v.Reason)
+		}
 	}
 }
 

@@ -57,8 +57,13 @@ func NewStakenet(p *consensus.Params) *Stakers {
 // NewForger returns a staker of a coin that nobody has, which he says is all the money there
 // is: his headers pass, his blocks do not. Two of different numbers make different ones.
 func NewForger(p *consensus.Params, number uint32) *Stakers {
+	return NewForgerOf(p, wire.OutPoint{Index: number})
+}
+
+// NewForgerOf is NewForger with a coin that may be somebody's.
+func NewForgerOf(p *consensus.Params, coin wire.OutPoint) *Stakers {
 	key, _ := btcec.PrivKeyFromBytes([]byte{31: 7})
-	claim := pos.Stake{OutPoint: wire.OutPoint{Index: number}, Value: btcutil.MaxSatoshi}
+	claim := pos.Stake{OutPoint: coin, Value: btcutil.MaxSatoshi}
 	copy(claim.Key[:], schnorr.SerializePubKey(key.PubKey()))
 	return &Stakers{
 		engine: pos.New(p), params: p, forged: true,
