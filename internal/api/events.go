@@ -36,9 +36,10 @@ var eventTypes = []string{EventBlock, EventSlot, EventReorg, EventDouble, EventS
 // Limits of the events.
 const (
 	// ringEvents of each type are kept for those who come back: at the tip, minutes to
-	// days; of a busy log or mempool, seconds. ringBytes bounds what they take: 9 types make 2.25 MiB.
+	// days; of a busy log or mempool, seconds. ringBytes bounds what they take, but for the last one, which
+	// is always kept: 9 types make 1.1 MiB. It should be little: each fills within the hour on a node that sees blocks and peers come and go.
 	ringEvents = 512
-	ringBytes  = 256 << 10
+	ringBytes  = 128 << 10
 	// eventBytes is what an event takes besides its data: the struct, its id, its place in the ring, and allocations rounded up.
 	eventBytes = 192
 	// queueEvents is how many may wait for a slow reader.
@@ -187,7 +188,7 @@ func (r *eventRing) add(e *Event) {
 	r.events = append(r.events, e)
 	r.bytes += e.size()
 	n := 0
-	for len(r.events)-n > ringEvents || r.bytes > ringBytes {
+	for len(r.events)-n > ringEvents || (len(r.events)-n > 1 && r.bytes > ringBytes) {
 		r.gone = r.events[n].number
 		r.bytes -= r.events[n].size()
 		n++
