@@ -355,7 +355,7 @@ type Chances struct {
 	// 0: unknown.
 	Network float64
 	Share   float64       // of Weight in Network
-	Slot    float64       // chance of a slot
+	Slot    float64       // chance of a slot: that at least one of the coins wins it
 	Time    time.Duration // to win one, on average; 0: never
 }
 
@@ -368,6 +368,8 @@ func (s *Sealer) Chances(past consensus.Past) Chances {
 		coins = nil
 	}
 	bySize(coins)
+	var odds pos.Odds
+	bits := s.o.Engine.NextBits(past, s.o.Now())
 	for _, coin := range coins {
 		switch {
 		case !pos.Mature(p, coin.Height, past.Height()+1):
@@ -376,10 +378,10 @@ func (s *Sealer) Chances(past consensus.Past) Chances {
 		case c.Coins < s.o.MaxCoins:
 			c.Coins++
 			c.Weight += coin.Value
+			odds.Add(pos.Chance(bits, coin.Value))
 		}
 	}
-	bits := s.o.Engine.NextBits(past, s.o.Now())
-	c.Slot, c.Time = pos.Chance(bits, c.Weight), pos.TimeToWin(p, bits, c.Weight)
+	c.Slot, c.Time = odds.Chance(), odds.Time(p)
 	c.Network = max(pos.Online(p, bits, past.Height()+1), float64(c.Weight))
 	c.Share = float64(c.Weight) / c.Network
 	return c

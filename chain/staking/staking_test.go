@@ -2,9 +2,14 @@ package staking_test
 
 import (
 	"context"
+	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
 	"dunlin/chain/consensus/pos"
@@ -116,30 +121,87 @@ func TestMineOne(t *testing.T) {
 	})
 }
 
-// TestChances: two miners that hear each other's blocks at once win in proportion to what they
-// have, and one with little says how long it takes.
+// TestChances: two miners that hear each other's blocks at once leave no slot unused that
+// one of their coins wins, and use none that none does; what each may expect follows from
+// its coins, exactly. No luck is in this: who wins which slot is decided by the coins.
 func TestChances(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := network(t, time.Now(), 900, 100)
 		c := open(t, p)
 		_, big := staker(t, c, newHolder(c, key(1)), nil)
-		h := newHolder(c, key(2))
-		s, small := staker(t, c, h, nil)
+		s, small := staker(t, c, newHolder(c, key(2)), nil)
 		run(t, big.Run)
 		run(t, small.Run)
-		tip := height(t, c, 300)
+		tip := height(t, c, 200)
+		synctest.Wait()
+		big.Stop()
+		small.Stop()
+
+		// The coins of both, as they come: nothing is spent, and a reward is its stake's key's.
+		var coins []staking.Coin
+		add := func(tx *wire.MsgTx, height int32) {
+			for i, out := range tx.TxOut {
+				if len(out.PkScript) != 34 || out.PkScript[0] != txscript.OP_1 {
+					continue
+				}
+				stake := pos.Stake{OutPoint: wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)}, Value: out.Value, Key: [32]byte(out.PkScript[2:])}
+				coins = append(coins, staking.Coin{Stake: stake, Height: height})
+			}
+		}
+		wins := func(past consensus.Past, slot int64) bool {
+			modifier, bits := pos.Modifier(p, past), pos.New(p).NextBits(past, time.Time{})
+			return slices.ContainsFunc(coins, func(c staking.Coin) bool {
+				return pos.Mature(p, c.Height, past.Height()+1) && pos.Wins(pos.Kernel(modifier, &c.Stake, slot), bits, c.Value)
+			})
+		}
+		genesis := block(t, c, 0)
+		add(genesis.Txs[0].MsgTx(), 0)
+		const settled = 5 // both miners are at work
+		for h, parent := int32(1), genesis; h <= tip.Height; h++ {
+			b := block(t, c, h)
+			past, _ := c.Past(parent.Hash)
+			from, _ := pos.Slot(p, parent.Header.Timestamp.Unix())
+			at, _ := pos.Slot(p, b.Header.Timestamp.Unix())
+			for slot := from + 1; slot < at && h > settled; slot++ {
+				if wins(past, slot) {
+					t.Errorf("slot %d was won on block %d, the next block is of slot %d", slot, h-1, at)
+				}
+			}
+			if !wins(past, at) {
+				t.Errorf("nobody has won slot %d, of block %d", at, h)
+			}
+			add(b.Txs[0].MsgTx(), h)
+			parent = b
+		}
+
 		past, _ := c.Past(tip.Hash)
 		got := s.Chances(past)
-		if got.Weight < 100e8 || got.Network < 700e8 || got.Network > 1600e8 || got.Share < 0.05 || got.Share > 0.3 {
-			t.Errorf("%+v", got)
+		bits := pos.New(p).NextBits(past, time.Time{})
+		var want staking.Chances
+		var odds pos.Odds
+		for _, c := range coins {
+			switch {
+			case c.Key != xOnly(key(2)):
+			case pos.Mature(p, c.Height, tip.Height+1):
+				want.Coins++
+				want.Weight += c.Value
+				odds.Add(pos.Chance(bits, c.Value))
+			default:
+				want.Immature++
+				want.Waiting += c.Value
+			}
 		}
-		won := small.Status().Blocks
-		if won < 10 || won > 60 {
-			t.Errorf("%d of 300 blocks with a tenth of the stake", won)
+		want.Network = max(pos.Online(p, bits, tip.Height+1), float64(want.Weight))
+		want.Share, want.Slot, want.Time = float64(want.Weight)/want.Network, odds.Chance(), odds.Time(p)
+		if math.Abs(got.Slot-want.Slot) > 1e-12 || (got.Time-want.Time).Abs() > time.Microsecond {
+			t.Errorf("a slot is won with %g, one in %v; want %g, %v", got.Slot, got.Time, want.Slot, want.Time)
 		}
-		if got.Time < 10*time.Second || got.Time > 120*time.Second { // four slots of a second for all
-			t.Errorf("one in %v", got.Time)
+		if want.Slot, want.Time = got.Slot, got.Time; got != want { // the order of the coins rounds
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		if made := big.Status().Blocks + small.Status().Blocks; made < int(tip.Height) {
+			t.Errorf("%d blocks made, the tip is at height %d", made, tip.Height)
 		}
 	})
 }

@@ -86,7 +86,7 @@ type StakeHolder struct {
 	MatureCoins int64     `json:"mature_coins"`
 	MatureValue int64     `json:"mature_value" doc:"Satoshi that may win the next slots"`
 	MatureIn    *int32    `json:"mature_in" doc:"Blocks until the next of its other coins may win; null: there is none"`
-	Chance      float64   `json:"chance" doc:"To win a slot at the target of the next block, 0 to 1: the sum of its coins'"`
+	Chance      float64   `json:"chance" doc:"To win a slot at the target of the next block, 0 to 1: that at least one of its mature coins does"`
 	Share       float64   `json:"share" doc:"Of all eligible stake, 0 to 1"`
 	Wins        int       `json:"wins" doc:"Of the window's blocks"`
 	WinShare    float64   `json:"win_share" doc:"Of the window's blocks, 0 to 1"`

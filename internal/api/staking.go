@@ -19,7 +19,7 @@ type StakingSummary struct {
 	ImmatureWeight int64    `json:"immature_weight" doc:"Satoshi"`
 	NetworkWeight  int64    `json:"network_weight" doc:"Estimate of all that takes part, in satoshi, from the target of the next block"`
 	Share          float64  `json:"share" doc:"Of weight in network_weight, 0 to 1"`
-	SlotChance     float64  `json:"slot_chance" doc:"Probability of winning a slot, 0 to 1"`
+	SlotChance     float64  `json:"slot_chance" doc:"Probability of winning a slot, 0 to 1: that at least one of the coins does"`
 	ExpectedS      *float64 `json:"expected_s" doc:"Seconds to a slot that is won, on average; null: never"`
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -44,9 +43,8 @@ type holding struct {
 	key                [32]byte
 	coins, value       int64
 	matureCoins, ready int64
-	// missed is the logarithm of the probability that none of the mature ones wins a slot.
-	missed float64
-	next   int32 // height from which the next of the others is mature; 0: none
+	odds               pos.Odds // of the mature ones in a slot
+	next               int32    // height from which the next of the others is mature; 0: none
 }
 
 // add counts a coin; a satoshi wins a slot with probability chance.
@@ -56,7 +54,7 @@ func (h *holding) add(p *consensus.Params, coin *consensus.Coin, height int32, c
 	if pos.Mature(p, coin.Height, height) {
 		h.matureCoins++
 		h.ready += coin.Value
-		h.missed += math.Log1p(-min(1, chance*float64(coin.Value)))
+		h.odds.Add(min(1, chance*float64(coin.Value)))
 	} else if at := coin.Height + p.StakeMaturity; h.next == 0 || at < h.next {
 		h.next = at
 	}
@@ -251,7 +249,7 @@ func (n *Node) holdersPage(r *register, after *holding, most int) api.StakeHolde
 		stake := pos.Stake{Key: h.key}
 		v := api.StakeHolder{
 			Address: stakeAddress(n.params, &stake), Coins: h.coins, Value: h.value, MatureCoins: h.matureCoins, MatureValue: h.ready,
-			Chance: -math.Expm1(h.missed),
+			Chance: h.odds.Chance(),
 		}
 		if out.MatureValue > 0 {
 			v.Share = float64(h.ready) / float64(out.MatureValue)

@@ -74,14 +74,14 @@ func TestCensus(t *testing.T) {
 			t.Fatalf("no holder %d", n)
 		}
 		// A coin of 50 and one of 7 miss a slot both.
-		if miss := map[int]float64{1: 0.950 * 0.993, 2: 0.970, 3: 1}[n]; math.Abs(math.Exp(got.missed)-miss) > 1e-9 {
-			t.Errorf("holder %d misses a slot with %f, want %f", n, math.Exp(got.missed), miss)
+		if miss := map[int]float64{1: 0.950 * 0.993, 2: 0.970, 3: 1}[n]; math.Abs(1-got.odds.Chance()-miss) > 1e-9 {
+			t.Errorf("holder %d wins a slot with %f, want %f", n, got.odds.Chance(), 1-miss)
 		}
-		if got.missed = 0; *got != want {
+		if got.odds = 0; *got != want {
 			t.Errorf("holder %d: %+v, want %+v", n, got, want)
 		}
 	}
-	c.all.missed = 0
+	c.all.odds = 0
 	if want := (holding{coins: 5, value: 101, matureCoins: 3, ready: 87, next: 250}); c.all != want {
 		t.Errorf("all: %+v, want %+v", c.all, want)
 	}

@@ -41,8 +41,8 @@ func TestOnline(t *testing.T) {
 		if got := pos.Share(p, bits, 0, value); math.Abs(got-want) > 1e-9 {
 			t.Errorf("holder %d has share %f, want %f", holder+1, got, want)
 		}
-		if got := pos.Chance(bits, value); math.Abs(got+math.Expm1(-want/4)) > 1e-5 {
-			t.Errorf("holder %d wins a slot with %f, want %f", holder+1, got, -math.Expm1(-want/4))
+		if got := pos.Chance(bits, value); math.Abs(got-want/4) > 1e-5 {
+			t.Errorf("holder %d wins a slot with %f, want %f", holder+1, got, want/4)
 		}
 	}
 	if got, want := pos.Online(p, bits+1<<24, 0), math.Log(4.0/3)/(256*0.25/1e14); math.Abs(got/want-1) > 1e-4 {
