@@ -448,7 +448,7 @@ func (c *Chain) insert(h *consensus.Header, hash chainhash.Hash, parent uint32, 
 			t.reconsider(c.tip.get())
 		}
 		if s, ok := t.strays[hash]; ok {
-			t.setBlock(i, s.place, s.txs)
+			t.setStored(i, &s)
 			delete(t.strays, hash)
 		}
 		if _, denied := c.denied[hash]; denied {

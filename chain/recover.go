@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -282,9 +283,7 @@ func (c *conductor) keepStrays(waits map[chainhash.Hash][]tailBlock) {
 	defer t.mu.Unlock()
 	for hash, b := range strays {
 		if i, ok := t.find(&hash); ok { // its header came meanwhile
-			if t.body(i).block.Size == 0 {
-				t.setBlock(i, b.place, b.txs)
-			}
+			t.setStored(i, &b)
 			delete(strays, hash)
 		}
 	}
@@ -328,10 +327,21 @@ func (c *conductor) takeTail(b tailBlock) (bool, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.body(i).block.Size == 0 {
-		t.setBlock(i, b.place, b.txs)
-	}
+	t.setStored(i, &b)
 	return true, nil
+}
+
+// setStored notes where the bytes of a block are that was found on disk. Its seal takes the
+// place of that of its header, which may have come alone and be false: what is on disk was
+// seen to belong to its seal. The caller holds mu.
+func (t *tree) setStored(i uint32, b *tailBlock) {
+	if t.body(i).block.Size > 0 {
+		return
+	}
+	if t.sealBytes > 0 {
+		t.seals[i] = bytes.Clone(b.header.Seal)
+	}
+	t.setBlock(i, b.place, b.txs)
 }
 
 var errTxCount = errors.New("no transaction count after the header")

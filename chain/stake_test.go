@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"dunlin/chain"
 	"dunlin/chain/consensus"
@@ -133,6 +135,50 @@ func TestFalseSeal(t *testing.T) {
 	// Once the block is there, no other seal is anything but a false one.
 	if v := h.submit(usurped); v.Outcome != chain.Duplicate {
 		t.Errorf("the block again, with a false seal: %+v", v)
+	}
+}
+
+// The seal of a block that was written and not yet committed takes, after a crash, the
+// place of a false one that the index has.
+func TestFalseSealAndACrash(t *testing.T) {
+	p := consensus.Stakenet()
+	_, blocks := stakers(p, 6)
+	h := open(t, func(o *chain.Options) {
+		o.Params, o.Engine = p, enginetest.Lenient{Engine: pos.New(p)}
+		o.FS, o.FlushInterval = vfs.NewCrashableMem(), time.Hour
+	})
+	h.connectAll(blocks[1:4])
+	usurped := decodeHeader(t, p, enginetest.Usurp(blocks[5]))
+	if n, _, err := h.AcceptHeaders(t.Context(), []consensus.Header{blocks[4].Header, usurped, blocks[6].Header}); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	h.want(blocks[6], chain.Stored) // so the index has the headers below it
+	if err := h.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seal := func() []byte {
+		t.Helper()
+		seal, err := h.Seal(blocks[5].Hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seal
+	}
+	if !bytes.Equal(seal(), usurped.Seal) {
+		t.Fatal("the header is not there with the false seal: this shows nothing")
+	}
+	h.want(blocks[4], chain.Connected)
+	h.want(blocks[5], chain.Connected)
+	clone := h.o.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
+	h.close()
+	h.o.FS = clone
+	h.start()
+	h.wantTip(blocks[6])
+	for range 2 {
+		if !bytes.Equal(seal(), blocks[5].Header.Seal) {
+			t.Error("the header has the false seal")
+		}
+		h.reopen()
 	}
 }
 

@@ -151,12 +151,14 @@ func (j *Journal) open() error {
 	return nil
 }
 
-// lose provides for signed slots that are not known.
+// lose provides for signed slots that are not known. The slots that are refused for that
+// are below the floor, so that they stay so if the process ends before they are past.
 func (j *Journal) lose(why string) {
 	for k := range j.signed {
 		j.resting = max(j.resting, k.slot+1)
 	}
 	j.resting = max(j.resting, j.o.Slot) + lostSlots
+	j.floor = max(j.floor, j.resting)
 	j.lost = why
 	j.o.Logger.Error("journal of signed slots "+why+": no block is signed until slots that may be lost are past", //nolint:sloglint // one of three texts
 		"path", j.path, "records", len(j.signed), "slots", j.resting-j.o.Slot)
@@ -271,7 +273,7 @@ func (j *Journal) rewrite() (err error) {
 		for _, r := range records[:drop] {
 			delete(j.signed, stakeSlot{r.Slot, r.OutPoint})
 		}
-		records, j.floor = records[drop:], floor
+		records, j.floor = records[drop:], max(j.floor, floor)
 	}
 	raw := sum(binary.LittleEndian.AppendUint64([]byte(journalMagic), uint64(j.floor)))
 	for i := range records {

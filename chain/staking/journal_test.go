@@ -277,8 +277,12 @@ func TestDamage(t *testing.T) {
 			if err := j.Close(); err != nil {
 				t.Fatal(err)
 			}
-			// What was waited for once is over; what was written then is there.
+			// It is told once; what was written then is there, and the slots that may be lost are
+			// refused until they are past, however often it is opened.
 			j = mustOpen(t, fs, slot)
+			if again, _ := j.Resting(); again != first {
+				t.Errorf("%s: opened again: signs from slot %d, want %d", c.name, again, first)
+			}
 			if _, lost := j.Resting(); lost != "" || len(j.Last(100)) != c.signed+1 || !j.Taken(r.Slot, r.OutPoint) {
 				t.Errorf("%s: opened again: %q, %d records", c.name, lost, len(j.Last(100)))
 			}
@@ -316,6 +320,10 @@ func TestMissing(t *testing.T) {
 	}
 	if err := j.Sign(record(99, 0, 1), func() error { return errors.New("signed") }); err == nil || errors.Is(err, staking.ErrSigned) {
 		t.Errorf("closed: %v", err)
+	}
+	j = mustOpen(t, fs, 61)
+	if first, lost := j.Resting(); first != 69 || lost != "" {
+		t.Errorf("opened again: from slot %d, %q", first, lost)
 	}
 }
 

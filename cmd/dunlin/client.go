@@ -490,7 +490,11 @@ func newMiner(g *global) *cobra.Command {
 			if s.Reason != "" {
 				state += " (" + s.Reason + ")"
 			}
-			fmt.Fprintf(w, "miner    %s\naddress  %s\nblocks   %d\n", state, s.Address, s.Blocks)
+			fmt.Fprintf(w, "miner    %s\n", state)
+			if s.Address != "" { // where stake makes blocks it is the winner's own, unless mining.address is set
+				fmt.Fprintf(w, "address  %s\n", s.Address)
+			}
+			fmt.Fprintf(w, "blocks   %d\n", s.Blocks)
 		})
 	}
 	turn := func(on bool) func(*cobra.Command, []string) error {

@@ -134,8 +134,12 @@ func TestE2EStaking(t *testing.T) {
 		}
 	}
 	mustRun(t, wif, "wallet", "import", "--home", c.home, "--wif", "--passphrase-file", phrase)
-	if status, answer := c.mineBlock("x", 1); status != http.StatusGatewayTimeout || !strings.Contains(answer["message"].(string), "unlock it for staking") {
+	// What somebody must do something about is said at once, not when the time is over.
+	if status, answer := c.mineBlock("x", waitLimit); status != http.StatusConflict || !strings.Contains(answer["message"].(string), "unlock it for staking") {
 		t.Errorf("locked: %d %v", status, answer)
+	}
+	if out := mustRun(t, "", "miner", "status", "--home", c.home); strings.Contains(out, "address") {
+		t.Errorf("miner status:\n%s", out)
 	}
 	mustRun(t, "", "wallet", "unlock", "--home", c.home, "--passphrase-file", phrase, "--staking")
 	eventually(t, patience, "the wallet has its stake", func() error {

@@ -404,7 +404,7 @@ type ChainTip struct {
 // MinerStatus tells what the miner does.
 type MinerStatus struct {
 	Running bool   `json:"running"`
-	Address string `json:"address" doc:"That new blocks pay"`
+	Address string `json:"address" doc:"That new blocks pay; empty: that of the stake that wins"`
 	Blocks  int    `json:"blocks" doc:"Made since the start"`
 	Reason  string `json:"reason" doc:"Why it waits; empty if it does not"`
 }

@@ -311,8 +311,8 @@ func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {
 	if f.chain.LowDisk() {
 		return api.Block{}, api.Errorf(http.StatusServiceUnavailable, "%s", lowDiskReason)
 	}
-	if f.stake != nil && f.stake.source == "wallet" && !f.wallet.Exists() {
-		return api.Block{}, api.Errorf(http.StatusConflict, "%v", errNothingToStake)
+	if err := f.cannotStake(); err != nil {
+		return api.Block{}, err
 	}
 	b, _, err := f.miner.MineOne(ctx, data)
 	if err != nil && f.stake != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -42,6 +42,7 @@ const (
 // stake is what a node of a proof-of-stake network makes blocks with.
 type stake struct {
 	source  string // "wallet" or "key-file"
+	holder  staking.Holder
 	sealer  *staking.Sealer
 	journal *staking.Journal
 	finder  *staking.Finder // of the key file's coins; nil with a wallet
@@ -76,6 +77,7 @@ func (n *Node) openStaking() error {
 		held.finder = s.finder
 		holder = held
 	}
+	s.holder = holder
 	slot, _ := pos.Slot(n.params, n.now().Unix())
 	var err error
 	s.journal, err = staking.OpenJournal(staking.JournalOptions{Dir: filepath.Join(n.c.Home, stakingDir), Slot: slot, Logger: log})
@@ -384,6 +386,18 @@ func (f face) StopStaking() error {
 	}
 	if f.miner.Stop() {
 		f.log.Info("staking stopped", "by", "rpc")
+	}
+	return nil
+}
+
+// cannotStake says why no block can be made until somebody does something about it, which
+// nobody need wait for; nil: one may come.
+func (n *Node) cannotStake() error {
+	if n.stake == nil {
+		return nil
+	}
+	if err := n.stake.holder.Ready(); err != nil {
+		return api.Errorf(http.StatusConflict, "no block can be made: %v", err)
 	}
 	return nil
 }
