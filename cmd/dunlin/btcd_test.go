@@ -485,7 +485,7 @@ func (d *btcd) start() {
 		"--nolisten", "--nodnsseed", "--rpclisten=127.0.0.1:0", "--notls", "--rpcuser=judge", "--rpcpass=judge", "--miningaddr="+btcdPays)
 	d.cmd.Env = append(os.Environ(), "HOME="+d.home)
 	d.log.of(d.cmd)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	d.cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

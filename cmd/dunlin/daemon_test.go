@@ -132,7 +132,7 @@ func (d *daemon) launch(more ...string) {
 	}
 	d.cmd = exec.Command("dunlin", append(slices.Clip(d.args), more...)...)
 	d.log.of(d.cmd)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	d.cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
 	run := d.cmd.Start
 	if d.at != nil {
 		run = func() error { return d.at.Start(d.cmd) }

@@ -62,7 +62,7 @@ func (d *daemon) tryStart(t *testing.T, more ...string) bool {
 	_ = os.Remove(filepath.Join(d.home, api.NodeFileName))
 	d.cmd = exec.Command("dunlin", append(slices.Clip(d.args), more...)...)
 	d.log.of(d.cmd)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	d.cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -312,13 +312,13 @@ func TestE2EHostileDisk(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=48m"); err != nil {
+			if err := mountSmall(dir, "48m"); err != nil {
 				t.Skipf("cannot mount a small file system here (needs root): %v", err)
 			}
 			d := newDaemon(t, "small", "--network", "regtest")
 			t.Cleanup(func() {
 				d.stop()
-				if err := syscall.Unmount(dir, 0); err != nil {
+				if err := unmount(dir); err != nil {
 					t.Errorf("unmount: %v", err)
 				}
 			})

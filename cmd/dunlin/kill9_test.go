@@ -18,7 +18,7 @@ func killed(t *testing.T, after time.Duration, args ...string) bool {
 	log := newOutput(t)
 	cmd := exec.Command("dunlin", args...)
 	log.of(cmd)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

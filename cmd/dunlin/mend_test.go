@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -73,13 +72,13 @@ func TestE2EMend(t *testing.T) {
 func TestE2EFullFromTheStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+	if err := mountSmall(dir, "32m"); err != nil {
 		t.Skipf("cannot mount a small file system here (needs root): %v", err)
 	}
 	d := newDaemon(t, "full", "--network", "regtest")
 	t.Cleanup(func() {
 		d.stop()
-		if err := syscall.Unmount(dir, 0); err != nil {
+		if err := unmount(dir); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
 	})
@@ -141,11 +140,8 @@ func TestE2EUnusableHomes(t *testing.T) {
 		"below a file": {filepath.Join(plain, "home"), plain},
 	}
 	// Root may write anywhere, but not on a file system that is mounted for reading.
-	if err := syscall.Mount(ro, ro, "", syscall.MS_BIND, ""); err == nil {
-		t.Cleanup(func() { _ = syscall.Unmount(ro, 0) })
-		if err := syscall.Mount("", ro, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
-			t.Fatal(err)
-		}
+	if err := mountReadOnly(ro); err == nil {
+		t.Cleanup(func() { _ = unmount(ro) })
 		cases["on a file system for reading"] = struct{ home, want string }{filepath.Join(ro, "home"), "read-only file system"}
 		cases["new on one for reading"] = struct{ home, want string }{filepath.Join(ro, "new"), "read-only file system"}
 	} else {

@@ -123,7 +123,7 @@ func startSeeder(t *testing.T, at place, listen string, args ...string) *seed {
 		"--dns-listen", listen, "--metrics-listen", "127.0.0.1:0", "--interval", "1s", "--zone-file", s.zoneFile,
 	}, args...)...)
 	s.log.of(cmd)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
 	run := cmd.Start
 	if at != nil {
 		run = func() error { return at.Start(cmd) }

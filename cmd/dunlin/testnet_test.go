@@ -32,7 +32,7 @@ func startTestnet(t *testing.T, args ...string) *testnetRun {
 	r.cmd = exec.Command("dunlin", append([]string{"testnet"}, args...)...)
 	r.out.of(r.cmd)
 	r.cmd.Env = append(os.Environ(), "TMPDIR="+r.tmp)
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	r.cmd.SysProcAttr = endsWithParent(syscall.SIGTERM)
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

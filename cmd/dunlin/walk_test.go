@@ -196,7 +196,8 @@ func (m *machine) command(script string) *exec.Cmd {
 	cmd.Dir = m.dir
 	cmd.Env = append(os.Environ(), "HOME="+m.home, "XDG_DATA_HOME=")
 	cmd.Env = append(cmd.Env, m.env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
+	cmd.SysProcAttr.Setpgid = true
 	return cmd
 }
 
