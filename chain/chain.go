@@ -457,7 +457,18 @@ func (c *Chain) Invalidate(ctx context.Context, hash chainhash.Hash) error {
 		if err := c.deny(hash); err != nil {
 			return fmt.Errorf("invalidate %v: %w", hash, err), nil
 		}
+		c.tree.mu.RLock()
+		anchor := c.tree.anchor
+		c.tree.mu.RUnlock()
 		c.mark(i, flagInvalid)
+		c.tree.mu.RLock()
+		lowered := c.tree.anchor != anchor
+		c.tree.mu.RUnlock()
+		if lowered { // what was refused may be taken now
+			c.refusals.mu.Lock()
+			c.refusals.accepted++
+			c.refusals.mu.Unlock()
+		}
 		return nil, nil
 	})
 }

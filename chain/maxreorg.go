@@ -337,7 +337,7 @@ func (c *Chain) refuses(b *RefusedBranch) bool {
 	return t.node(t.anchor).height > b.Fork
 }
 
-// ReorgsAccepted is how often AcceptReorg was successful since Open: whoever was refused a
+// ReorgsAccepted is how often AcceptReorg was successful, or Invalidate lowered the anchor, since Open: whoever was refused a
 // branch may try again when it changes.
 func (c *Chain) ReorgsAccepted() int64 {
 	c.refusals.mu.Lock()

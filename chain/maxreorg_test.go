@@ -294,6 +294,9 @@ func TestMaxReorgInvalidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.wantTip(d.main[10])
+	if d.ReorgsAccepted() != 1 {
+		t.Error("who was refused a branch is not told to try again")
+	}
 	d.connectAll(other)
 	d.wantTip(other[3])
 	if err := d.Reconsider(t.Context(), d.main[11].Hash); err != nil {

@@ -10,8 +10,12 @@ import (
 
 // KeepBlocks is how many of the last blocks, with their undo data, pruning always
 // keeps: two days of Bitcoin's, as Bitcoin Core does. No reorganisation in
-// practice is deeper.
+// practice is deeper. Where the chain may leave more by itself
+// ([consensus.Params.MaxReorg]) it is as many as that.
 const KeepBlocks = 288
+
+// keepBlocks is how many it is on this network.
+func (c *Chain) keepBlocks() int32 { return max(KeepBlocks, c.o.Params.MaxReorg) }
 
 // pruneEvery is how many blocks lie between two looks at whether there is
 // anything to prune: one walks the tree.
@@ -30,7 +34,7 @@ type PruneReport struct {
 func (c *Chain) Lowest() int32 { return c.lowest.Load() }
 
 // Prune removes the oldest block and undo files, whole, until at most keep bytes
-// are left, or the last KeepBlocks blocks, or the file being written. A home that
+// are left, or the last KeepBlocks blocks (more where reorganisations may be deeper), or the file being written. A home that
 // was pruned cannot be reindexed.
 func (c *Chain) Prune(ctx context.Context, keep int64) (r PruneReport, err error) {
 	err = c.ask(ctx, func(c *conductor) (answer, err error) {
@@ -85,7 +89,7 @@ func (c *conductor) prune(keep int64) (r PruneReport, err error) {
 		return r, nil
 	}
 	t := c.tree
-	limit := min(t.node(c.verified).height, t.node(c.tip.get()).height) - KeepBlocks
+	limit := min(t.node(c.verified).height, t.node(c.tip.get()).height) - c.keepBlocks()
 	blockTops, undoTops := t.fileTops()
 	nextBlocks, top := firstKept(blocks, blockTops, limit, func() bool { return total > keep }, &total)
 	if nextBlocks == c.keptBlocks {

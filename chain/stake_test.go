@@ -636,13 +636,24 @@ func TestUnsignedBlock(t *testing.T) {
 func TestStakePrune(t *testing.T) {
 	p := consensus.Stakenet()
 	b, blocks := stakers(p, 400)
+	// As many blocks stay as a reorganisation may be deep.
+	deep := *p
+	deep.MaxReorg = 350
+	d := open(t, func(o *chain.Options) {
+		smallFiles(o)
+		o.Params, o.Engine = &deep, pos.New(&deep)
+	})
+	d.connectAll(blocks[1:])
+	if r, err := d.Prune(t.Context(), 0); err != nil || r.Lowest < 1 || r.Lowest > 400-350+1 {
+		t.Errorf("%+v, %v", r, err)
+	}
 	h := open(t, func(o *chain.Options) {
 		smallFiles(o)
 		o.Params, o.Engine = p, pos.New(p)
 	})
 	h.connectAll(blocks[1:])
 	r, err := h.Prune(t.Context(), 0)
-	if err != nil || r.Lowest < 1 || r.Lowest > 400-chain.KeepBlocks+1 {
+	if err != nil || r.Lowest < 400-350+2 || r.Lowest > 400-chain.KeepBlocks+1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	check := func() {

@@ -125,7 +125,7 @@ func (f *forger) total() int {
 	return f.shown
 }
 
-// A victim is a node whose peers are forgers; the clock of its exchange runs ten times too
+// A victim is a node whose peers are forgers; the clock of its exchange runs five times too
 // fast.
 type victim struct {
 	c      *chain.Chain
@@ -145,7 +145,7 @@ func newVictim(t *testing.T, fs vfs.FS, stake func(*chain.Options)) *victim {
 	}
 	v := &victim{c: c, logs: &logs{}, blames: make(chan blamed, 10_000)}
 	v.x, err = New(Options{
-		Host: newHost(t), Chain: FromChain(c), ChainID: o.Params.ChainID(), Now: hastily(10), ReplyTimeout: 10 * time.Second,
+		Host: newHost(t), Chain: FromChain(c), ChainID: o.Params.ChainID(), Now: hastily(5), ReplyTimeout: 10 * time.Second,
 		TipGap: 50 * time.Millisecond, TipGrace: 20 * time.Millisecond,
 		Logger:  slog.New(slog.NewTextHandler(v.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		OnBlame: func(id peer.ID, reason string) { v.blames <- blamed{id, reason} },
