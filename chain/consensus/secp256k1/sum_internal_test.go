@@ -106,7 +106,7 @@ func TestLiftAll(t *testing.T) {
 			t.Fatalf("seed %d: a point at %x", seed, x)
 		}
 	}
-	for n := range len(xs) {
+	for n := range xs {
 		got := make([]affine, n)
 		if !liftAll(got, xs[:n]) {
 			t.Fatalf("seed %d: of %d points one is not found", seed, n)
