@@ -24,8 +24,8 @@ import (
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	for engine, run := range map[string]chaosRun{
-		config.EnginePoW: {nodes: 6, spacing: "2s", lasts: 30 * time.Second, every: 2 * time.Second},
-		config.EnginePoS: {nodes: 5, spacing: "4s", lasts: 30 * time.Second, every: 2 * time.Second},
+		config.EnginePoW: {nodes: 6, spacing: "2s", lasts: 24 * time.Second, every: 2 * time.Second},
+		config.EnginePoS: {nodes: 5, spacing: "4s", lasts: 24 * time.Second, every: 2 * time.Second},
 	} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
