@@ -67,7 +67,9 @@ type entry struct {
 	seen       time.Time // last connected, either way
 	asked      time.Time // last asked whom it knows
 	lostAt     time.Time // a connection that we had opened has ended, and there is none since; zero: no
+	held       bool      // of a lost one: that connection had lasted for heldAfter
 	dark       bool      // lost, and the last dial got no answer at all
+	back       bool      // was held when it was lost, and came back: it leaves for no other one that does
 	loaded     bool      // read from the saved book
 	anchor     bool
 	elder      bool // dialled first, as the anchors, for having been proven longest

@@ -267,8 +267,9 @@ type Discovery struct {
 	mention   []string // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
 	px        peerExchange
-	queried   map[peer.ID]struct{} // peers that the DHT dialled, or tried to; at most maxQueried that are not connected
-	hungUp    map[string]struct{}  // ids of the connections that we are closing
+	queried   map[peer.ID]int      // peers that the DHT dialled and that are connected, or being dialled: so many times
+	hungUp    map[string]time.Time // ids of the connections that we are closing, and since when
+	settling  map[peer.ID]struct{} // peers that were lost and are being dialled, or looked at since; at most maxRevives and one
 }
 
 // New checks the options, every fault at once, and reads what earlier runs have
@@ -294,7 +295,7 @@ func New(opts Options) (*Discovery, error) {
 		},
 		punchFor: punchTimeout,
 		yield:    map[Source]*Yield{}, failures: map[string]uint64{}, hidden: hiddenAddrs{},
-		queried: map[peer.ID]struct{}{}, hungUp: map[string]struct{}{},
+		queried: map[peer.ID]int{}, hungUp: map[string]time.Time{}, settling: map[peer.ID]struct{}{},
 	}
 	if len(opts.DNSServers) > 0 {
 		d.lookup = serverResolver{opts.DNSServers}
@@ -447,7 +448,7 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 	d.mu.Unlock()
 	if n.Connectedness(p) != network.Connected {
 		d.mu.Lock()
-		delete(d.queried, p)
+		d.forgetQueriedLocked(p)
 		d.mu.Unlock()
 		d.host.ConnManager().Unprotect(p, protectTag)
 		if g := groupOf(c.RemoteMultiaddr()); !d.opts.Private && g != "" {
@@ -459,7 +460,7 @@ func (d *Discovery) disconnected(n network.Network, c network.Conn) {
 	if c.Stat().Direction == network.DirOutbound && !byUs {
 		if !c.Stat().Limited && n.Connectedness(p) != network.Connected {
 			d.mu.Lock()
-			d.lostLocked(p, time.Now())
+			d.lostLocked(p, c.Stat().Opened, time.Now())
 			d.mu.Unlock()
 		}
 		signal(d.lost)

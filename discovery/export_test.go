@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -231,6 +232,16 @@ func (d *Discovery) MayAsk(id peer.ID, now time.Time) bool { return d.mayAsk(id,
 // Tell returns the records that a peer would be told.
 func (d *Discovery) Tell(now time.Time, to peer.ID, limit int) [][]byte {
 	return d.tell(now, to, limit)
+}
+
+// DHTHost is the host as the DHT sees it.
+func (d *Discovery) DHTHost() host.Host { return dhtHost{d.host, d} }
+
+// Queried counts the peers that are noted as the DHT's, and the connections that are noted as being closed.
+func (d *Discovery) Queried() (peers, closing int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.queried), len(d.hungUp)
 }
 
 // Describe tells what the book has of a peer.

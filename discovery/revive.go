@@ -20,6 +20,9 @@ import (
 //
 // A dark peer that is back stays, and who was dialled since it was lost goes in its stead: else each side would keep to itself for as long as
 // it has enough of its own.
+//
+// Who answered and hung up at once (it is full, or a walk of the DHT or a feeler had dialled it) was not held: it is no loss to be looked into, or it
+// would be dialled for ever, and it takes nobody's place, or it could hang up to push out those that we chose.
 const (
 	// For so long after an outbound peer was lost the pace is quick while some are missing or several are lost, and brisk otherwise: a node may
 	// have had one peer only on the other side.
@@ -34,6 +37,8 @@ const (
 	maxRevives = 4
 	// So many are several: this share of MaxOutbound, and two at least.
 	severalShare = 4
+	// A connection that lasted for so long was held.
+	heldAfter = queryGrace + trimEvery
 )
 
 // reviveLoop dials peers that have gone dark until ctx ends.
@@ -63,12 +68,15 @@ func (d *Discovery) reviveLoop(ctx context.Context) {
 			defer func() { <-slots }()
 			d.dial(ctx, t)
 			d.settleBack(ctx, t.info.ID, since)
+			d.mu.Lock()
+			delete(d.settling, t.info.ID)
+			d.mu.Unlock()
 		})
 	}
 }
 
-// pickDark chooses, if it is time for one, the lost peer that was dialled longest ago. darkSince is when it was lost if it is dark, and zero if
-// that is to be found out.
+// pickDark chooses, if it is time for one, the lost peer that was dialled longest ago. darkSince is when it was lost if it is dark and had been held,
+// else zero.
 func (d *Discovery) pickDark(now, last time.Time) (t target, darkSince time.Time, ok bool) {
 	d.mu.Lock()
 	quiet := now.Sub(d.lostAt) >= lostFor // as nearly always: then nobody is dark
@@ -80,7 +88,7 @@ func (d *Discovery) pickDark(now, last time.Time) (t target, darkSince time.Time
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	gone := func(e *entry) bool { // nothing is known yet of the others
-		return e.dark || !e.lostAt.IsZero() && e.lastTry.Before(e.lostAt) && e.flaps == 0
+		return e.dark || e.held && !e.lostAt.IsZero() && e.lastTry.Before(e.lostAt) && e.flaps == 0
 	}
 	lost := 0
 	for _, e := range d.book.byID {
@@ -112,7 +120,8 @@ func (d *Discovery) pickDark(now, last time.Time) (t target, darkSince time.Time
 		return target{}, time.Time{}, false
 	}
 	d.feelers++
-	if pick.dark {
+	d.settling[pick.id] = struct{}{}
+	if pick.dark && pick.held {
 		darkSince = pick.lostAt
 	}
 	return d.startLocked(pick, now), darkSince, true
@@ -121,7 +130,8 @@ func (d *Discovery) pickDark(now, last time.Time) (t target, darkSince time.Time
 // settleBack ends a connection with a peer that was lost and is back, or if it was dark since a moment with one that was dialled later, if there
 // are more than are wanted.
 func (d *Discovery) settleBack(ctx context.Context, id peer.ID, darkSince time.Time) {
-	if d.host.Network().Connectedness(id) != network.Connected || !sleep(ctx, helloTime) {
+	connected := func() bool { return d.host.Network().Connectedness(id) == network.Connected }
+	if !connected() || !sleep(ctx, helloTime) || !connected() {
 		return
 	}
 	all := d.outwards()
@@ -130,7 +140,8 @@ func (d *Discovery) settleBack(ctx context.Context, id peer.ID, darkSince time.T
 	var instead []outward
 	for _, o := range all {
 		e := d.book.byID[o.id]
-		if o.id != id && !o.needed && o.since.After(darkSince) && (e == nil || !e.static) {
+		_, settling := d.settling[o.id] // each makes room for itself
+		if !settling && !o.needed && o.since.After(darkSince) && (e == nil || !e.static && !e.back) {
 			instead = append(instead, o)
 		}
 	}
@@ -145,9 +156,10 @@ func (d *Discovery) settleBack(ctx context.Context, id peer.ID, darkSince time.T
 }
 
 // lostLocked notes that the last connection with a peer has ended, which we had opened. The caller holds mu.
-func (d *Discovery) lostLocked(id peer.ID, now time.Time) {
+func (d *Discovery) lostLocked(id peer.ID, opened, now time.Time) {
 	if e := d.book.byID[id]; e != nil && e.tried() && !d.avoidedLocked(id, now) {
 		d.lostAt, e.lostAt, e.seen = now, now, now
+		e.held = now.Sub(opened) >= heldAfter
 	}
 }
 

@@ -1,6 +1,9 @@
 package discovery_test
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -153,4 +156,114 @@ func TestRestEndsWhenNobodyIsLeft(t *testing.T) {
 		}
 		stopAll([]*node{n})
 	})
+}
+
+// TestNoComingBack: peers that answered and hung up at once were never ours. They are not dialled over and over, and if they stay, they stay in the
+// stead of nobody: else who is dialled by a walk and hangs up could push out those that we chose.
+func TestNoComingBack(t *testing.T) {
+	for _, stays := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stays=%v", stays), func(t *testing.T) { inSim(t, func(s *sim) { noComingBack(s, stays) }) })
+	}
+}
+
+func noComingBack(s *sim, stays bool) {
+	t := s.t
+	const many, most = 40, 2
+	n := s.start(simIP(0), func(o *discovery.Options) { o.MaxOutbound = most })
+	var stay atomic.Bool
+	var dials atomic.Int64
+	for i := range many {
+		h := servesPeers(s, 1+i)
+		h.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+			if dials.Add(1); stay.Load() {
+				return
+			}
+			s.Go(func(ctx context.Context) {
+				select {
+				case <-time.After(500 * time.Millisecond): // of virtual time; identify is through
+				case <-ctx.Done():
+				}
+				_ = c.Close()
+			})
+		}})
+		if err := n.host.Connect(s.Context(), h.Info()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Pass(10 * time.Second)
+	var honest []*simnet.Host
+	for i := range most {
+		h := servesPeers(s, 1+many+i)
+		honest = append(honest, h)
+		n.disc.Learn(time.Now(), h.Info(), discovery.SourceDNS)
+	}
+	has := func() bool {
+		return !slices.ContainsFunc(honest, func(h *simnet.Host) bool { return n.host.Network().Connectedness(h.ID()) != network.Connected })
+	}
+	if _, met := s.Until(10*time.Minute, has); !met {
+		t.Fatal("the honest ones were not dialled")
+	}
+	stay.Store(stays)
+	dials.Store(0)
+	s.Pass(20 * time.Minute)
+	if got := dials.Load(); got > many {
+		t.Errorf("%d dials in 20 minutes", got)
+	}
+	if !has() {
+		t.Error("one that we had was disconnected for another that had hung up")
+	}
+	stopAll([]*node{n})
+}
+
+// TestAllComeBack: peers that were away come back one after the other while each is still looked at; in the end there are as many as are asked
+// for, and those that were away among them.
+func TestAllComeBack(t *testing.T) {
+	const most = 8
+	inSim(t, func(s *sim) {
+		self := s.host(simIP(0))
+		n := s.startOn(self, func(o *discovery.Options) { o.MaxOutbound = most })
+		learn := func(from int) (hosts []*simnet.Host) { // a few more peers
+			for i := range most {
+				h := servesPeers(s, from+i)
+				hosts = append(hosts, h)
+				n.disc.Learn(time.Now(), h.Info(), discovery.SourceDNS)
+			}
+			return hosts
+		}
+		connected := func(hosts []*simnet.Host) (c int) {
+			for _, h := range hosts {
+				if self.Network().Connectedness(h.ID()) == network.Connected {
+					c++
+				}
+			}
+			return c
+		}
+		away := learn(1)
+		if _, met := s.Until(5*time.Minute, func() bool { return connected(away) == most }); !met {
+			t.Fatal("the first were not dialled")
+		}
+		s.Pass(time.Minute)
+		s.Partition(away)
+		if _, met := s.Until(5*time.Minute, func() bool { return connected(away) == 0 }); !met {
+			t.Fatal("they are not away")
+		}
+		learn(1 + most)
+		s.Pass(5 * time.Minute)
+		if st := n.disc.Stats(); st.Outbound != most || connected(away) != 0 {
+			t.Fatalf("%d outbound peers, %d of them away", st.Outbound, connected(away))
+		}
+		s.Heal()
+		s.Pass(3 * time.Minute)
+		if st := n.disc.Stats(); st.Outbound != most || connected(away) != most {
+			t.Errorf("%d outbound peers, %d of them were away", st.Outbound, connected(away))
+		}
+		stopAll([]*node{n})
+	})
+}
+
+// servesPeers starts a host that speaks our protocol and knows nobody.
+func servesPeers(s *sim, i int) *simnet.Host {
+	h := s.host(simIP(i))
+	h.SetStreamHandler(simNamespace+"/peers/1", func(st network.Stream) { _ = st.Reset() })
+	return h
 }

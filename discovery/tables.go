@@ -291,7 +291,9 @@ func (b *book) reached(now time.Time, id peer.ID, addrs []ma.Multiaddr, src Sour
 		e = &entry{id: id, addrs: slices.Clone(addrs), source: src, heard: now, jitter: 1, told: "self/" + groupOf(remote)}
 	}
 	e.heard = now
-	e.lostAt, e.dark = time.Time{}, false
+	if !e.lostAt.IsZero() {
+		e.lostAt, e.dark, e.back = time.Time{}, false, e.held
+	}
 	if outbound || !e.tried() {
 		e.addrs = mergeAddrs(addrs, e.addrs)
 	} else { // what it says of itself does not move a peer out of the group where it answered

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -37,35 +38,40 @@ func (dhtHost) ConnManager() connmgr.ConnManager { return connmgr.NullConnMgr{} 
 
 // Connect implements host.Host.
 func (h dhtHost) Connect(ctx context.Context, ai peer.AddrInfo) error {
-	h.note(ai.ID)
+	defer h.note(ai.ID)()
 	return h.Host.Connect(ctx, ai)
 }
 
 // NewStream implements host.Host. It dials a peer that is not connected.
 func (h dhtHost) NewStream(ctx context.Context, id peer.ID, ids ...protocol.ID) (network.Stream, error) {
-	h.note(id)
+	defer h.note(id)()
 	return h.Host.NewStream(ctx, id, ids...)
 }
 
-// note says that the DHT is about to dial the peer, unless it is connected.
-func (h dhtHost) note(id peer.ID) {
+// note says that the DHT is about to dial the peer, unless it is connected. The caller calls done when the dial has ended.
+func (h dhtHost) note(id peer.ID) (done func()) {
 	if h.Network().Connectedness(id) == network.Connected {
-		return
+		return func() {}
 	}
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
-	if len(h.d.queried) >= maxQueried { // those whose dial failed
-		for p := range h.d.queried {
-			if h.Network().Connectedness(p) != network.Connected {
-				delete(h.d.queried, p)
-			}
+	h.d.queried[id]++
+	return func() {
+		h.d.mu.Lock()
+		defer h.d.mu.Unlock()
+		if n, ok := h.d.queried[id]; ok { // a dial of our own may have made the peer ours
+			h.d.queried[id] = max(n-1, 0)
+			h.d.forgetQueriedLocked(id)
 		}
 	}
-	h.d.queried[id] = struct{}{}
 }
 
-// maxQueried is when peers that are not connected are forgotten: more than a host has connections.
-const maxQueried = 4096
+// forgetQueriedLocked forgets that the DHT dialled a peer if it is not connected, and no dial is under way. The caller holds mu.
+func (d *Discovery) forgetQueriedLocked(id peer.ID) {
+	if d.queried[id] == 0 && d.host.Network().Connectedness(id) == network.NotConnected { // over a relay: a hole may be being punched
+		delete(d.queried, id)
+	}
+}
 
 // trimLoop closes the connections that the DHT made and nobody needs.
 func (d *Discovery) trimLoop(ctx context.Context) {
@@ -174,13 +180,10 @@ func (d *Discovery) surplus(now time.Time) (over []outward) {
 // hangUp closes connections to a peer. That is no loss that another peer must make good.
 func (d *Discovery) hangUp(o outward) {
 	d.mu.Lock()
-	if len(d.hungUp) >= maxQueried { // some had ended by themselves just before, and are not told of again
-		clear(d.hungUp)
-	}
+	now := time.Now()
+	maps.DeleteFunc(d.hungUp, func(_ string, at time.Time) bool { return now.Sub(at) > time.Minute }) // they had ended before
 	for _, c := range o.conns {
-		if !c.IsClosed() {
-			d.hungUp[c.ID()] = struct{}{}
-		}
+		d.hungUp[c.ID()] = now
 	}
 	d.mu.Unlock()
 	for _, c := range o.conns {

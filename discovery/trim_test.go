@@ -1,6 +1,7 @@
 package discovery_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -114,5 +115,42 @@ func TestConnectionsOfOthersStay(t *testing.T) {
 			t.Errorf("%d outbound peers: those two, and one is asked for", nodes[9].disc.Stats().Outbound)
 		}
 		stopAll(nodes)
+	})
+}
+
+// Dials of the DHT that fail leave nothing behind, and nothing that they do makes a connection be forgotten that is still being made.
+func TestDialsOfTheDHTThatFail(t *testing.T) {
+	inSim(t, func(s *sim) {
+		far := s.host(simIP(1))
+		n := s.start(simIP(0), func(o *discovery.Options) { o.MaxOutbound = -1 })
+		h := n.disc.DHTHost()
+		s.Go(func(ctx context.Context) {
+			if err := h.Connect(ctx, far.Info()); err != nil {
+				t.Error(err)
+			}
+		})
+		connected := func() bool { return h.Network().Connectedness(far.ID()) == network.Connected }
+		for _, id := range testPeers(t, 5000) { // nobody knows where they are: this takes no time
+			if _, err := h.NewStream(s.Context(), id, "/none"); err == nil {
+				t.Fatal("reached")
+			}
+		}
+		if connected() {
+			t.Fatal("connected too soon: the test proves nothing")
+		}
+		if _, met := s.Until(10*time.Second, connected); !met {
+			t.Fatal("not connected")
+		}
+		if peers, _ := n.disc.Queried(); peers != 1 {
+			t.Errorf("%d peers are noted", peers)
+		}
+		if _, met := s.Until(30*time.Second, func() bool { return !connected() }); !met {
+			t.Error("the connection stays")
+		}
+		s.Pass(time.Second)
+		if peers, closing := n.disc.Queried(); peers+closing != 0 {
+			t.Errorf("%d peers and %d connections are noted still", peers, closing)
+		}
+		stopAll([]*node{n})
 	})
 }
