@@ -422,7 +422,9 @@ func (c *conductor) acceptHeader(parent uint32, h *consensus.Header, hash chainh
 			return noNode, err
 		}
 	}
-	if !c.fits(1) {
+	// What is on disk already takes no more room than that: a reindex reads all blocks before
+	// it connects one.
+	if src.Kind != FromDisk && !c.fits(1) {
 		c.forget(h.PrevBlock)
 		if (src.Kind == FromSync || src.Kind == FromGossip) && !c.fits(1) {
 			return noNode, noRoom(1, 0)

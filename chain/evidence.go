@@ -93,7 +93,7 @@ func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool)
 		}
 		m.order = append(m.order, claim)
 		at = claimed{first: hash}
-	case at.first != hash && at.second == (chainhash.Hash{}):
+	case at.first != hash && !at.told: // the latest, which may be the one that is validated
 		at.second = hash
 	}
 	m.by[claim] = at
@@ -101,15 +101,17 @@ func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool)
 	if at.second == (chainhash.Hash{}) || at.told {
 		return
 	}
-	height, proven := c.provenClaim(&at)
+	height, proven := c.provenClaim(s, &claim, &at)
 	if !proven {
 		return
 	}
 	d := DoubleStake{Claim: claim, First: at.first, Second: at.second, Height: height, Seen: c.o.Now()}
 	m.mu.Lock()
 	known := m.by[claim].told || slices.ContainsFunc(m.doubles, func(d DoubleStake) bool { return d.Claim == claim })
-	at.told = true
-	m.by[claim] = at
+	if _, ok := m.by[claim]; ok { // it was not displaced meanwhile
+		at.told = true
+		m.by[claim] = at
+	}
 	if known {
 		m.mu.Unlock()
 		return
@@ -129,19 +131,29 @@ func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool)
 	}
 }
 
-// provenClaim says whether one of two headers with one claim was validated, and the height
-// of the first that is known: they need not be at the same.
-func (c *Chain) provenClaim(at *claimed) (height int32, proven bool) {
+// provenClaim says whether one of two headers with one claim was validated, with a seal
+// that claims just that: a header may have come with another one, which its hash does not
+// cover. height is that of the first that is known: they need not be at the same.
+func (c *Chain) provenClaim(s signed, claim *consensus.Claim, at *claimed) (height int32, proven bool) {
 	t := c.tree
-	t.mu.RLock()
-	defer t.mu.RUnlock()
 	height = -1
 	for _, hash := range []*chainhash.Hash{&at.first, &at.second} {
-		if i, ok := t.find(hash); ok {
-			proven = proven || t.has(i, flagValid)
-			if height < 0 {
-				height = t.node(i).height
-			}
+		t.mu.RLock()
+		i, ok := t.find(hash)
+		valid := ok && t.has(i, flagValid)
+		ns := t.nodes()
+		t.mu.RUnlock()
+		if ok && height < 0 {
+			height = ns.node(i).height
+		}
+		if !valid || proven {
+			continue
+		}
+		h := ns.header(i)
+		var err error
+		if h.Seal, err = c.sealOf(ns.node(i)); err == nil {
+			own, ok := s.Claim(&h)
+			proven = ok && own == *claim
 		}
 	}
 	return height, proven

@@ -47,7 +47,7 @@ type unproven struct {
 	// waiting is how many headers have no validated block.
 	waiting int
 	// clock counts the times that headers were shown.
-	clock uint32
+	clock uint64
 	// free are the numbers of forgotten headers. Nobody who has one got it from the present
 	// nodes.
 	free []uint32
@@ -65,7 +65,7 @@ type record struct {
 
 // loose is what is known of the nodes of a chunk where headers can be forgotten.
 type loose struct {
-	shown  [chunkNodes]uint32 // when last, by unproven.clock
+	shown  [chunkNodes]uint64 // when last, by unproven.clock
 	stored [chunkNodes]bool   // the index has it, or will with the next commit
 	gone   [chunkNodes]bool   // forgotten: the number is free
 }
@@ -225,6 +225,16 @@ func (t *tree) drop(gone []uint32) {
 		} else {
 			t.pending[parent] = waiting
 		}
+	}
+	// The branch to a checkpoint must be welcome again.
+	if t.checkpoint.Load() > 0 {
+		top := int32(0)
+		for height, hash := range t.params.Checkpoints {
+			if _, ok := t.find(&hash); ok {
+				top = max(top, height)
+			}
+		}
+		t.checkpoint.Store(top)
 	}
 	// What a node built on that is gone may be a leaf now.
 	for i := range parents {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain"
@@ -243,4 +244,57 @@ func TestReadersInAFlood(t *testing.T) {
 	}
 	close(stop)
 	readers.Wait()
+}
+
+// A checkpoint whose header was forgotten keeps nobody from showing the branch to it again.
+func TestCheckpointForgotten(t *testing.T) {
+	p := consensus.Stakenet()
+	_, blocks := stakers(p, 8)
+	p.Checkpoints = map[int32]chainhash.Hash{6: blocks[6].Hash}
+	h := openToFlood(t, p, 20, 60)
+	h.connectAll(blocks[1:3])
+	if _, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks[3:])); err != nil {
+		t.Fatal(err)
+	}
+	chain.StoreAllHeaders(h.Chain)
+	if err := h.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.reopen()
+	if _, ok := h.Status(blocks[6].Hash); ok {
+		t.Fatal("the header was not forgotten, the test shows nothing")
+	}
+	if n, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks[3:])); n != 6 || err != nil {
+		t.Errorf("%d headers of the branch were taken again: %v", n, err)
+	}
+	h.connectAll(blocks[3:])
+	h.wantTip(blocks[8])
+}
+
+// A reindex reads all blocks before it connects one: none is forgotten for that, be they as
+// many as they are.
+func TestReindexForgetsNothing(t *testing.T) {
+	const ahead = 2
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 60)
+	h := openToFlood(t, p, ahead, 2)
+	h.connectAll(blocks[1:10])
+	side := b.MineN(blocks[7], 1)
+	h.want(side[0], chain.SideChain)
+	h.connectAll(blocks[10:])
+	if _, most, _ := chain.Unproven(h.Chain); most > 30 {
+		t.Fatalf("room for %d headers, the test shows little", most)
+	}
+	h.o.Reindex = true
+	h.reopen()
+	h.wantTip(blocks[60])
+	if s, _ := h.Status(side[0].Hash); !s.HaveBlock {
+		t.Error("a block beside the chain was forgotten")
+	}
+	if l := h.log.with("headers without blocks were forgotten"); len(l) != 0 {
+		t.Errorf("%q", l)
+	}
+	if waiting, _, _ := chain.Unproven(h.Chain); waiting != 1 {
+		t.Errorf("%d headers without a validated block, want 1", waiting)
+	}
 }

@@ -380,6 +380,49 @@ func TestDoubleStake(t *testing.T) {
 	evidence(1)
 }
 
+// A header is evidence only of what the seal claims that its block has: with 2^32 hashes its
+// maker can send it with another one first. And of many headers by one stake the one
+// that is validated need not be among the first.
+func TestDoubleStakeProven(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 5)
+	h := open(t, func(o *chain.Options) { o.Params, o.Engine = p, enginetest.Lenient{Engine: pos.New(p)} })
+	h.connectAll(blocks[1:4])
+	total := func(want int) []chain.DoubleStake {
+		t.Helper()
+		list, total, _ := h.DoubleStakes()
+		if total != want {
+			t.Fatalf("%d cases, want %d: %+v", total, want, list)
+		}
+		return list
+	}
+	other := b.MineTemplate(blocks[4], enginetest.Template{Data: "other"})
+	for _, blk := range []*consensus.Block{blocks[5], other} {
+		usurped := decodeHeader(t, p, enginetest.Usurp(blk))
+		if _, last, err := h.AcceptHeaders(t.Context(), []consensus.Header{blocks[4].Header, usurped}); err != nil || last.Hash != blk.Hash {
+			t.Fatal(last, err)
+		}
+		if blk == blocks[5] {
+			h.connectAll(blocks[4:])
+		}
+	}
+	total(0)
+
+	var twins []*consensus.Block
+	for _, name := range []string{"x", "y", "z"} {
+		twins = append(twins, b.MineTemplate(blocks[5], enginetest.Template{Data: name}))
+	}
+	for _, blk := range twins[:2] {
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{blk})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.connectAll(twins[2:])
+	if d := total(1)[0]; d.First != twins[0].Hash || d.Second != twins[2].Hash {
+		t.Errorf("%+v", d)
+	}
+}
+
 // Evidence outlives restarts, the latest cases of it, each once.
 func TestDoubleStakesAreKept(t *testing.T) {
 	const kept = 256
