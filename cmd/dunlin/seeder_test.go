@@ -16,6 +16,18 @@ import (
 	"github.com/miekg/dns"
 )
 
+// On a network where stake makes blocks a seeder does as it does elsewhere: whoever knows
+// the seed's name alone finds the nodes, and their blocks.
+func TestE2ESeederOfStake(t *testing.T) {
+	t.Parallel()
+	x := newStakeholders(3)
+	first := startDaemon(t, "first", "--network", "stakenet")
+	first.submits(whoWon(t, x.p, x.blocks)[1:]...)
+	seed := startSeeder(t, nil, "127.0.0.1:0", "--network", "stakenet", "--bootstrap", first.addr())
+	joined := startDaemon(t, "joined", "--network", "stakenet", "--dns-seed", "seed.example.org", "--dns-server", seed.addr)
+	joined.reaches(x.tip().Hash.String(), patience)
+}
+
 // A seeder that is told of one node finds the others; a fresh daemon that has nothing but the seed's name joins,
 // as fast when two more seeds are dead.
 func TestE2ESeeder(t *testing.T) {
