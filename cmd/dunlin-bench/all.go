@@ -54,7 +54,7 @@ type outcome struct {
 // allSuites lists them in their order.
 func allSuites() []suite {
 	return []suite{
-		{"ibd", false, needsChains, measureAllIBD},
+		{"ibd", true, needsChains, measureAllIBD},
 		{"stake", true, nil, measureAllStake},
 		{"measure", true, needsMainnet, measureScript},
 		{"go", true, nil, measureGo},
@@ -335,11 +335,18 @@ func measureAllIBD(ctx context.Context, o *allOptions) (outcome, error) {
 			}
 		}
 	}
+	if o.quick {
+		cases := "tiny"
+		if o.mainnet != "" {
+			cases = "mainnet"
+		}
+		args, command = append(args, "--cases", cases), command+" --cases "+cases
+	}
 	var r report
 	if err := o.report(ctx, &r, args...); err != nil {
 		return outcome{}, err
 	}
-	return ibdOutcome(&r, command+" --runs "+strconv.Itoa(o.runs)), nil
+	return ibdOutcome(&r, command+" --runs "+strconv.Itoa(o.runs)), failedRows(r.Rows)
 }
 
 func ibdOutcome(r *report, command string) outcome {
