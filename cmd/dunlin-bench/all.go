@@ -43,6 +43,8 @@ type suite struct {
 	// needs says which flag is missing; "": none.
 	needs func(o *allOptions) string
 	run   func(ctx context.Context, o *allOptions) (outcome, error)
+	// daemon: it runs the binary.
+	daemon bool
 }
 
 // An outcome is what a suite found: the session but for its id and commit, and records by table.
@@ -54,15 +56,15 @@ type outcome struct {
 // allSuites lists them in their order.
 func allSuites() []suite {
 	return []suite{
-		{"ibd", true, needsChains, measureAllIBD},
-		{"stake", true, nil, measureAllStake},
-		{"measure", true, needsMainnet, measureScript},
-		{"go", true, nil, measureGo},
-		{"import", false, needsChainFiles, measureImport},
-		{"discovery", true, nil, measureAllDiscovery},
-		{"flood", true, nil, measureAllFlood},
-		{"daemons", false, nil, measureAllDaemons},
-		{"api", true, needsMainnet, measureAllAPI},
+		{"ibd", true, needsChains, measureAllIBD, true},
+		{"stake", true, nil, measureAllStake, true},
+		{"measure", true, needsMainnet, measureScript, false},
+		{"go", true, nil, measureGo, false},
+		{"import", false, needsChainFiles, measureImport, false},
+		{"discovery", true, nil, measureAllDiscovery, false},
+		{"flood", true, nil, measureAllFlood, false},
+		{"daemons", false, nil, measureAllDaemons, true},
+		{"api", true, needsMainnet, measureAllAPI, true},
 	}
 }
 
@@ -135,7 +137,7 @@ With --btcd DIR, btcd is built into DIR/bin from .ci/btcd.mod if it is not there
 	f.StringVar(&o.btcd, "btcd", "", "as of ibd")
 	f.StringVar(&o.chains, "chains", "", "as of ibd")
 	f.StringVar(&o.mainnet, "mainnet", "", "file with Bitcoin's first blocks, plain or zstd")
-	f.StringVar(&o.dunlin, "dunlin", "", "the binary to measure (default: dunlin beside this program, else built from the module of this folder)")
+	f.StringVar(&o.dunlin, "dunlin", "", "the binary to measure (default: built from the module of this folder)")
 	return cmd
 }
 
@@ -162,7 +164,7 @@ func measureAll(ctx context.Context, o allOptions) (err error) {
 		return err
 	}
 	var errs []error
-	ran := 0
+	ran, built := 0, o.dunlin != ""
 	for _, s := range allSuites() {
 		switch {
 		case len(o.only) > 0 && !slices.Contains(o.only, s.name):
@@ -173,6 +175,12 @@ func measureAll(ctx context.Context, o allOptions) (err error) {
 		case s.needs != nil && s.needs(&o) != "":
 			fmt.Fprintf(o.errs, "left out: %s: it needs %s\n", s.name, s.needs(&o))
 			continue
+		}
+		if s.daemon && !built {
+			if err := o.buildDunlin(ctx); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			built = true
 		}
 		begun := time.Now()
 		fmt.Fprintf(o.errs, "== %s\n", s.name)
@@ -259,6 +267,19 @@ func commitOf(ctx context.Context, dir string) (string, error) {
 		commit += " and changes"
 	}
 	return commit, nil
+}
+
+// buildDunlin builds the binary to measure, of what is here: one that happens to lie beside this program may be of another commit than the records say.
+func (o *allOptions) buildDunlin(ctx context.Context) error {
+	program := filepath.Join(o.dir, "dunlin")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "./cmd/dunlin")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = o.errs
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build dunlin: %w", err)
+	}
+	o.dunlin = program
+	return nil
 }
 
 // buildBTCD builds the one that CI has, if there is none yet.
