@@ -29,7 +29,7 @@ type Odds float64
 func (o *Odds) Add(chance float64) { *o += Odds(math.Log1p(-chance)) }
 
 // Chance is the probability that at least one of the coins wins a slot:
-// 1 − (1 − p₁)(1 − p₂)…
+// 1 − (1 − p₁)(1 − p₂) and so on.
 func (o Odds) Chance() float64 { return max(0, -math.Expm1(float64(o))) }
 
 // Time is how long the coins take to win a slot, on average. It is 0 when they never do, or
