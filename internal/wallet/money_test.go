@@ -232,6 +232,7 @@ func TestBumpMeanwhile(t *testing.T) {
 		n := uint32(60)
 		var seen int64
 		b.pool.asked = func() {
+			b.pool.asked = nil
 			for range 2 { // after the second the look around that follows the first is over
 				n++
 				b.pool.add(foreign(b.receive("").Script, 1000, n))
@@ -254,6 +255,9 @@ func TestBumpMeanwhile(t *testing.T) {
 		}
 		if got := b.balance().Total() - seen; got != after || b.pool.offered != 2 {
 			t.Errorf("refused %t: %d count afterwards, want %d; %d offered", refuse, got, after, b.pool.offered)
+		}
+		if refuse {
+			b.until("it is in the mempool, as before", func() bool { return b.payment(id).InMempool })
 		}
 		b.stop()
 	}

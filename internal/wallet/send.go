@@ -522,6 +522,7 @@ func (w *Wallet) unreplace(by chainhash.Hash) error {
 	defer w.mu.Unlock()
 	if w.book.txs[by] == nil { // else it may replace it yet
 		w.book.reviveIf(func(o *tx) bool { return o.info.Dead == replaced && o.info.By == by })
+		w.poke() // it may be in the mempool still, with what builds on it
 	}
 	return w.store(true)
 }
