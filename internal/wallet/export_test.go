@@ -1,6 +1,10 @@
 package wallet
 
-import "errors"
+import (
+	"errors"
+	"maps"
+	"slices"
+)
 
 // Forget drops payments of others beyond a number.
 func Forget(w *Wallet, most int) int {
@@ -11,15 +15,15 @@ func Forget(w *Wallet, most int) int {
 	return n
 }
 
-// WriteJournal makes a journal of entries.
+// WriteJournal makes a journal of entries, which it is given in the order of their keys.
 func WriteJournal(path string, values map[string][]byte) error {
 	j, _, err := openJournal(path)
 	if err != nil {
 		return err
 	}
 	var all []change
-	for k, v := range values {
-		all = append(all, change{k, v})
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		all = append(all, change{k, values[k]})
 	}
 	return errors.Join(j.appendAll(all, true), j.close())
 }

@@ -213,6 +213,8 @@ type fakePool struct {
 	changed chan struct{}
 	offered int
 	asked   func() // called by Submit before it answers; nil: nothing
+	// looking and reviewed say how far Run is since the last change.
+	looking, reviewed bool
 }
 
 func newFakePool() *fakePool {
@@ -224,8 +226,7 @@ func (p *fakePool) add(tx *wire.MsgTx) {
 	defer p.mu.Unlock()
 	p.txs = append(p.txs, tx)
 	delete(p.fates, tx.TxHash())
-	close(p.changed)
-	p.changed = make(chan struct{})
+	p.change()
 }
 
 // drop removes a transaction.
@@ -238,8 +239,21 @@ func (p *fakePool) drop(id chainhash.Hash, f wallet.Fate) {
 		}
 	}
 	p.fates[id] = f
+	p.change()
+}
+
+// change tells of a change. Callers hold mu.
+func (p *fakePool) change() {
 	close(p.changed)
 	p.changed = make(chan struct{})
+	p.looking, p.reviewed = false, false
+}
+
+// seen says whether Run has begun to review what there is since the last change; it holds the wallet until it is done.
+func (p *fakePool) seen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reviewed
 }
 
 func (p *fakePool) Newer(after uint64, most int) ([]*wire.MsgTx, uint64) {
@@ -258,12 +272,14 @@ func (p *fakePool) Newer(after uint64, most int) ([]*wire.MsgTx, uint64) {
 func (p *fakePool) Changed() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.looking = true
 	return p.changed
 }
 
 func (p *fakePool) Have(id chainhash.Hash) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.reviewed = p.looking
 	for _, tx := range p.txs {
 		if tx != nil && tx.TxHash() == id {
 			return true
