@@ -426,7 +426,11 @@ func (d *driver) retarget(ctx context.Context) {
 	started := time.Now()
 	best := d.goal()
 	tip, _ := c.Tip()
-	_, base, _ := c.Fork(tip.Hash, best.Hash)
+	_, base, ok := c.Fork(tip.Hash, best.Hash)
+	if !ok { // it was forgotten just now: the next tick finds another
+		d.bestMoved = true
+		return
+	}
 	keep := base
 	if d.targeted {
 		_, keep, _ = c.Fork(d.best.Hash, best.Hash)

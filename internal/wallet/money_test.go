@@ -343,7 +343,7 @@ func TestBumpRefused(t *testing.T) {
 	s := b.pay()
 	id := s.Tx.TxHash()
 	b.until("the payment waits in the mempool", func() bool { return b.payment(id).InMempool }) // the change can be spent then
-	b.until("Run waits for what comes", b.pool.seen) // and does not look again by itself
+	b.until("Run waits for what comes", b.pool.seen)                                            // and does not look again by itself
 	before := b.balance()
 	b.pool.refuse = &wallet.RefusalError{Why: "no room"}
 	if _, err := b.w.Bump(t.Context(), wallet.Bump{TxID: id}); !errors.As(err, new(*wallet.RefusalError)) {
