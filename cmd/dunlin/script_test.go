@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,13 +127,20 @@ func shapeOf(path string, v any) []string {
 	}
 }
 
+// scriptPorts counts the ports that scripts were given; firstScriptPort is random, since another run of the suite may be under way.
+var (
+	scriptPorts     atomic.Uint32
+	firstScriptPort = rand.Uint32N(2000)
+)
+
 func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: freeport NAME")
 	}
-	// One of those that the system gives to nobody, so that it is free for a while.
-	for range 100 {
-		port := strconv.Itoa(10_000 + rand.IntN(20_000))
+	// One of those that the system gives to nobody and this suite gives to nothing else (testnets have 16384 and more, the tutorial
+	// less than 14000), and to no two scripts, of which many run at once, so that it is free until it is used.
+	for range 1000 {
+		port := strconv.Itoa(14_000 + int(firstScriptPort+scriptPorts.Add(1))%2000)
 		l, err := net.Listen("tcp", ":"+port)
 		if err != nil {
 			continue

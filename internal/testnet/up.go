@@ -10,13 +10,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,8 +107,8 @@ func isUp(dir string, s *Spec) error {
 	return fmt.Errorf("the one in %s is up (process %d): dunlin testnet down --dir %[1]s ends it", dir, s.Supervisor.PID)
 }
 
-// plan writes the network, the nodes' keys and the spec of a testnet that is to be started.
-func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
+// plan writes the network, the nodes' keys and the spec of a testnet that is to be started. The ports that its nodes get are held.
+func plan(ctx context.Context, o *UpOptions, held *ports) (*Spec, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, err
@@ -134,8 +132,7 @@ func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 	if err := s.network(o); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(ctx, 2*o.Nodes)
-	if err != nil {
+	if err := held.take(ctx, 2*o.Nodes); err != nil {
 		return nil, err
 	}
 	for id := 1; id <= o.Nodes; id++ {
@@ -149,7 +146,7 @@ func plan(ctx context.Context, o *UpOptions) (*Spec, error) {
 		}
 		n := NodeSpec{
 			ID: id, Home: homeName(id), PeerID: who.String(), Mines: id <= o.Miners,
-			Listen: "/ip4/127.0.0.1/tcp/" + strconv.Itoa(ports[2*id-2]), RPC: "127.0.0.1:" + strconv.Itoa(ports[2*id-1]),
+			Listen: "/ip4/127.0.0.1/tcp/" + strconv.Itoa(held.list[2*id-2]), RPC: "127.0.0.1:" + strconv.Itoa(held.list[2*id-1]),
 		}
 		if o.TxRate > 0 {
 			n.Args = append(n.Args, "--tx-index") // to see what became of each
@@ -264,29 +261,6 @@ func (s *Spec) newHolder(id int) (string, error) {
 // ownPrivateKeyID is before private keys on all networks of one's own (consensus.Params.PrivateKeyID).
 const ownPrivateKeyID = 0xef
 
-// freePorts returns ports of loopback that are free now and that the system gives to nobody by itself.
-func freePorts(ctx context.Context, n int) ([]int, error) {
-	var out []int
-	var c net.ListenConfig
-	for range 100 * n {
-		port := 10_000 + mrand.IntN(22_000)
-		if slices.Contains(out, port) {
-			continue
-		}
-		l, err := c.Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return nil, err
-		}
-		if out = append(out, port); len(out) == n {
-			return out, nil
-		}
-	}
-	return nil, fmt.Errorf("%d free ports: there are not so many", n)
-}
-
 // A supervisor is what Up runs.
 type supervisor struct {
 	o       UpOptions
@@ -314,7 +288,9 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 	if err := o.complete(); err != nil {
 		return fmt.Errorf("testnet: %w: %w", ErrOptions, err)
 	}
-	s, err := plan(ctx, &o)
+	var held ports
+	defer func() { err = errors.Join(err, held.release()) }() // when all nodes have ended
+	s, err := plan(ctx, &o, &held)
 	if err != nil {
 		return fmt.Errorf("testnet: %w", err)
 	}
