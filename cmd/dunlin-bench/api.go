@@ -77,7 +77,7 @@ waiting for a slow answer before it counts. What asks runs on the same machine, 
 	return cmd
 }
 
-func runAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions) (err error) {
+func runAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions) error {
 	if o.chain == "" || o.runs < 1 || o.runs > 100 || o.rate < 1 || o.rate > 20_000 {
 		return command.Usage(errors.New("--chain FILE is needed, --runs is 1 to 100, --rate 1 to 20000"))
 	}
@@ -85,16 +85,12 @@ func runAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions) (err er
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(o.work, "dunlin-bench-")
-	if err != nil {
-		return fmt.Errorf("working folder: %w", err)
-	}
-	p := &procs{dir: work}
-	defer func() { err = errors.Join(err, p.stopAll(), os.RemoveAll(work)) }()
-	if o.dunlin, err = findDunlin(ctx, p, o.dunlin, work); err != nil {
-		return err
-	}
-	ours := &dunlins{program: o.dunlin, dir: work, procs: p, homes: make(map[string]int)}
+	return withDaemons(ctx, stderr, o.work, o.dunlin, false, func(_ *procs, ours *dunlins) error {
+		return measureAPI(ctx, stdout, stderr, o, ours, chain)
+	})
+}
+
+func measureAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions, ours *dunlins, chain *chainFile) (err error) {
 	r := apiReport{Bench: "api", At: time.Now(), Machine: thisMachine(), Blocks: chain.blocks, Rate: o.rate}
 	if r.Dunlin, err = ours.version(ctx); err != nil {
 		return err
@@ -109,7 +105,7 @@ func runAPI(ctx context.Context, stdout, stderr io.Writer, o apiOptions) (err er
 		if run%2 == 1 {
 			rate = o.rate
 		}
-		home := filepath.Join(work, "client")
+		home := filepath.Join(ours.dir, "client")
 		took, waits, failed, err := loadedSync(ctx, ours, chain, servers[0], home, rate)
 		if err != nil {
 			return err

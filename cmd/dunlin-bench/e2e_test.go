@@ -8,11 +8,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -90,6 +92,24 @@ func TestE2E(t *testing.T) {
 			t.Error(out.String())
 		}
 		left(t)
+	})
+
+	t.Run("chains", func(t *testing.T) { // hold with all checks
+		for i := range smallChains {
+			c := &smallChains[i]
+			file := filepath.Join(t.TempDir(), c.name+".dat")
+			f, err := os.Create(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(c.write(t.Context(), f, func(float64) {}), f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), program, "chain", "import", "--home", filepath.Join(t.TempDir(), "home"), "--network", "simnet", file)
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), strconv.Itoa(c.empty+c.splits+c.loaded)) {
+				t.Errorf("%s: %v\n%s", c.name, err, out)
+			}
+		}
 	})
 
 	t.Run("stake", func(t *testing.T) {

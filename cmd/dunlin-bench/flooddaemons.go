@@ -106,28 +106,18 @@ func measureDaemons(ctx context.Context, do daemonsOptions, o simOptions, stdout
 	if err := errors.Join(errs...); err != nil {
 		return command.Usage(err)
 	}
-	work, err := os.MkdirTemp(do.work, "dunlin-bench-")
-	if err != nil {
-		return fmt.Errorf("working folder: %w", err)
-	}
-	p := &procs{dir: work}
-	defer func() {
-		err = errors.Join(err, p.stopAll())
-		if do.keep {
-			fmt.Fprintln(stderr, "homes and logs are in", work)
-			return
-		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	if do.dunlin, err = findDunlin(ctx, p, do.dunlin, work); err != nil {
-		return err
-	}
+	return withDaemons(ctx, stderr, do.work, do.dunlin, do.keep, func(p *procs, ours *dunlins) error {
+		return floodDaemons(ctx, stdout, stderr, o, do, p, ours)
+	})
+}
+
+// floodDaemons reports what was measured before a failure all the same.
+func floodDaemons(ctx context.Context, stdout, stderr io.Writer, o simOptions, do daemonsOptions, p *procs, ours *dunlins) (err error) {
 	r := &daemonsReport{Bench: "flood", At: time.Now(), Machine: thisMachine(), Daemons: do.daemons, Rows: []daemonsRow{}}
-	ours := &dunlins{program: do.dunlin, dir: work, procs: p}
 	if r.Dunlin, err = ours.version(ctx); err != nil {
 		return err
 	}
-	b := &daemonsBench{o: do, work: work, procs: p, program: ours, out: stderr, chain: newFloodChain(do.txs)}
+	b := &daemonsBench{o: do, work: ours.dir, procs: p, program: ours, out: stderr, chain: newFloodChain(do.txs)}
 	for _, c := range daemonsCases {
 		if len(o.only) == 0 || slices.Contains(o.only, c.name) {
 			b.cases = append(b.cases, b.chain.prepare(c, do.txs))
@@ -136,21 +126,26 @@ func measureDaemons(ctx context.Context, do daemonsOptions, o simOptions, stdout
 	if err := b.gather(ctx); err != nil {
 		return err
 	}
+	var failed error
 	for _, f := range b.cases {
 		row, err := b.flood(ctx, f)
 		if err != nil {
-			return fmt.Errorf("case %s: %w", f.name, err)
+			failed = fmt.Errorf("case %s: %w", f.name, err)
+			break // the daemons are in a state that nobody knows
 		}
 		fmt.Fprintf(stderr, "%s: everywhere after %.0f ms\n", f.name, row.Connected.Max)
 		r.Rows = append(r.Rows, row)
 	}
 	if err := r.write(stdout); err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	if o.json != "" {
 		if err := writeJSON(o.json, r); err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
+	}
+	if failed != nil {
+		return failed
 	}
 	var missed []string
 	for _, row := range r.Rows {

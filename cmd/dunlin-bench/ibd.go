@@ -146,20 +146,14 @@ no headers while its tip is old, so a block is mined on top of them, which stays
 	f.StringVar(&o.mainnet, "mainnet", "", "file with Bitcoin's first blocks, plain or zstd")
 	f.StringSliceVar(&o.cases, "cases", nil, "which of "+strings.Join(names, ", ")+" (default: all that the given files allow)")
 	f.IntVar(&o.runs, "runs", 3, "runs of each case, 1 to 100; btcd's slowest cases run once")
-	f.StringVar(&o.json, "json", "", "write the table and every run to this file, too")
-	f.StringVar(&o.dunlin, "dunlin", "", "the binary to measure (default: dunlin beside this program, else built from the module of this folder)")
-	f.StringVar(&o.work, "work", "", "folder for homes and logs, 2 GB (default: the system's for temporary files)")
-	f.BoolVar(&o.keep, "keep", false, "leave homes and logs in place")
-	f.BoolVar(&o.check, "check", false, "exit with code 3 if a bar is not met")
+	o.flags(f, "2 GB")
 	return cmd
 }
 
 // ibdOptions are the flags.
 type ibdOptions struct {
-	btcd, chains, mainnet, json, dunlin, work string
-	cases                                     []string
-	runs                                      int
-	keep, check                               bool
+	downloadOptions
+	btcd, chains, mainnet string
 }
 
 // plan works out which cases to run and where their chains are, and reports every
@@ -226,96 +220,36 @@ func (o *ibdOptions) plan() (cases []ibdCase, files map[string]string, left []st
 	return cases, files, left, errors.Join(errs...)
 }
 
-// runIBD measures and reports. What was measured before a failure or Ctrl-C is
-// reported all the same.
-func runIBD(ctx context.Context, stdout, stderr io.Writer, o ibdOptions) (err error) {
+// runIBD measures and reports.
+func runIBD(ctx context.Context, stdout, stderr io.Writer, o ibdOptions) error {
 	cases, files, left, err := o.plan()
 	if err != nil {
 		return command.Usage(err)
 	}
-	work, err := os.MkdirTemp(o.work, "dunlin-bench-")
-	if err != nil {
-		return fmt.Errorf("working folder: %w", err)
-	}
-	p := &procs{dir: work}
-	defer func() {
-		err = errors.Join(err, p.stopAll())
-		if o.keep {
-			fmt.Fprintln(stderr, "homes and logs are in", work)
-			return
-		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	if o.dunlin, err = findDunlin(ctx, p, o.dunlin, work); err != nil {
-		return err
-	}
-	b := &ibdBench{
-		o: o, work: work, procs: p, out: stderr,
-		ours:   &dunlins{program: o.dunlin, dir: work, procs: p, homes: make(map[string]int)},
-		chains: make(map[string]*chainFile),
-		done:   make(map[string]*pairing),
-		report: report{Bench: "ibd", At: time.Now(), Machine: thisMachine(), Runs: o.runs, Rows: []row{}, Samples: []sample{}},
-	}
-	if b.report.Dunlin, err = b.ours.version(ctx); err != nil {
-		return err
-	}
-	if o.btcd != "" {
-		b.theirs = &btcds{program: filepath.Join(o.btcd, "bin", "btcd"), data: filepath.Join(o.btcd, "data"), dir: work, procs: p}
-		out, err := p.toEnd(ctx, "btcd --version", b.theirs.program, "--version")
-		if err != nil {
-			return err
-		}
-		b.report.Btcd = strings.TrimSpace(string(out))
-	}
-	for _, name := range left {
-		fmt.Fprintln(stderr, "left out:", name)
-	}
-	var failures []error
+	var names []string
 	for _, c := range cases {
-		if err := b.measure(ctx, c, files); err != nil {
-			failures = append(failures, fmt.Errorf("case %s: %w", c.name, err))
+		names = append(names, c.name)
+	}
+	pair := func(b *ibdBench) error {
+		for _, name := range left {
+			fmt.Fprintln(stderr, "left out:", name)
 		}
-		if ctx.Err() != nil {
-			failures = []error{errors.New("interrupted: the table has what was measured before")}
-			break
+		if o.btcd == "" {
+			return nil
 		}
+		b.theirs = &btcds{program: filepath.Join(o.btcd, "bin", "btcd"), data: filepath.Join(o.btcd, "data"), dir: b.work, procs: b.procs}
+		out, err := b.procs.toEnd(ctx, "btcd --version", b.theirs.program, "--version")
+		b.report.Btcd = strings.TrimSpace(string(out))
+		return err
 	}
-	if err := b.report.writeTable(stdout); err != nil {
-		failures = append(failures, err)
-	}
-	if o.json != "" {
-		if err := writeJSON(o.json, b.report); err != nil {
-			failures = append(failures, err)
-		}
-	}
-	if barred := b.report.barred(); o.check && barred != "" && len(failures) == 0 {
-		return command.Exit(exitBarred, errors.New("not met: "+barred))
-	}
-	return errors.Join(failures...)
-}
-
-// findDunlin returns the binary to measure: the one that is named, the one beside
-// this program, or one built here.
-func findDunlin(ctx context.Context, p *procs, named, work string) (string, error) {
-	if named != "" {
-		return exec.LookPath(named)
-	}
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), "dunlin")
-		if path, err := exec.LookPath(beside); err == nil {
-			return path, nil
-		}
-	}
-	built := filepath.Join(work, "dunlin")
-	if _, err := p.toEnd(ctx, "go build dunlin/cmd/dunlin", "go", "build", "-trimpath", "-o", built, "dunlin/cmd/dunlin"); err != nil {
-		return "", fmt.Errorf("no dunlin beside this program and none can be built here (give --dunlin PATH, or run it in dunlin's source): %w", err)
-	}
-	return built, nil
+	return runDownloads(ctx, stdout, stderr, o.downloadOptions, report{Bench: "ibd"}, pair, names, func(b *ibdBench, i int) error {
+		return b.measure(ctx, cases[i], files)
+	})
 }
 
 // ibdBench is one run of the command.
 type ibdBench struct {
-	o      ibdOptions
+	o      downloadOptions
 	work   string
 	procs  *procs
 	out    io.Writer // progress

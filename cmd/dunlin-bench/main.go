@@ -52,6 +52,7 @@ func newRoot() *cobra.Command {
 		Long: `dunlin-bench starts real daemons on this machine and measures them from outside,
 and simulates networks of the real stack in virtual time.
 
+  dunlin-bench chains --dir DIR    make the chains that are measured with, and btcd
   dunlin-bench ibd --btcd DIR      initial block download, in turns with btcd
   dunlin-bench stake               the same of chains of stake, in turns with chains of work
   dunlin-bench discovery           how fast a network finds itself, in virtual time
@@ -61,5 +62,5 @@ and simulates networks of the real stack in virtual time.
   dunlin-bench all                 all of it and more, into docs/benchmarks.md
 
 Exit codes: 0 measured, 1 error, 2 wrong usage, 3 with --check: a bar is not met.`,
-	}, newAll(), newIBD(), newStakeBench(), newDiscovery(), newFlood(), newAPI(), newSimulate())
+	}, newAll(), newChains(), newIBD(), newStakeBench(), newDiscovery(), newFlood(), newAPI(), newSimulate())
 }

@@ -44,10 +44,8 @@ const stakeRatio = 0.7
 
 // stakeOptions are the flags.
 type stakeOptions struct {
-	cases              []string
-	runs, blocks       int
-	json, dunlin, work string
-	keep, check        bool
+	downloadOptions
+	blocks int
 }
 
 func newStakeBench() *cobra.Command {
@@ -74,11 +72,7 @@ scripts. The figures are blocks a second; the ratio is that of stake over that o
 	f.StringSliceVar(&o.cases, "cases", nil, "which of "+strings.Join(names, ", ")+" (default all)")
 	f.IntVar(&o.runs, "runs", 3, "runs of each, 1 to 100")
 	f.IntVar(&o.blocks, "blocks", 0, "blocks of each chain at most, to try it out; the records say nothing of it (0: those of the case)")
-	f.StringVar(&o.json, "json", "", "write the table and every run to this file, too")
-	f.StringVar(&o.dunlin, "dunlin", "", "the binary to measure (default: dunlin beside this program, else built from the module of this folder)")
-	f.StringVar(&o.work, "work", "", "folder for homes and logs, 200 MB (default: the system's for temporary files)")
-	f.BoolVar(&o.keep, "keep", false, "leave homes and logs in place")
-	f.BoolVar(&o.check, "check", false, "exit with code 3 if a bar is not met")
+	o.flags(f, "200 MB")
 	return cmd
 }
 
@@ -107,59 +101,20 @@ func (o *stakeOptions) plan() (cases []stakeCase, err error) {
 	return cases, errors.Join(errs...)
 }
 
-// runStake measures and reports. What was measured before a failure or Ctrl-C is
-// reported all the same.
-func runStake(ctx context.Context, stdout, stderr io.Writer, o stakeOptions) (err error) {
+// runStake measures and reports.
+func runStake(ctx context.Context, stdout, stderr io.Writer, o stakeOptions) error {
 	cases, err := o.plan()
 	if err != nil {
 		return command.Usage(err)
 	}
-	work, err := os.MkdirTemp(o.work, "dunlin-bench-")
-	if err != nil {
-		return fmt.Errorf("working folder: %w", err)
-	}
-	p := &procs{dir: work}
-	defer func() {
-		err = errors.Join(err, p.stopAll())
-		if o.keep {
-			fmt.Fprintln(stderr, "homes and logs are in", work)
-			return
-		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	if o.dunlin, err = findDunlin(ctx, p, o.dunlin, work); err != nil {
-		return err
-	}
-	b := &ibdBench{
-		o: ibdOptions{keep: o.keep}, work: work, procs: p, out: stderr,
-		ours:   &dunlins{program: o.dunlin, dir: work, procs: p, homes: make(map[string]int)},
-		report: report{Bench: "stake", At: time.Now(), Machine: thisMachine(), Runs: o.runs, Peer: "work", Rows: []row{}, Samples: []sample{}},
-	}
-	if b.report.Dunlin, err = b.ours.version(ctx); err != nil {
-		return err
-	}
-	var failures []error
+	var names []string
 	for _, c := range cases {
-		if err := b.stake(ctx, c, o.runs); err != nil {
-			failures = append(failures, fmt.Errorf("case %s: %w", c.name, err))
-		}
-		if ctx.Err() != nil {
-			failures = []error{errors.New("interrupted: the table has what was measured before")}
-			break
-		}
+		names = append(names, c.name)
 	}
-	if err := b.report.writeTable(stdout); err != nil {
-		failures = append(failures, err)
-	}
-	if o.json != "" {
-		if err := writeJSON(o.json, b.report); err != nil {
-			failures = append(failures, err)
-		}
-	}
-	if barred := b.report.barred(); o.check && barred != "" && len(failures) == 0 {
-		return command.Exit(exitBarred, errors.New("not met: "+barred))
-	}
-	return errors.Join(failures...)
+	alone := func(*ibdBench) error { return nil }
+	return runDownloads(ctx, stdout, stderr, o.downloadOptions, report{Bench: "stake", Peer: "work"}, alone, names, func(b *ibdBench, i int) error {
+		return b.stake(ctx, cases[i], o.runs)
+	})
 }
 
 // stake adds the row of a case: both servers run all the while, the clients in turns.
