@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -78,6 +79,7 @@ func TestFullBlocks(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			began := time.Now()
 			// The suite signs with fresh randomness and knows the time, so its
 			// blocks are new ones each time.
 			tests, err := fullblocktests.Generate(slow && tt.change == nil)
@@ -107,6 +109,9 @@ func TestFullBlocks(t *testing.T) {
 				t.Errorf("%d instances, the suite has more", s.instances)
 			}
 			s.again()
+			if slow && tt.change == nil { // for dunlin-bench all
+				t.Attr("figure", fmt.Sprintf("reorg/fullblocks %.5g", time.Since(began).Seconds()))
+			}
 		})
 	}
 }

@@ -4,6 +4,7 @@ package gossip_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -68,6 +69,12 @@ func TestFlow(t *testing.T) {
 		}
 		t.Logf("%d nodes, %d messages in %v: everywhere %v after the last; %.1f copies and %.1f kB/s at each; %d MB of heap for all nodes together",
 			nodes, rate*seconds, last.Sub(began), took, float64(copies)/float64(nodes*rate*seconds), float64(bytes)/nodes/last.Sub(began).Seconds()/1000, heap.HeapInuse>>20)
+		payload := float64(rate*seconds-rate*seconds/nodes) * 250
+		for name, v := range map[string]float64{
+			"tx/simulated": took.Seconds() * 1000, "tx/simulated-copies": float64(copies) / float64(nodes*rate*seconds), "tx/simulated-bytes": float64(bytes) / nodes / payload,
+		} {
+			t.Attr("figure", fmt.Sprintf("%s %.5g", name, v)) // for dunlin-bench all
+		}
 		if missing != 0 || throttled != 0 {
 			t.Errorf("%d missing, %d throttled, %d copies dropped on full queues", missing, throttled, dropped)
 		}

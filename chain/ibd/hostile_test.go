@@ -169,6 +169,7 @@ func TestHostileCrowd(t *testing.T) {
 			t.Errorf("seed %d: %v: %v", seed, names(which), err)
 			continue
 		}
+		figure(t, "schedule/hostile", float64(res.took)/float64(clean.took))
 		if res.took > 3*clean.took {
 			t.Errorf("seed %d: %v: %v, clean %v", seed, names(which), res, clean)
 		}

@@ -307,6 +307,12 @@ func about(mean int64) func(*rand.Rand, int32) int64 {
 	return func(rng *rand.Rand, _ int32) int64 { return mean/2 + rng.Int64N(mean) }
 }
 
+// figure tells one to dunlin-bench all.
+func figure(t *testing.T, name string, v float64) {
+	t.Helper()
+	t.Attr("figure", fmt.Sprintf("%s %.5g", name, v))
+}
+
 // TestBandwidth plays the scenarios with which the design was compared with the
 // schedulers of Bitcoin Core and btcd, and a few more.
 func TestBandwidth(t *testing.T) {
@@ -356,7 +362,12 @@ func TestBandwidth(t *testing.T) {
 			for _, l := range x.links {
 				sum += l.rate
 			}
-			if got := float64(res.bytes) / res.took.Seconds() / sum; got < x.share {
+			got := float64(res.bytes) / res.took.Seconds() / sum
+			name := "schedule/" + strings.ReplaceAll(x.name, " ", "-")
+			figure(t, name, got)
+			figure(t, name+"#gap", res.gap.Seconds())
+			figure(t, name+"#rate", float64(x.blocks)/res.took.Seconds())
+			if got < x.share {
 				t.Errorf("%.3f of the sum of the links, want %.3f", got, x.share)
 			}
 			if res.gap > x.gap {
@@ -380,6 +391,7 @@ func TestFreezeOfTheBestPeer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		figure(t, "schedule/freeze", res.gap.Seconds())
 		if res.gap > 3*time.Second {
 			t.Errorf("seed %d: gap of %v after a freeze at %v: %v", i, res.gap, sc.links[i%3].freezeAt, res)
 		}

@@ -184,7 +184,7 @@ func (r *row) limit(v float64) string {
 	if r.Bar.Least {
 		sign = "≥"
 	}
-	if r.Bar.Of == "ratio" {
+	if r.Bar.Of == "ratio" || r.Unit == "×" {
 		unit = "×"
 	}
 	return sign + strconv.FormatFloat(v, 'f', -1, 64) + unit

@@ -75,7 +75,16 @@ func TestRecordsAreOfWhatIsMeasured(t *testing.T) {
 	for _, id := range scriptIDs {
 		known["measure/"+id.id] = true
 	}
-	measured := []string{"ibd", "stake", "discovery", "flood", "flood-daemons", "measure"}
+	for _, s := range testSuites {
+		for _, f := range s.figures {
+			known[s.name+"/"+f.id] = true
+		}
+	}
+	for _, b := range importBenchmarks {
+		known[b.id] = true
+	}
+	known["reorg/import-memory"], known["reorg/fullblocks"] = true, true
+	measured := []string{"ibd", "stake", "discovery", "flood", "flood-daemons", "measure", "daemons", "tx", "schedule", "import", "reorg"}
 	ids := map[string]bool{}
 	for _, table := range r.Tables {
 		for _, rec := range table.Records {
@@ -91,6 +100,9 @@ func TestRecordsAreOfWhatIsMeasured(t *testing.T) {
 		}
 	}
 }
+
+// someResultsAt is when they were measured.
+var someResultsAt = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 
 func someResults() *results {
 	return &results{
@@ -382,8 +394,9 @@ func TestTake(t *testing.T) {
 }
 
 func TestAllUsage(t *testing.T) {
+	t.Setenv("DUNLIN_TESTDATA", t.TempDir())
 	for _, args := range [][]string{
-		{"all", "extra"}, {"all", "--only", "nothing"}, {"all", "--runs", "0"}, {"all", "--only", "api"}, {"all", "--quick", "--only", "daemons", "--docs", docs},
+		{"all", "extra"}, {"all", "--only", "nothing"}, {"all", "--runs", "0"}, {"all", "--only", "api"}, {"all", "--quick", "--only", "daemons", "--docs", docs}, {"all", "--mainnet", "nowhere"},
 	} {
 		if args[len(args)-1] != docs {
 			args = append(args, "--docs", docs)

@@ -234,14 +234,9 @@ func measureAllStake(ctx context.Context, o *allOptions) (outcome, error) {
 		}
 		args, command = append(args, "--cases", strings.Join(quick, ",")), command+" --cases "+strings.Join(quick, ",")
 	}
-	if o.dunlin != "" {
-		args = append(args, "--dunlin", o.dunlin)
-	}
 	var r report
-	if err := o.report(ctx, &r, args...); err != nil {
-		return outcome{}, err
-	}
-	return stakeOutcome(&r, command), nil
+	err := o.report(ctx, &r, append(args, "--dunlin", o.dunlin)...)
+	return stakeOutcome(&r, command), err
 }
 
 func stakeOutcome(r *report, command string) outcome {

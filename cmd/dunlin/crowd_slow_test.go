@@ -40,14 +40,15 @@ func TestE2ECrowd(t *testing.T) {
 	free := 0.0 // MiB a second without a limit
 	for _, tc := range []struct {
 		name   string
+		figure string
 		blocks []*consensus.Block
 		count  int     // blocks in a request
 		limit  int     // KiB a second
 		jain   float64 // least index of fairness
 	}{
-		{"blocks of 4 kB", small, 128, 0, 0.95},
-		{"blocks of 4 kB, 16 MiB a second", small, 128, 16 << 10, 0.95},
-		{"blocks of 900 kB", large, 4, 0, 0.95},
+		{"blocks of 4 kB", "crowd", small, 128, 0, 0.95},
+		{"blocks of 4 kB, 16 MiB a second", "crowd-capped", small, 128, 16 << 10, 0.95},
+		{"blocks of 900 kB", "crowd-large", large, 4, 0, 0.95},
 	} {
 		chain := branchOf(b.Params, tc.blocks)
 		t.Run(tc.name, func(t *testing.T) {
@@ -130,6 +131,10 @@ func TestE2ECrowd(t *testing.T) {
 			}
 			t.Logf("%.0f MiB/s to %d clients: least %.1f, median %.1f, most %.1f MiB, with one request %.1f, with sixteen %.1f; Jain's index %.3f; %d busy; peak memory %d MB; a block was made and at the neighbour after %v at most",
 				sum/took.Seconds(), clients, shares[0], shares[clients/2], shares[clients-1], modest, greedy, jain, busy.Load(), peak>>20, slowest.Round(time.Millisecond))
+			figure(t, "daemons/"+tc.figure, sum/took.Seconds())
+			figure(t, "daemons/crowd-fair", jain)
+			figure(t, "daemons/crowd-memory", float64(peak)/1e6)
+			figure(t, "daemons/crowd-block", milliseconds(slowest))
 			if jain < tc.jain || shares[0] < 0.3*shares[clients/2] {
 				t.Errorf("shares are not fair: Jain's index %.3f, least %.1f of a median of %.1f MiB", jain, shares[0], shares[clients/2])
 			}

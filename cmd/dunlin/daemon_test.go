@@ -276,6 +276,14 @@ func (d *daemon) logged(words ...string) string {
 // fatal ends eventually at once.
 type fatal struct{ error }
 
+// figure tells one to dunlin-bench all, which publishes them.
+func figure(t *testing.T, name string, v float64) {
+	t.Helper()
+	t.Attr("figure", fmt.Sprintf("%s %.5g", name, v))
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
 // eventually polls cond until it holds, and fails with its last error.
 func eventually(t *testing.T, within time.Duration, what string, cond func() error) {
 	t.Helper()

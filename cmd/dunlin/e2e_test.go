@@ -100,16 +100,18 @@ func TestE2EFlood(t *testing.T) {
 		}
 		line = append(line, startDaemon(t, "node"+strconv.Itoa(i+1), args...))
 	}
+	started := time.Now()
 	for _, d := range line {
 		knows(t, d, 3, patience)
 	}
+	figure(t, "daemons/mesh", time.Since(started).Seconds())
 	for _, from := range []*daemon{line[0], line[5], line[2]} {
 		b := from.mine(1)
 		made := time.Now()
 		for _, d := range line {
 			d.reaches(b.Hash, soon)
 		}
-		t.Logf("block of %s was everywhere after %v", from.name, time.Since(made).Round(time.Millisecond))
+		figure(t, "daemons/line", milliseconds(time.Since(made)))
 	}
 }
 
@@ -185,6 +187,7 @@ func TestE2EKill9(t *testing.T) {
 				}
 				return err
 			})
+			figure(t, "daemons/kill9-mining", 0) // blocks lost, or it would not be here
 			d.kill9()
 		}
 	})
@@ -224,7 +227,7 @@ func TestE2EKill9(t *testing.T) {
 				}
 				return err
 			})
-			t.Logf("killed at %d, back there %v after the start", last.Height, time.Since(start).Round(time.Millisecond))
+			figure(t, "daemons/kill9-sync", time.Since(start).Seconds())
 			d.kill9()
 		}
 		d.start()

@@ -60,6 +60,7 @@ func TestE2EFrozenPeer(t *testing.T) {
 		t.Errorf("at height %d already when the best peer froze: nothing was measured", frozenAt)
 	}
 	t.Logf("frozen at height %d: longest gap %v, the rest in %v", frozenAt, gap.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	figure(t, "daemons/frozen", gap.Seconds())
 	// How soon the scheduler asks somebody else is tested in virtual time (chain/ibd); here
 	// it must do so at all, long before a connection is given up.
 	if gap > slowness*20*time.Second {

@@ -318,6 +318,7 @@ func TestE2EHostileSync(t *testing.T) {
 		}
 		t.Logf("%.1f times a clean sync (%v); peak %d MB; %d log lines; %d blamed",
 			took.Seconds()/clean.Seconds(), took.Round(time.Millisecond), peak>>20, lines, blamed)
+		figure(t, "daemons/hostile", took.Seconds()/clean.Seconds())
 		if took > most*clean {
 			t.Errorf("sync took %v, a clean one %v", took, clean)
 		}

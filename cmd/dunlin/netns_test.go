@@ -126,7 +126,7 @@ func TestNetnsTenHosts(t *testing.T) {
 		d.reaches(tip.Hash, patience)
 		knows(t, d, 4, patience)
 	}
-	t.Logf("ten nodes have 4 peers and the tip %v after the first was started", time.Since(start).Round(time.Millisecond))
+	figure(t, "daemons/together", time.Since(start).Seconds()) // since the first was started
 
 	old.kill9()
 	seed.kill9()
@@ -149,7 +149,7 @@ func TestNetnsTenHosts(t *testing.T) {
 	newcomer.start()
 	newcomer.reaches(tip.Hash, patience)
 	knows(t, newcomer, 4, patience)
-	t.Logf("with nothing but a book one more has 4 peers and the tip %v after it was started", time.Since(start).Round(time.Millisecond))
+	figure(t, "daemons/book", time.Since(start).Seconds())
 	all, right = append(all, newcomer), append(right, netlab.Node(h))
 
 	lab.Partition(left, right)
@@ -164,7 +164,7 @@ func TestNetnsTenHosts(t *testing.T) {
 	for _, d := range all {
 		d.reaches(better.Hash, patience)
 	}
-	t.Logf("one tip %v after the line was back", time.Since(start).Round(time.Millisecond))
+	figure(t, "daemons/heal", time.Since(start).Seconds())
 	tip = all[2].mine(1)
 	for _, d := range all {
 		d.reaches(tip.Hash, patience)

@@ -57,6 +57,8 @@ func TestE2EResume(t *testing.T) {
 	}
 	got := served() - before
 	t.Logf("killed at height %d, back after %v; %d bytes downloaded, %d were missing", height, back.Round(time.Millisecond), got, missing)
+	figure(t, "daemons/resume", float64(got)/float64(missing))
+	figure(t, "daemons/resume-back", milliseconds(back))
 	if got > missing+missing/50 {
 		t.Errorf("%d bytes downloaded after the restart, only %d were missing", got, missing)
 	}

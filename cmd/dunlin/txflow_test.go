@@ -122,7 +122,11 @@ func TestE2ETxFlow(t *testing.T) {
 			}
 			sum += n
 		}
-		fmt.Fprintf(&line, ", %.1f %s", sum/float64(flow*len(all)), name)
+		each := sum / float64(flow*len(all))
+		if name == "duplicate" {
+			figure(t, "tx/daemons-copies", each)
+		}
+		fmt.Fprintf(&line, ", %.1f %s", each, name)
 	}
 	pulled := 0.0
 	for _, d := range all {
@@ -134,6 +138,9 @@ func TestE2ETxFlow(t *testing.T) {
 	}
 	t.Logf("%d daemons, %d transactions at %d/s: everywhere %v after the last, %+d MB at most; of each at each%s; %.0f pulled from lists",
 		len(all), flow, rate, behind.Round(time.Millisecond), most>>20, line.String(), pulled)
+	figure(t, "tx/daemons", milliseconds(behind))
+	figure(t, "tx/daemons-pulled", pulled)
+	figure(t, "tx/daemons-memory", float64(most)/1e6)
 	if most > slowness*100<<20 {
 		t.Errorf("%d MB more than when idle", most>>20)
 	}
