@@ -44,6 +44,8 @@ func newDiscovery(tb testing.TB, o discovery.Options) *discovery.Discovery {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	seed := secret(tb)
+	d.SetSalt(seed[:])
 	return d
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -120,6 +121,18 @@ func (d *Discovery) SettleTests(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.book.settleTests(now, func(peer.ID) bool { return false })
+}
+
+// SetSalt decides where peers may stand, unless some stand already.
+func (d *Discovery) SetSalt(salt []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.book.byID {
+		if e.slot != 0 {
+			return
+		}
+	}
+	d.book.salt = slices.Clone(salt[:saltBytes])
 }
 
 // CheckBook returns what is wrong with the book's inner order, or nil.

@@ -2,7 +2,6 @@ package discovery_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -62,19 +61,6 @@ func signed(tb testing.TB, claim peer.ID, key crypto.PrivKey, addrs ...string) [
 		tb.Fatal(err)
 	}
 	return b
-}
-
-func newKey(tb testing.TB) (crypto.PrivKey, peer.ID) {
-	tb.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return key, id
 }
 
 // A node tells whom it is connected with, in records that prove themselves, and only so often.

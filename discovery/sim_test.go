@@ -69,6 +69,8 @@ func (s *sim) startOn(h host.Host, set func(o *discovery.Options)) *node {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	seed := secret(s.t)
+	d.SetSalt(seed[:])
 	return s.run(h, d)
 }
 

@@ -3,7 +3,9 @@ package discovery_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -22,18 +24,54 @@ import (
 // it takes, since the machine may have other work.
 const patience = 2 * time.Minute
 
+// drawn counts how many secrets each running test was given.
+var drawn struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+// secret is the next one of a test: the same in every run, so that who is near whom, and who shares a place of the book with whom,
+// is no matter of luck.
+func secret(tb testing.TB) [32]byte {
+	tb.Helper()
+	drawn.mu.Lock()
+	defer drawn.mu.Unlock()
+	if drawn.count == nil {
+		drawn.count = make(map[string]int)
+	}
+	name := tb.Name()
+	if drawn.count[name] == 0 {
+		tb.Cleanup(func() {
+			drawn.mu.Lock()
+			defer drawn.mu.Unlock()
+			delete(drawn.count, name)
+		})
+	}
+	drawn.count[name]++
+	return sha256.Sum256(fmt.Appendf(nil, "%s %d", name, drawn.count[name]))
+}
+
+// newKey makes an identity.
+func newKey(tb testing.TB) (crypto.PrivKey, peer.ID) {
+	tb.Helper()
+	seed := secret(tb)
+	key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed[:]))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return key, id
+}
+
 // testPeers makes peer ids.
 func testPeers(tb testing.TB, n int) []peer.ID {
 	tb.Helper()
 	ids := make([]peer.ID, n)
 	for i := range ids {
-		_, pub, err := crypto.GenerateEd25519Key(rand.Reader)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if ids[i], err = peer.IDFromPublicKey(pub); err != nil {
-			tb.Fatal(err)
-		}
+		_, ids[i] = newKey(tb)
 	}
 	return ids
 }

@@ -1,7 +1,8 @@
 package simnet
 
 import (
-	"crypto/rand"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,7 +31,7 @@ type HostOptions struct {
 	// that of a host that was closed or killed.
 	IP netip.Addr
 
-	// Key is the identity. Nil: a new one.
+	// Key is the identity. Nil: a new one, which follows from Options.Seed and from how many were made before.
 	Key crypto.PrivKey
 
 	// Link is the cable's bandwidth. Zero: as in Options.
@@ -66,7 +67,7 @@ func (n *Network) NewHost(o HostOptions) (*Host, error) {
 	}
 	if o.Key == nil {
 		var err error
-		if o.Key, _, err = crypto.GenerateEd25519Key(rand.Reader); err != nil {
+		if o.Key, err = n.key(); err != nil {
 			return nil, fmt.Errorf("key of a host: %w", err)
 		}
 	}
@@ -109,6 +110,16 @@ func (n *Network) NewHost(o HostOptions) (*Host, error) {
 	n.hosts[h] = true
 	n.mu.Unlock()
 	return h, nil
+}
+
+// key makes the identity of one more host. It follows from the seed and from how many were made before: who is near whom in the DHT
+// is to be the same in every run.
+func (n *Network) key() (crypto.PrivKey, error) {
+	n.mu.Lock()
+	n.keys++
+	seed := sha256.Sum256(fmt.Appendf(nil, "dunlin simulation %d, host %d", n.opts.Seed, n.keys))
+	n.mu.Unlock()
+	return crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed[:]))
 }
 
 // IP is the host's address.

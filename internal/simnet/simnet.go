@@ -58,7 +58,7 @@ type Options struct {
 	// Link is what hosts get that do not ask for another.
 	Link Link
 
-	// Seed makes Network.Rand. Zero is a seed like any other.
+	// Seed makes Network.Rand and the hosts' keys. Zero is a seed like any other.
 	Seed uint64
 }
 
@@ -93,6 +93,7 @@ type Network struct {
 	rng   *rand.Rand
 	hosts map[*Host]bool // those not closed
 	next  int            // of IP
+	keys  int            // that were made
 
 	sides sync.Map // netip.Addr → int, since the last Partition; absent is 0
 }
