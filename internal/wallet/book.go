@@ -688,7 +688,7 @@ func (b *book) forget(most int) int {
 	if len(dead) <= most {
 		return 0
 	}
-	slices.SortFunc(dead, func(x, y *tx) int { return cmp.Compare(x.info.Seen, y.info.Seen) })
+	slices.SortFunc(dead, func(x, y *tx) int { return byAge(y, x) })
 	dead = dead[:len(dead)-most]
 	for _, t := range dead {
 		b.drop(t)

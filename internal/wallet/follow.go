@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -578,7 +580,7 @@ func (w *Wallet) noteOffer(t *tx, err error) {
 	w.signal()
 }
 
-// toOffer are the payments that were made here and that the mempool lacks.
+// toOffer are the payments that were made here and that the mempool lacks, the oldest first.
 func (b *book) toOffer() []*tx {
 	var due []*tx
 	seen := make(map[chainhash.Hash]bool)
@@ -596,7 +598,7 @@ func (b *book) toOffer() []*tx {
 		// What others sent is theirs to send again, unless one of ours builds on it.
 		due = append(due, t)
 	}
-	for _, t := range b.open {
+	for _, t := range slices.SortedFunc(maps.Values(b.open), func(x, y *tx) int { return byAge(y, x) }) {
 		if t.info.Own {
 			add(t)
 		}
