@@ -301,6 +301,7 @@ func (w *world) next(b *consensus.Block) flood.Completed {
 		if c.Hash != b.Hash || !bytes.Equal(c.Raw, b.Raw) || c.Height != 1 {
 			w.t.Fatalf("another block is complete: %v at height %d", c.Hash, c.Height)
 		}
+		synctest.Wait() // it is counted once it is handed over
 		return c
 	case <-time.After(time.Minute): // virtual
 		w.t.Fatalf("the block is never complete; asked: %q", look(w, &w.asked))
