@@ -93,6 +93,8 @@ type Source struct {
 	Peer string // peer id; empty unless Kind is gossip or sync
 	// Facts are more to say in the log's line about the block.
 	Facts []slog.Attr
+	// Old says that the block is one of many to catch up with: it has no line in the log.
+	Old bool
 }
 
 // SourceKind is the kind of a Source.

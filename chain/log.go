@@ -86,7 +86,7 @@ func (c *conductor) refuse(it *item, v Verdict, err error) (Verdict, error) {
 
 // atTip says whether a block is news and not one of many to catch up with.
 func (c *conductor) atTip(i uint32, src Source) bool {
-	if c.replaying || src.Kind == FromImport {
+	if c.replaying || src.Kind == FromImport || src.Old {
 		return false
 	}
 	return c.tree.node(c.heads.get()).height-c.tree.node(i).height <= 1

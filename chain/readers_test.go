@@ -165,10 +165,15 @@ func TestBlockLines(t *testing.T) {
 	if l := h.log.with(want...); len(l) != 1 {
 		t.Errorf("lines: %q", h.log.with("height=50"))
 	}
-	next := b.MineTemplate(blocks[50], templateAt(blocks[50]))
+	old := b.MineTemplate(blocks[50], templateAt(blocks[50]))
+	h.submitFrom(old.Raw, chain.Source{Kind: chain.FromSync, Peer: "peer1", Old: true}) // more follow, whose headers are not here
+	if l := h.log.with("msg=block ", "height=51"); len(l) != 0 {
+		t.Errorf("lines: %q", l)
+	}
+	next := b.MineTemplate(old, templateAt(old))
 	h.submitFrom(next.Raw, chain.Source{Kind: chain.FromMiner, Facts: []slog.Attr{slog.Int("pulled", 3)}})
-	if l := h.log.with("msg=block ", "height=51", "from=miner", "pulled=3"); len(l) != 1 {
-		t.Errorf("lines: %q", h.log.with("height=51"))
+	if l := h.log.with("msg=block ", "height=52", "from=miner", "pulled=3"); len(l) != 1 {
+		t.Errorf("lines: %q", h.log.with("height=52"))
 	}
 }
 

@@ -270,7 +270,7 @@ func (d *driver) perform(ctx context.Context, a ibd.Action) ibd.Event {
 		k := heldKey{a.Peer, a.ID, a.Height}
 		raw := d.held[k]
 		delete(d.held, k)
-		d.feed.push(feedItem{peer: string(a.Peer), height: a.Height, raw: raw})
+		d.feed.push(feedItem{peer: string(a.Peer), height: a.Height, raw: raw, old: max(d.best.Height, d.status.Target)-a.Height > 1})
 	case ibd.Discard:
 		delete(d.held, heldKey{a.Peer, a.ID, a.Height})
 	case ibd.Drop:
@@ -925,7 +925,7 @@ func (d *driver) sorted() []*peerSync {
 func (d *driver) tell(ctx context.Context, now time.Time) {
 	v := view{
 		ready: d.ready, best: d.goal(), connected: d.connected, received: d.received.Load(),
-		peers: len(d.peers), pulls: d.pulls, stats: d.sched.Stats(), trouble: d.trouble,
+		peers: len(d.peers), pulls: d.pulls, stats: d.sched.Stats(), trouble: d.trouble, held: d.x.o.Held(),
 	}
 	v.tip, _ = d.x.o.Chain.Tip()
 	if refused := d.x.o.Chain.Refused(); len(refused) > 0 && slices.ContainsFunc(d.sorted(), d.isDeep) {

@@ -30,6 +30,7 @@ type fakeChain struct {
 	tipMoved   chan struct{}
 	bestMoved  chan struct{}
 	submitted  int
+	news       []int32 // heights of submitted blocks that are not one of many
 	reads      int
 	failSubmit error // verdict Failed with it while set
 	minHeight  int32 // headers are taken only if they reach it (minimum work)
@@ -280,7 +281,7 @@ func (fakeTicket) Done() <-chan struct{} {
 }
 func (t fakeTicket) Verdict() chain.Verdict { return t.v }
 
-func (c *fakeChain) Submit(_ context.Context, raw []byte, _ chain.Source) (Ticket, error) {
+func (c *fakeChain) Submit(_ context.Context, raw []byte, src chain.Source) (Ticket, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.submitted++
@@ -294,6 +295,9 @@ func (c *fakeChain) Submit(_ context.Context, raw []byte, _ chain.Source) (Ticke
 	n, _, err := c.addHeader(h)
 	if err != nil {
 		return fakeTicket{chain.Verdict{Outcome: chain.Refused, Hash: chainhash.DoubleHashH(raw[:80]), Height: -1, Err: err}}, nil
+	}
+	if !src.Old {
+		c.news = append(c.news, n.height)
 	}
 	v := chain.Verdict{Hash: n.hash, Height: n.height}
 	switch {

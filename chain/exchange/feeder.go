@@ -27,6 +27,7 @@ type feedItem struct {
 	peer   string // who sent it, in libp2p's binary form; it may be gone
 	height int32
 	raw    []byte
+	old    bool // further ones follow it: no news
 }
 
 // verdictEvent is the chain's answer on a delivered block.
@@ -102,7 +103,7 @@ func (f *feeder) run(ctx context.Context) {
 }
 
 func (i *feedItem) source() chain.Source {
-	return chain.Source{Kind: chain.FromSync, Peer: peer.ID(i.peer).String()}
+	return chain.Source{Kind: chain.FromSync, Peer: peer.ID(i.peer).String(), Old: i.old}
 }
 
 // collect waits for each verdict in turn. What failed through trouble of our own

@@ -8,7 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,7 +199,7 @@ func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, s
 	if errors.Is(err, errProtocol) {
 		x.blame(id, "hello: "+err.Error())
 	}
-	x.detach(ctx, r)
+	x.detach(ctx, r, err)
 }
 
 // shake exchanges hellos, ours and theirs, within HelloTimeout. The dialler speaks first; the other
@@ -395,8 +397,8 @@ func (x *Exchange) drop(r *remote) (last bool) {
 	return last
 }
 
-// detach drops a hello stream and tells when the peer is gone.
-func (x *Exchange) detach(ctx context.Context, r *remote) {
+// detach drops a hello stream, which ended with err, and tells when the peer is gone.
+func (x *Exchange) detach(ctx context.Context, r *remote, err error) {
 	if !x.drop(r) {
 		return
 	}
@@ -407,11 +409,30 @@ func (x *Exchange) detach(ctx context.Context, r *remote) {
 	case ctx.Err() != nil:
 		reason = "this node stops"
 	default:
-		reason = "it left"
+		reason = whyEnded(err)
 	}
 	x.logPeer(ctx, false, r, slog.String("reason", reason), slog.Duration("after", x.o.Now().Sub(r.since).Round(time.Millisecond)))
 	x.o.OnGone(r.id)
 	x.rescanSoon() // another connection to it may be left: greet again
+}
+
+// whyEnded says what the end of a hello stream means: that the peer left, was silent for too long, or that the
+// connection broke, which an operator looks for elsewhere.
+func whyEnded(err error) string {
+	stream, isStream := errors.AsType[*network.StreamError](err)
+	conn, isConn := errors.AsType[*network.ConnError](err)
+	timeout, isTimeout := errors.AsType[net.Error](err)
+	switch {
+	case err == nil, errors.Is(err, io.EOF), isStream && stream.Remote, isConn && conn.Remote:
+		return "it left"
+	case isTimeout && timeout.Timeout(), strings.HasSuffix(err.Error(), "keepalive timeout"): // yamux has no type for it
+		return "it was silent for too long"
+	}
+	text := err.Error()
+	for _, said := range []string{"stream reset: ", "stream reset: ", "connection closed: "} {
+		text = strings.TrimPrefix(text, said)
+	}
+	return "the connection broke: " + text
 }
 
 // logPeer tells that a peer came or went.

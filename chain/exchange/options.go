@@ -40,6 +40,9 @@ type Options struct {
 	MinFeeRate func() int64
 	// Lowest returns the lowest height whose block is served. Default: 0.
 	Lowest func() int32
+	// Held says why the chain lets blocks wait, such as a full disk; empty: it does not.
+	// It is asked some times a second. Default: never.
+	Held func() string
 
 	HelloTimeout     time.Duration // for the whole handshake; then the peer is disconnected; default 10 s
 	ReplyTimeout     time.Duration // without a byte of a reply that is due; default 30 s
@@ -166,6 +169,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Lowest == nil {
 		o.Lowest = func() int32 { return 0 }
+	}
+	if o.Held == nil {
+		o.Held = func() string { return "" }
 	}
 	if o.OnHello == nil {
 		o.OnHello = func(Peer) {}

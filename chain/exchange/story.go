@@ -39,6 +39,7 @@ type story struct {
 	started  rateSample
 	lastLine time.Time // of progress
 	warned   time.Time // last "sync stalled" for a stop of the whole; zero: it goes on
+	warnedOf State     // the state that the line told of
 	still    time.Time // since when nothing moves, if it was warned of
 	stall    *Stall    // last block that was late
 	stalls   int
@@ -73,6 +74,7 @@ type view struct {
 	stats     ibd.Stats
 	refused   *chain.RefusedBranch // the best branch that the chain does not go over to; nil: none
 	trouble   error                // the chain takes no blocks for a reason of its own
+	held      string               // why the chain lets blocks wait; empty: it does not
 }
 
 // claim is a chain that a peer says it has, and we have no headers of.
@@ -179,7 +181,7 @@ func (y *story) judge(now time.Time, v *view) State {
 	switch {
 	case v.peers == 0:
 		return Connecting
-	case now.Sub(y.moved) > y.stallAfter || v.trouble != nil:
+	case now.Sub(y.moved) > y.stallAfter || v.trouble != nil || v.held != "":
 		return Stalled
 	case v.ahead != nil && v.pulls > 0:
 		return Headers
@@ -199,6 +201,8 @@ func (y *story) reason(now time.Time, state State, v *view) string {
 		return "chain takes no blocks: " + v.trouble.Error()
 	case state == Starting:
 		return "the chain replays what it has on disk"
+	case state == Stalled && v.held != "":
+		return v.held
 	case state == Connecting:
 		return "no peers"
 	case state == Stalled && v.ahead != nil && v.ahead.poor && v.best.Hash == v.tip.Hash:
@@ -270,8 +274,9 @@ func (y *story) lines(ctx context.Context, now time.Time, s *SyncStatus) {
 		if y.warned.IsZero() {
 			y.still = y.moved
 		}
-		if y.warned.IsZero() || now.Sub(y.warned) >= time.Minute {
-			y.warned = now
+		// Once a minute, and when it stands for another reason than was told.
+		if y.warned.IsZero() || s.State != y.warnedOf && now.Sub(s.Since) > y.stallAfter || now.Sub(y.warned) >= time.Minute {
+			y.warned, y.warnedOf = now, s.State
 			y.log.LogAttrs(ctx, slog.LevelWarn, "sync stalled",
 				slog.Int64("height", int64(s.Height)), slog.Int64("target", int64(s.Target)), slog.String("reason", s.Reason))
 		}

@@ -125,7 +125,8 @@ func TestStory(t *testing.T) {
 	n.run(100*time.Second, 0, 0)
 	n.note("they go on")
 	n.run(10*time.Second, 500, 5e6)
-	n.note("every peer leaves")
+	n.note("the last peer hangs, and leaves after 30 s")
+	n.run(30*time.Second, 0, 0)
 	n.v.peers, n.v.stats.Requests, n.v.stats.Serving, n.v.stats.Reason = 0, 0, 0, "no peers"
 	n.run(75*time.Second, 0, 0)
 	n.note("one comes back; the rest at 10,000 a second")
@@ -143,6 +144,12 @@ func TestStory(t *testing.T) {
 	n.run(6*time.Second, 0, 0)
 	n.note("there is room again")
 	n.v.trouble = nil
+	n.run(3*time.Second, 0, 0)
+	n.note("it is almost full: blocks wait, and it is no peer's fault")
+	n.v.held, n.v.stats.Reason = "the disk is almost full", "waiting for validation of block 100010"
+	n.run(6*time.Second, 0, 1e5)
+	n.note("there is room again")
+	n.v.held, n.v.stats.Reason = "", ""
 	n.run(15*time.Second, 50, 1e5)
 	n.note("just after: %s, rate %.1f", n.s.State, n.s.BlocksPerS)
 	n.run(70*time.Second, 0, 0)

@@ -3,6 +3,7 @@ package exchange
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,7 @@ func TestSyncFromThreePeers(t *testing.T) {
 	for _, s := range servers {
 		eventually(t, "ready", func() bool { return n.Ready(s.host.ID()) })
 	}
+	eventually(t, "the target is known", func() bool { return n.Sync().Target == 2500 })
 	close(begin)
 	awaitTip(t, n, source)
 	eventually(t, "synced", func() bool { return n.Sync().State == Synced })
@@ -59,6 +61,12 @@ func TestSyncFromThreePeers(t *testing.T) {
 	}
 	for _, want := range []string{"sync started", "sync finished"} {
 		eventually(t, "the log has "+want, func() bool { return strings.Contains(n.logs.String(), want) })
+	}
+	// Nor is the last block of the first 2000 headers news.
+	n.chain.mu.Lock()
+	defer n.chain.mu.Unlock()
+	if len(n.chain.news) == 0 || slices.Min(n.chain.news) < 2499 {
+		t.Errorf("news of the sync: blocks %v", n.chain.news)
 	}
 }
 

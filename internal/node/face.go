@@ -45,8 +45,8 @@ func (f face) sync(tip, best chain.Tip) exchange.SyncStatus {
 		// is true of the height told here.
 		s.State, s.Reason, s.Percent, s.ETAS, s.BehindS = exchange.Synced, "", 100, nil, 0
 	}
-	if n.chain.LowDisk() {
-		s.State, s.Reason, s.ETAS = exchange.Stalled, lowDiskReason, nil
+	if why := n.held(); why != "" { // also where nothing is missing
+		s.State, s.Reason, s.ETAS = exchange.Stalled, why, nil
 	}
 	return s
 }
@@ -299,6 +299,14 @@ func (f face) Tips() []api.ChainTip {
 
 // lowDiskReason is what the status and a refused /mineBlock say of a full disk.
 const lowDiskReason = "the disk is almost full: no block is accepted until there is space (storage.min_free_mb)"
+
+// held says why the chain lets blocks wait; empty: it does not.
+func (n *Node) held() string {
+	if n.chain.LowDisk() {
+		return lowDiskReason
+	}
+	return ""
+}
 
 // MineBlock implements api.Node.
 func (f face) MineBlock(ctx context.Context, data string) (api.Block, error) {

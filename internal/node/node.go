@@ -329,6 +329,7 @@ func (n *Node) openNetwork() error {
 		Pending: inWork{n},
 		TxByID:  n.rawTx, List: n.listPool, MinFeeRate: n.feeRateToTell,
 		Lowest: n.chain.Lowest,
+		Held:   n.held,
 		OnHello: func(p exchange.Peer) {
 			n.disc.Good(p.ID)
 			n.greeted(p)
