@@ -106,8 +106,10 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 		return c.refuse(it, v, it.pastErr)
 	}
 
-	// 8. Its bytes go to disk, where they stay.
-	linked, err := c.keepBlock(i, b)
+	// 8. Its bytes go to disk, where they stay; where stake makes blocks those of peers
+	// do with step 12, and lie aside until then (aside.go).
+	it.node = i
+	linked, err := c.keepBlock(i, it)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -117,7 +119,6 @@ func (c *conductor) accept(it *item) (Verdict, error) {
 	}
 
 	// 9–12. See connect.
-	it.node = i
 	return v, nil
 }
 

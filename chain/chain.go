@@ -77,6 +77,10 @@ type Options struct {
 	// stake makes blocks: there headers cost nothing and prove little before their blocks
 	// are here. Default 18,384: the window that sync downloads in and a reply of headers.
 	HeadersAhead int
+	// AsideBytes is how much of the disk, where stake makes blocks, those may take that peers
+	// sent and that were never connected. Default 512 MiB, or twice what as many of the
+	// largest blocks take as the deepest reorganisation has, if that is more, but 8 GiB at most.
+	AsideBytes int64
 	// ScriptsChecked says that the scripts of the transaction with this witness
 	// id passed under these flags before (the mempool's memory). It is asked
 	// from many goroutines for blocks that did not come from sync, import or
@@ -290,6 +294,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"MaxQueueBytes", &o.MaxQueueBytes, 32 << 20},
 		{"MaxFileBytes", &o.MaxFileBytes, 128 << 20},
 		{"PruneBytes", &o.PruneBytes, 0},
+		{"AsideBytes", &o.AsideBytes, defaultAside(o.Params)},
 	} {
 		if *f.v < 0 {
 			fault("chain: %s is %d, below 0", f.name, *f.v)
@@ -298,6 +303,14 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	return o, errors.Join(faults...)
+}
+
+// defaultAside is the default of Options.AsideBytes.
+func defaultAside(p *consensus.Params) int64 {
+	if p == nil {
+		return 0
+	}
+	return min(max(512<<20, 2*(int64(p.MaxReorg)+1)*int64(p.MaxBlockBytes())), 8<<30)
 }
 
 // Open opens or creates the chain in o.Dir, loads the header tree and the

@@ -152,7 +152,8 @@ func (t *tree) forgetSeals(written []uint32) {
 }
 
 // halt ends in good order: what is not verified yet is taken back, for its bytes
-// are on disk and the next start goes on with it, and the rest is committed.
+// are on disk and the next start goes on with it (or they lie aside, and are fetched again),
+// and the rest is committed.
 func (c *conductor) halt() error {
 	for _, f := range c.flights {
 		f.dropped.Store(true)

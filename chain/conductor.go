@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
-
-	"dunlin/chain/consensus"
 )
 
 // A conductor is the one goroutine that decides: it owns the coins, the order
@@ -41,6 +39,7 @@ type conductor struct {
 	passedScripts *passedScripts
 
 	arrived arrivals
+	shelf   shelf // what lies aside
 
 	committed   uint32
 	sinceCommit int // blocks verified
@@ -76,6 +75,7 @@ func (c *Chain) conduct(ctx context.Context) error {
 		diskTimer:  time.NewTimer(time.Hour),
 		replaying:  true,
 		arrived:    c.newArrivals(),
+		shelf:      shelf{blocks: make(map[uint32]shelved)},
 	}
 	con.flushTimer.Stop()
 	con.diskTimer.Stop()
@@ -230,6 +230,14 @@ func (c *conductor) take(it *item) error {
 		c.waiting[it.node] = it
 		return c.draw(it.node, it.block)
 	case Stored:
+		kept, err := c.setAside(it.node)
+		if err == nil && !kept {
+			v, err = c.refuse(it, v, noRoomAside())
+		}
+		if err != nil {
+			it.answer(Verdict{Outcome: Failed, Hash: it.hash, Height: -1, Err: err})
+			return err
+		}
 		c.decide(it, v)
 	default:
 		it.answer(v)
@@ -258,18 +266,18 @@ func (c *conductor) await(it *item) error {
 	}
 }
 
-// keepBlock is step 8: it appends the bytes and notes where they are.
-func (c *conductor) keepBlock(i uint32, b *consensus.Block) (linked bool, err error) {
-	p, err := c.store.AppendBlock(b.Raw)
+// keepBlock is step 8: it takes the bytes and notes where they are.
+func (c *conductor) keepBlock(i uint32, it *item) (linked bool, err error) {
+	p, err := c.putBlock(i, it)
 	if err != nil {
-		return false, fmt.Errorf("storing block %v at height %d: %w", b.Hash, c.tree.node(i).height, err)
+		return false, err
 	}
 	c.armFlush()
 	t := c.tree
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	again := t.has(i, flagPruned)
-	linked = t.setBlock(i, p, uint32(len(b.Txs)))
+	linked = t.setBlock(i, p, uint32(len(it.block.Txs)))
 	if again { // its branch may be within reach now
 		t.undefer(i)
 		t.reconsider(c.tip.get())
@@ -344,9 +352,13 @@ func (c *conductor) finish() error {
 	return c.publish(done)
 }
 
-// connected is step 12: the undo record is kept and the block is valid for ever.
+// connected is step 12: the undo record is kept, now at the latest the block goes to the
+// block files, and it is valid for ever.
 func (c *conductor) connected(f *flight) error {
 	t := c.tree
+	if err := c.toFiles(f.node, f.step.block); err != nil {
+		return err
+	}
 	t.mu.RLock()
 	undo := t.body(f.node).undo
 	t.mu.RUnlock()

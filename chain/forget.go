@@ -55,6 +55,8 @@ type unproven struct {
 	erase []record
 	// followed is the end of the branch that sync follows.
 	followed chainhash.Hash
+	// offShelf are forgotten nodes whose blocks still lie aside.
+	offShelf []uint32
 }
 
 // record names what the index has of a header.
@@ -120,9 +122,13 @@ func (t *tree) prove(i uint32) {
 }
 
 // lasts says whether the index is to have i: where headers can be forgotten only with its
-// block, or when it has it already. The caller holds mu.
+// block in the block files, or when it has it already. The caller holds mu.
 func (t *tree) lasts(i uint32) bool {
-	return !t.capped || t.has(i, flagValid|flagPruned) || t.body(i).block.Size > 0 || t.loose(i).stored[i%chunkNodes]
+	if !t.capped || t.has(i, flagValid|flagPruned) || t.loose(i).stored[i%chunkNodes] {
+		return true
+	}
+	p := t.body(i).block
+	return p.Size > 0 && !p.Aside()
 }
 
 // show notes that somebody shows the branch that ends in a hash.
@@ -207,6 +213,9 @@ func (t *tree) drop(gone []uint32) {
 		}
 		c.nodes[k], c.flags[k] = node{}, flagsGone
 		if c.bodies != nil {
+			if c.bodies[k].block.Aside() {
+				t.offShelf = append(t.offShelf, i)
+			}
 			c.bodies[k] = body{}
 		}
 		c.loose.gone[k] = true
@@ -293,6 +302,10 @@ func (c *conductor) forget(parent chainhash.Hash) {
 	if t.forget(kept, t.mostUnproven()-t.maxSide) == 0 {
 		return
 	}
+	for _, i := range t.offShelf { // before somebody else gets the number
+		c.unshelve(i)
+	}
+	t.offShelf = nil
 	c.blocked = slices.DeleteFunc(c.blocked, t.gone)
 	for i := range c.damaged {
 		if t.gone(i) {

@@ -156,7 +156,9 @@ func TestHeadersOfAnEarlierVersion(t *testing.T) {
 	if _, _, err := h.AcceptHeaders(t.Context(), headersOf(blocks[4:])); err != nil {
 		t.Fatal(err)
 	}
-	h.want(gap, chain.Stored)
+	if v := h.submitFrom(gap.Raw, chain.Source{Kind: chain.FromRPC}); v.Outcome != chain.Stored {
+		t.Fatalf("%+v", v)
+	}
 	(&flood{t: t, h: h, branches: junk(t, b, blocks[2], 10, 20)}).rage()
 	chain.StoreAllHeaders(h.Chain)
 	if err := h.Flush(t.Context()); err != nil {
@@ -280,7 +282,9 @@ func TestReindexForgetsNothing(t *testing.T) {
 	h := openToFlood(t, p, ahead, 2)
 	h.connectAll(blocks[1:10])
 	side := b.MineN(blocks[7], 1)
-	h.want(side[0], chain.SideChain)
+	if v := h.submitFrom(side[0].Raw, chain.Source{Kind: chain.FromRPC}); v.Outcome != chain.SideChain {
+		t.Fatalf("%+v", v)
+	}
 	h.connectAll(blocks[10:])
 	if _, most, _ := chain.Unproven(h.Chain); most > 30 {
 		t.Fatalf("room for %d headers, the test shows little", most)

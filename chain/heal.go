@@ -37,7 +37,7 @@ func (c *Chain) Damaged() ([]chainhash.Hash, <-chan struct{}) {
 // blockDamage returns the damage of a block file that err tells of, or nil.
 func blockDamage(err error) *store.DamageError {
 	d, ok := errors.AsType[*store.DamageError](err)
-	if !ok || d.File == "" || d.File[0] != 'b' { // blocks/; not undo/ or index
+	if !ok || d.File == "" || d.File[0] != 'b' && d.File[0] != 'a' { // blocks/ and aside/; not undo/ or index
 		return nil
 	}
 	return d
@@ -109,9 +109,10 @@ func (c *conductor) restore(it *item, i uint32) (Verdict, error) {
 	} else if err != nil {
 		return Verdict{}, err
 	}
-	p, err := c.store.AppendBlock(b.Raw)
+	old, wasAside := c.asidePlace(i)
+	p, err := c.putBlock(i, it)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("storing block %v at height %d anew: %w", b.Hash, nd.height, err)
+		return Verdict{}, err
 	}
 	c.armFlush()
 	t.mu.Lock()
@@ -131,11 +132,15 @@ func (c *conductor) restore(it *item, i uint32) (Verdict, error) {
 	}
 	c.blocked = nil
 	t.mu.Unlock()
+	if wasAside {
+		c.dropAside(old)
+	}
 	c.log.Info("a damaged block was restored", "hash", nd.hash, "height", nd.height)
 	switch {
 	case c.active(i):
 		v.Outcome = Duplicate
 	case !linked:
+		it.node = i
 		v.Outcome = Stored
 	case valid:
 		v.Outcome = Duplicate
@@ -164,6 +169,7 @@ func (c *conductor) unlink(i uint32, d *store.DamageError) {
 	}
 	t.reconsider(c.tip.get())
 	t.mu.Unlock()
+	c.unshelve(i)
 	c.ahead = nil
 	c.armFlush()
 	c.noteDamage(i, d)

@@ -156,7 +156,7 @@ func (t *tree) fileTops() (blocks, undo map[uint32]int32) {
 	defer t.mu.RUnlock()
 	for i := range t.n {
 		b, h := t.body(i), t.node(i).height
-		if b.block.Size > 0 {
+		if b.block.Size > 0 && !b.block.Aside() {
 			blocks[b.block.File] = max(blocks[b.block.File], h)
 		}
 		if b.undo.Size > 0 {

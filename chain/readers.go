@@ -3,6 +3,7 @@ package chain
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -216,15 +217,28 @@ func (c *Chain) place(hash *chainhash.Hash) store.Pos {
 // Block returns the bytes of a block that is on disk, after checking their CRC.
 // ErrNotFound if there are none.
 func (c *Chain) Block(hash chainhash.Hash) ([]byte, error) {
-	p := c.place(&hash)
-	if p.Size == 0 {
-		return nil, ErrNotFound
+	var raw []byte
+	err := c.at(&hash, func(p store.Pos) (err error) {
+		raw, err = c.store.ReadBlock(p)
+		return err
+	})
+	return raw, err
+}
+
+// at calls read with where the bytes of a block are, again if it has just gone elsewhere, and
+// turns its error into one of the chain.
+func (c *Chain) at(hash *chainhash.Hash, read func(store.Pos) error) error {
+	for {
+		p := c.place(hash)
+		if p.Size == 0 {
+			return ErrNotFound
+		}
+		err := read(p)
+		if errors.Is(err, store.ErrMoved) && c.place(hash) != p {
+			continue
+		}
+		return c.readError(hash, err)
 	}
-	raw, err := c.store.ReadBlock(p)
-	if err != nil {
-		return nil, c.readError(&hash, err)
-	}
-	return raw, nil
 }
 
 // Seal returns the seal of a header; nil on networks without seals. While the block
@@ -246,10 +260,11 @@ func (c *Chain) BlockSize(hash chainhash.Hash) int { return int(c.place(&hash).S
 // too deep for its steps to be kept in memory.
 func (c *Chain) Coin(op wire.OutPoint) (consensus.Coin, bool, error) { return c.coins.view(op) }
 
-// SizeOnDisk is the number of bytes of block files, undo files and database.
+// SizeOnDisk is the number of bytes of block files, undo files, database and what lies aside.
 func (c *Chain) SizeOnDisk() int64 {
 	blocks, undo, index := c.store.Size()
-	return blocks + undo + index
+	_, aside := c.store.Aside()
+	return blocks + undo + index + aside
 }
 
 // DiskUse is what the chain takes of the disk, in bytes.

@@ -155,6 +155,9 @@ func (c *conductor) mark(i uint32, flag uint8) {
 	t.condemn(i, flag, c.tip.get())
 	c.heads.set(t.bestHeader)
 	t.mu.Unlock()
+	if flag == flagInvalid && len(c.shelf.blocks) > 0 {
+		c.clearAside()
+	}
 	c.armFlush()
 }
 
@@ -246,7 +249,10 @@ func (c *conductor) reject(err error) error {
 func (c *conductor) refuseStored(it *item, i uint32, err error) error {
 	v, err := c.refuse(it, Verdict{Hash: it.hash, Height: c.tree.node(i).height}, err)
 	if err == nil {
-		it.answer(v)
+		// What was nobody's fault may be of use; what was the block's is gone already.
+		if _, err = c.setAside(i); err == nil {
+			it.answer(v)
+		}
 	}
 	return err
 }
@@ -443,6 +449,19 @@ func (c *conductor) settle() error {
 			if err := c.refuseStored(it, i, badParent(&it.block.Header.PrevBlock)); err != nil {
 				return err
 			}
+			continue
+		}
+		kept, err := c.setAside(i)
+		if err != nil {
+			it.answer(Verdict{Outcome: Failed, Hash: it.hash, Height: -1, Err: err})
+			return err
+		}
+		if !kept {
+			v, err := c.refuse(it, Verdict{Hash: it.hash, Height: c.tree.node(i).height}, noRoomAside())
+			if err != nil {
+				return err
+			}
+			it.answer(v)
 			continue
 		}
 		c.logFork(it)

@@ -22,40 +22,37 @@ func (c *Chain) ReadBlocks(buf []byte, hashes []chainhash.Hash) ([][]byte, error
 	}
 	t := c.tree
 	ps := make([]store.Pos, 0, len(hashes))
-	t.mu.RLock()
-	for k := range hashes {
-		i, ok := t.find(&hashes[k])
-		if !ok || t.body(i).block.Size == 0 {
-			break
+	var blocks [][]byte
+	err := c.at(&hashes[0], func(store.Pos) (err error) {
+		ps = ps[:0]
+		t.mu.RLock()
+		for k := range hashes {
+			i, ok := t.find(&hashes[k])
+			if !ok || t.body(i).block.Size == 0 {
+				break
+			}
+			ps = append(ps, t.body(i).block)
 		}
-		ps = append(ps, t.body(i).block)
-	}
-	t.mu.RUnlock()
-	if len(ps) == 0 {
-		return nil, ErrNotFound
-	}
-	blocks, err := c.store.ReadBlocks(buf, ps)
-	return blocks, c.readError(&hashes[0], err)
+		t.mu.RUnlock()
+		if len(ps) == 0 { // gone meanwhile
+			return ErrNotFound
+		}
+		blocks, err = c.store.ReadBlocks(buf, ps)
+		return err
+	})
+	return blocks, err
 }
 
 // CheckBlock reads a block through buf, which must not be empty, and checks its CRC. ErrNotFound if it
 // is not here.
 func (c *Chain) CheckBlock(hash chainhash.Hash, buf []byte) error {
-	p := c.place(&hash)
-	if p.Size == 0 {
-		return ErrNotFound
-	}
-	return c.readError(&hash, c.store.CheckBlock(p, buf))
+	return c.at(&hash, func(p store.Pos) error { return c.store.CheckBlock(p, buf) })
 }
 
 // ReadBlockPart fills dst with the bytes of a block from offset on, unchecked.
 // ErrNotFound if the block is not here.
 func (c *Chain) ReadBlockPart(hash chainhash.Hash, offset int64, dst []byte) error {
-	p := c.place(&hash)
-	if p.Size == 0 {
-		return ErrNotFound
-	}
-	return c.readError(&hash, c.store.ReadBlockPart(p, offset, dst))
+	return c.at(&hash, func(p store.Pos) error { return c.store.ReadBlockPart(p, offset, dst) })
 }
 
 // readError turns an error of the store into one of the chain.

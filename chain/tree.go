@@ -496,6 +496,9 @@ func (ns nodes) appendRaw(dst []byte, i uint32) []byte {
 // record is what the store keeps of i, but for the header. The caller holds mu.
 func (t *tree) record(i uint32) store.HeaderRecord {
 	b := t.body(i)
+	if b.block.Aside() {
+		b.block = store.Pos{} // the next process does not have it
+	}
 	return store.HeaderRecord{
 		Height: t.node(i).height,
 		Status: *t.flags(i) & storedFlags,

@@ -21,6 +21,9 @@ func (s *Store) ReadBlocks(buf []byte, ps []Pos) ([][]byte, error) {
 		return nil, err
 	}
 	defer s.users.Done()
+	if len(ps) > 0 && ps[0].Aside() {
+		return s.aside.readRun(buf, ps[0])
+	}
 	return s.blocks.readRun(buf, ps)
 }
 
@@ -31,6 +34,10 @@ func (s *Store) CheckBlock(p Pos, buf []byte) error {
 		return err
 	}
 	defer s.users.Done()
+	if p.Aside() {
+		_, err := s.aside.read(p)
+		return err
+	}
 	return s.blocks.checkRecord(p, buf)
 }
 
@@ -41,6 +48,9 @@ func (s *Store) ReadBlockPart(p Pos, offset int64, dst []byte) error {
 		return err
 	}
 	defer s.users.Done()
+	if p.Aside() {
+		return s.aside.readPart(p, offset, dst)
+	}
 	return s.blocks.readPart(p, offset, dst)
 }
 

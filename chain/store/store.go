@@ -10,6 +10,7 @@
 //   - Block bytes are never removed but by [Batch.Prune], whole files at a time
 //     and after a commit that says so, and never overwritten unless they lie past
 //     the write position.
+//   - Blocks that lie aside are no part of all this: they are gone with the process.
 //   - What is read was checked: damage is a [*DamageError] that names the file
 //     and the mend, never a wrong answer.
 //
@@ -130,6 +131,7 @@ type Store struct {
 	index  *index
 	blocks *series
 	undo   *series
+	aside  *aside
 	repair *repair
 
 	rebuilding bool // Open made the index anew beside old block files
@@ -201,6 +203,9 @@ func Open(o Options) (s *Store, err error) {
 	s.blocks = o.series(blocksName, ".blk", 'b')
 	s.undo = o.series(undoName, ".und", 'u')
 	s.blocks.fix, s.undo.fix = s.repair, s.repair
+	if s.aside, err = openAside(&o); err != nil {
+		return s, err
+	}
 	blockSizes, err := s.blocks.list()
 	if err != nil {
 		return s, err
@@ -454,8 +459,21 @@ func (s *Store) append(to *series, raw []byte) (Pos, error) {
 }
 
 // ReadBlock returns the bytes at p after checking magic, length and CRC32C. The
-// slice is the caller's.
-func (s *Store) ReadBlock(p Pos) ([]byte, error) { return s.read(s.blocks, p) }
+// slice is the caller's. ErrMoved if p lay aside and does no more.
+func (s *Store) ReadBlock(p Pos) ([]byte, error) {
+	if !p.Aside() {
+		return s.read(s.blocks, p)
+	}
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.users.Done()
+	raw, err := s.aside.read(p)
+	if err != nil {
+		return nil, err
+	}
+	return raw, nil
+}
 
 // ReadUndo is ReadBlock for the undo files.
 func (s *Store) ReadUndo(p Pos) ([]byte, error) { return s.read(s.undo, p) }
@@ -709,6 +727,9 @@ func (s *Store) Close() error {
 	if s.index != nil {
 		errs = append(errs, s.index.close())
 		dead = s.index.failure() != nil
+	}
+	if s.aside != nil {
+		errs = append(errs, s.aside.clear())
 	}
 	if s.lock != nil && !dead {
 		errs = append(errs, s.lock.Close())
