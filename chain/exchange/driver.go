@@ -435,6 +435,7 @@ func (d *driver) retarget(ctx context.Context) {
 	if d.targeted {
 		_, keep, _ = c.Fork(d.best.Hash, best.Hash)
 	}
+	c.Follow(best.Hash) // before Have: from then on none of its blocks makes way for others
 	t := ibd.Target{Base: base, Best: best.Height, Keep: keep}
 	if base < best.Height {
 		t.Have = c.Have(best.Hash, base, best.Height)
@@ -443,7 +444,6 @@ func (d *driver) retarget(ctx context.Context) {
 	if best.Hash != d.best.Hash && (keep <= d.connected || base > d.connected) {
 		d.gained = d.x.o.Now()
 	}
-	c.Follow(best.Hash)
 	other := best.Hash != d.best.Hash && keep < d.best.Height || !d.targeted || d.connected >= d.best.Height
 	d.best, d.targeted, d.bestMoved, d.connected = best, true, false, base
 	if d.sealed && other {
