@@ -502,12 +502,19 @@ func TestTxVerdicts(t *testing.T) {
 // input and 64 KiB.
 func inBounds(t testing.TB, n int, f func()) {
 	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(8*n+64<<10); got > most {
-		t.Fatalf("%d bytes took %d of memory, at most %d", n, got, most)
+	most := uint64(8*n + 64<<10)
+	for tries := 0; ; tries++ { // others may allocate at the same time
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		f()
+		runtime.ReadMemStats(&after)
+		got := after.TotalAlloc - before.TotalAlloc
+		if got <= most {
+			return
+		}
+		if tries == 4 {
+			t.Fatalf("%d bytes took %d of memory, at most %d", n, got, most)
+		}
 	}
 }
 
