@@ -204,7 +204,8 @@ func (r *results) encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// put takes new records of one session: those that are known are replaced but for their words, others come last in their table. Sessions that gave
+// put takes new records of one session: those that are known are replaced but for their words, others come behind the one before
+// them, the first of all last in its table. Sessions that gave
 // nothing that is left are dropped.
 func (r *results) put(s session, fresh map[string][]record) error {
 	names := map[string]bool{}
@@ -219,13 +220,16 @@ func (r *results) put(s session, fresh map[string][]record) error {
 		if i < 0 {
 			return fmt.Errorf("records: no table %q", id)
 		}
+		after := len(r.Tables[i].Records) - 1
 		for _, rec := range records {
 			rec.Source = s.ID
 			at := slices.IndexFunc(r.Tables[i].Records, func(old record) bool { return old.ID == rec.ID })
 			if at < 0 {
-				r.Tables[i].Records = append(r.Tables[i].Records, rec)
+				after++
+				r.Tables[i].Records = slices.Insert(r.Tables[i].Records, after, rec)
 				continue
 			}
+			after = at
 			old := r.Tables[i].Records[at]
 			rec.What, rec.Less = old.What, old.Less
 			if rec.Bar == nil {

@@ -183,7 +183,7 @@ func TestPut(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := r.Tables[0].Records
-	if len(got) != 3 || got[2].ID != "ibd/new" || got[1].Source != "b" {
+	if len(got) != 3 || got[1].ID != "ibd/new" || got[2].Source != "b" { // behind the one that came before it
 		t.Fatalf("records %+v", got)
 	}
 	tiny := got[0]
