@@ -41,13 +41,14 @@ func runToEnd(ctx context.Context, errs io.Writer, program string, args ...strin
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.SysProcAttr = attributes()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	said := &tail{}
-	cmd.Stdout, cmd.Stderr = said, io.MultiWriter(said, errs)
+	var out, said tail // each is written by a goroutine of its own
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, errs)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("%s: %w\n%s", filepath.Base(program), err, indented(lastLines(string(said.last), 10)))
+		lines := append(lastLines(string(out.last), 10), lastLines(string(said.last), 10)...)
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(program), err, indented(lines))
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func timesAsFast(t *table, title, note string) []byte {
 		References: []chart.Reference{{Value: 1, Label: "btcd"}}, Target: "asked for",
 	}
 	for _, r := range t.Records {
-		if math.IsNaN(r.Ratio.number()) {
+		if math.IsNaN(r.Ratio.number()) || strings.HasPrefix(r.What, "… ") { // another figure of the row before
 			continue
 		}
 		faster := func(v *float64) float64 {

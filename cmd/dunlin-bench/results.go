@@ -281,7 +281,7 @@ var region = regexp.MustCompile(`(?s)<!-- made from results\.json: ([a-z-]+) -->
 
 // page fills in what is made from the records and leaves the words as they are. Every table must have its place.
 func (r *results) page(words []byte) ([]byte, error) {
-	made := map[string]string{"sessions": r.sessionsTable()}
+	made := map[string]string{"sessions": r.sessionsTable(), "short": r.shortTable()}
 	for i := range r.Tables {
 		t := &r.Tables[i]
 		made[t.ID] = t.markdown()
@@ -370,6 +370,43 @@ func (t *table) markdown() string {
 		b.WriteString("|\n")
 	}
 	return b.String()
+}
+
+// shortTable lists what falls short: of what was asked for, of the aim beyond that, of its peer.
+func (r *results) shortTable() string {
+	var b strings.Builder
+	b.WriteString("| table | what | dunlin | peer | ratio | falls short of |\n|---|---|---|---|---|---|\n")
+	for _, t := range r.Tables {
+		for _, rec := range t.Records {
+			if of := rec.short(); len(of) > 0 {
+				cells := []string{t.ID, rec.What, rec.Ours.String(), rec.Peer.String(), rec.Ratio.String(), strings.Join(of, "; ")}
+				for i := range cells {
+					cells[i] = strings.ReplaceAll(cells[i], "|", "\\|")
+				}
+				b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+			}
+		}
+	}
+	return b.String()
+}
+
+// short says of what a record falls short.
+func (r *record) short() (of []string) {
+	if r.Met != nil && !*r.Met {
+		of = append(of, "what was asked for, "+r.asked())
+	}
+	if r.Bar != nil && r.Bar.Aim != 0 && (r.Met == nil || *r.Met) {
+		aim := *r
+		aim.Bar, aim.Met = &bar{Of: r.Bar.Of, Least: r.Bar.Least, Value: r.Bar.Aim}, nil
+		if aim.judge(); aim.Met != nil && !*aim.Met {
+			aim.Asked = ""
+			of = append(of, "the aim, "+aim.asked())
+		}
+	}
+	if r.Ratio != nil && r.Ratio.Median != nil && (r.Less && *r.Ratio.Median > 1 || !r.Less && *r.Ratio.Median < 1) {
+		of = append(of, "its peer")
+	}
+	return of
 }
 
 func (r *results) sessionsTable() string {

@@ -122,7 +122,7 @@ func someResults() *results {
 	}
 }
 
-const somePage = "Words.\n<!-- made from results.json: ibd -->\nold\n<!-- end of it -->\nMore words.\n<!-- made from results.json: load -->\n<!-- end of it -->\n<!-- made from results.json: sessions -->\n<!-- end of it -->\nEnd.\n"
+const somePage = "Words.\n<!-- made from results.json: ibd -->\nold\n<!-- end of it -->\nMore words.\n<!-- made from results.json: load -->\n<!-- end of it -->\n<!-- made from results.json: short -->\n<!-- end of it -->\n<!-- made from results.json: sessions -->\n<!-- end of it -->\nEnd.\n"
 
 // TestPage: tables between the words, columns only where there is something to say.
 func TestPage(t *testing.T) {
@@ -205,6 +205,24 @@ func TestPut(t *testing.T) {
 	}
 	if _, err := readResults(raw); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestShort: what is not reached, and what a peer does better.
+func TestShort(t *testing.T) {
+	ratio := func(v float64) *value { return valueOf(figuresOf([]float64{v}), "×") }
+	missed, met := new(bool), true
+	for want, rec := range map[string]record{
+		"":                                  {Ours: single(9, "s"), Less: true, Bar: &bar{Of: "ours", Value: 10, Aim: 9}, Met: &met, Ratio: ratio(0.5)},
+		"what was asked for, ≤5 s, aim 2 s": {Ours: single(9, "s"), Bar: &bar{Of: "ours", Value: 5, Aim: 2}, Met: missed},
+		"what was asked for, all":           {Ours: single(9, "s"), Asked: "all", Met: missed},
+		"the aim, ≥0.9×":                    {Ours: single(9, "s"), Bar: &bar{Of: "ratio", Least: true, Value: 0.7, Aim: 0.9}, Ratio: ratio(0.8), Less: true},
+		"its peer":                          {Ours: single(9, "s"), Ratio: ratio(1.1), Less: true},
+		"what was asked for, ≥0.95×; its peer": {Ours: single(9, "blk/s"), Bar: &bar{Of: "ratio", Least: true, Value: 0.95}, Ratio: ratio(0.8), Met: missed},
+	} {
+		if got := strings.Join(rec.short(), "; "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 
