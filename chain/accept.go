@@ -147,9 +147,9 @@ type signed interface {
 	proposer
 	// CheckSignature is what CheckHeader checks beside CheckProposal. It needs no past.
 	CheckSignature(h *consensus.Header) error
-	// CheckSignatures says whether all of hs, whose hashes these are, pass that; false
-	// shows nothing.
-	CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash) bool
+	// CheckSignatures says whether all of hs, whose hashes these are, pass that, with so many
+	// workers; false shows nothing.
+	CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash, workers int) bool
 	Claim(h *consensus.Header) (consensus.Claim, bool)
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"math/big"
-	"sync"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -144,7 +143,7 @@ func notConsecutive(h *consensus.Header, before chainhash.Hash) *consensus.RuleE
 
 // checkHeaders checks consecutive headers above parent, without the tree's lock.
 // It returns hash and work of those before the first fault.
-func (c *Chain) checkHeaders(ctx context.Context, parent past, hs []consensus.Header) (hashes []chainhash.Hash, works []work128, err error) {
+func (c *Chain) checkHeaders(ctx context.Context, parent consensus.Past, hs []consensus.Header) (hashes []chainhash.Hash, works []work128, err error) {
 	above := &batchPast{base: parent, height: parent.Height()}
 	hashes = make([]chainhash.Hash, 0, len(hs))
 	works = make([]work128, 0, len(hs))
@@ -177,34 +176,30 @@ func (c *Chain) checkHeaders(ctx context.Context, parent past, hs []consensus.He
 	return hashes, works, nil
 }
 
-// checkSignatures checks those of headers on as many cores as there are workers, and
-// returns the first fault and whose it is. It joins what it starts.
+// checkSignatures checks those of headers together, on as many cores as there are workers,
+// and returns the first fault and whose it is. It joins what it starts.
 func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.Header, hashes []chainhash.Hash) (bad int, fault error) {
-	const least = 64 // headers that are worth a goroutine
-	parts := min(c.o.Workers, (len(hs)+least-1)/least)
-	bads, faults := make([]int, parts), make([]error, parts)
-	var all sync.WaitGroup
-	for n := range parts {
-		from, to := n*len(hs)/parts, (n+1)*len(hs)/parts
-		all.Go(func() {
-			if ctx.Err() == nil && s.CheckSignatures(hs[from:to], hashes[from:to]) {
-				return
+	const few = 32 // of which the false one is found one by one
+	switch n := len(hs); {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case s.CheckSignatures(hs, hashes, c.o.Workers):
+		return n, nil
+	case n <= few:
+		for k := range hs {
+			if err := s.CheckSignature(&hs[k]); err != nil {
+				return k, err
 			}
-			for k := from; k < to; k++ {
-				if faults[n] = cmp.Or(ctx.Err(), s.CheckSignature(&hs[k])); faults[n] != nil {
-					bads[n] = k
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	for n, err := range faults {
-		if err != nil {
-			return bads[n], err
 		}
+		return n, nil
+	default: // the false one is searched for by halves: about twice the time of them all
+		half := n / 2
+		if bad, fault = c.checkSignatures(ctx, s, hs[:half], hashes[:half]); fault != nil {
+			return bad, fault
+		}
+		bad, fault = c.checkSignatures(ctx, s, hs[half:], hashes[half:])
+		return half + bad, fault
 	}
-	return len(hs), nil
 }
 
 // insertAll adds checked headers and returns how many were new and the last, with the

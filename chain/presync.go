@@ -74,16 +74,13 @@ func (p *Presync) Check(ctx context.Context, hs []consensus.Header) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
+	hashes, works, err := p.c.checkHeaders(ctx, &p.past, hs)
+	if err != nil {
+		return err
+	}
 	for k := range hs {
-		h := &hs[k]
-		if h.PrevBlock != p.past.last {
-			return notConsecutive(h, p.past.last)
-		}
-		if err := p.c.checkHeader(&p.past, h); err != nil {
-			return err
-		}
-		p.work = p.work.add(workOf(p.c.o.Engine.Work(h)))
-		p.past.push(h, consensus.HeaderHash(h))
+		p.work = p.work.add(works[k])
+		p.past.push(&hs[k], hashes[k])
 	}
 	p.tags = append(p.tags, presyncTag{p.tag(&p.past.last), uint16(len(hs))})
 	return nil

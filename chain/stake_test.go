@@ -302,8 +302,21 @@ func TestFalseSignatureAmongMany(t *testing.T) {
 		if best, _ := h.BestHeader(); n != first || int(best.Height) != first {
 			t.Errorf("false at %v: %d added, the best is at height %d", at, n, best.Height)
 		}
+		check := func() error {
+			look, ok := h.NewPresync(p.GenesisHash)
+			if !ok {
+				t.Fatal("no presync above genesis")
+			}
+			return look.Check(t.Context(), hs)
+		}
+		wantBlame(t, check(), "bad-seal-signature", consensus.BlameSender)
 		// What broke a rule before the signature counts first if it comes first.
 		hs[10].Bits++
+		if first > 10 {
+			wantBlame(t, check(), "bad-diffbits", consensus.BlameBlock)
+		} else {
+			wantBlame(t, check(), "bad-seal-signature", consensus.BlameSender)
+		}
 		if first > 10 {
 			h2 := openStakenet(t, p)
 			n, _, err := h2.AcceptHeaders(t.Context(), hs)

@@ -585,7 +585,7 @@ func (p past) Votes() consensus.Votes { return p.nodes.node(p.i).votes }
 
 // batchPast is a past with headers on top that are not in the tree yet.
 type batchPast struct {
-	base   past
+	base   consensus.Past
 	height int32 // of base
 	above  []consensus.PastHeader
 	last   chainhash.Hash // of the last of above

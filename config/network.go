@@ -233,7 +233,7 @@ func ReadNetworkFile(name string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := spec.Network()
+	n, err := spec.network()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -288,6 +288,11 @@ func (s NetworkSpec) Network() (*Network, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
+	return s.network()
+}
+
+// network is Network where each field was checked already.
+func (s *NetworkSpec) network() (*Network, error) {
 	custom := consensus.Custom{
 		Name:            s.Name,
 		GenesisText:     s.GenesisText,
@@ -296,16 +301,12 @@ func (s NetworkSpec) Network() (*Network, error) {
 		HalvingInterval: int32(s.HalvingInterval),
 		Subsidy:         s.Subsidy,
 	}
-	var err error
 	if s.Engine == EnginePoS {
 		custom.Spacing = consensus.SlotsPerBlock * s.Slot
 		custom.StakeMaturity, custom.MaxReorg = int32(s.StakeMaturity), int32(s.MaxReorg)
-		custom.Holders, err = parseHolders(s.Holders)
+		custom.Holders, _ = readHolders(s.Holders) // checked before
 	} else {
-		custom.PowLimitBits, err = parseBits(s.PowLimitBits)
-	}
-	if err != nil {
-		return nil, err // checked above
+		custom.PowLimitBits, _ = parseBits(s.PowLimitBits)
 	}
 	params, err := consensus.New(custom)
 	if err != nil {

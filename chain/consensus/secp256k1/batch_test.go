@@ -3,6 +3,7 @@ package secp256k1_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcec/v2"
@@ -108,6 +109,72 @@ func TestSchnorrBatchFactors(t *testing.T) {
 	}
 	if secp256k1.VerifySchnorrBatch(list) {
 		t.Error("no number at all")
+	}
+}
+
+// Keys say the same of a batch whatever was seen before, and with any number of workers at
+// once; a key that comes again counts only with its own signature.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 16))
+	list := signatures(t, r, 700, 150)
+	bad := append([]secp256k1.Schnorr(nil), list...)
+	bad[612].Sig[50] ^= 1
+	stranger := append([]secp256k1.Schnorr(nil), list...)
+	stranger[3].Pub = random32(r) // on the curve or not
+	other := append([]secp256k1.Schnorr(nil), list...)
+	other[7].Pub = list[8].Pub
+	keys := new(secp256k1.Keys)
+	var all sync.WaitGroup
+	for workers := range 9 {
+		all.Go(func() {
+			for range 2 {
+				if !keys.VerifySchnorrBatch(list, workers) || !keys.VerifySchnorrBatch(list[:16+workers], workers) {
+					t.Errorf("refused with %d workers", workers)
+				}
+				for _, wrong := range [][]secp256k1.Schnorr{bad, stranger, other} {
+					if keys.VerifySchnorrBatch(wrong, workers) {
+						t.Errorf("accepted with %d workers", workers)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Of an x of all bits, of the prime and of one more there is no key, nor where there is no
+// point.
+func TestPublicKeys(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(seed, 17))
+	var good, bad [][32]byte
+	for range 300 {
+		key := random32(r)
+		if _, err := schnorr.ParsePubKey(key[:]); err == nil {
+			good = append(good, key)
+		} else {
+			bad = append(bad, key)
+		}
+	}
+	all := [32]byte{}
+	for i := range all {
+		all[i] = 0xff
+	}
+	p := [32]byte(btcec.S256().P.Bytes())
+	above := p
+	above[31]++ // x = 1, where there is a point
+	for n := range good {
+		if !secp256k1.PublicKeys(good[:n]) {
+			t.Fatalf("seed %d: one of %x is none", seed, good[:n])
+		}
+	}
+	for i, key := range append(bad, all, p, above) {
+		list := append([][32]byte(nil), good...)
+		list[i%len(list)] = key
+		if secp256k1.PublicKeys(list) {
+			t.Errorf("seed %d: %x is one", seed, key)
+		}
 	}
 }
 

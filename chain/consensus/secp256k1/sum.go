@@ -9,24 +9,24 @@ type terms struct {
 	multiples []multiple
 }
 
-// add adds k times a, as two terms (see split). It returns false if they
+// set makes the two terms at i those of k times a (see split). It returns false if they
 // were too long, which they never are.
-func (t *terms) add(a *affine, k *scalar) bool {
+func (t *terms) set(i int, a *affine, k *scalar) bool {
 	k1, k2 := split(k)
 	lambda := affine{y: a.y}
 	lambda.x.mul(&a.x, &beta)
-	return t.addShort(*a, &k1) && t.addShort(lambda, &k2)
+	return t.setShort(i, *a, &k1) && t.setShort(i+1, lambda, &k2)
 }
 
-// addShort adds k times a; k is less than 2^128 from 0 on one side or the other.
-func (t *terms) addShort(a affine, k *scalar) bool {
+// setShort makes the term at i that of k times a; k is less than 2^128 from 0 on one side
+// or the other.
+func (t *terms) setShort(i int, a affine, k *scalar) bool {
 	if k.IsOverHalfOrder() {
 		k = new(scalar).NegateVal(k)
 		a.y.neg(&a.y)
 	}
 	w := words(k)
-	t.points = append(t.points, a)
-	t.multiples = append(t.multiples, multiple{w[0], w[1]})
+	t.points[i], t.multiples[i] = a, multiple{w[0], w[1]}
 	return w[2]|w[3] == 0
 }
 
@@ -49,28 +49,36 @@ func (k *multiple) digit(low, width int) int {
 
 // sum returns Σ multiples[i]·points[i], by Pippenger's method: in each window of the
 // multiples points with the same digit are summed up first, as affine ones as
-// long as there are so many that one inversion for all of them pays.
-func (t *terms) sum() (sum point) {
+// long as there are so many that one inversion for all of them pays. Each worker takes a
+// window at a time.
+func (t *terms) sum(workers int) (sum point) {
 	n := len(t.points)
 	width := 3
 	for width < 12 && sumCost(n, width+1) < sumCost(n, width) {
 		width++
 	}
-	b := newBuckets(n, 1<<(width-1))
-	digits := make([]int16, n)
+	windows := make([]point, 128/width+1)
+	scratch := make([]*buckets, workers)
+	inParts(workers, len(windows), func(worker, at int) bool {
+		if scratch[worker] == nil {
+			scratch[worker] = newBuckets(n, 1<<(width-1))
+		}
+		b := scratch[worker]
+		for i := range b.digits {
+			b.digits[i] = int16(t.multiples[i].digit(at*width, width))
+		}
+		b.fill(t.points)
+		for b.halve() {
+		}
+		windows[at] = b.sum()
+		return true
+	})
 	sum.inf = true
-	for low := 128 / width * width; low >= 0; low -= width {
+	for at := len(windows) - 1; at >= 0; at-- {
 		for range width {
 			sum.double(&sum)
 		}
-		for i := range digits {
-			digits[i] = int16(t.multiples[i].digit(low, width))
-		}
-		b.fill(t.points, digits)
-		for b.halve() {
-		}
-		window := b.sum()
-		sum.add(&window)
+		sum.add(&windows[at])
 	}
 	return sum
 }
@@ -80,6 +88,7 @@ func sumCost(n, width int) int { return (128/width + 1) * (6*n + 27<<(width-1)) 
 
 // buckets are points by digit.
 type buckets struct {
+	digits []int16  // of all points
 	points []affine // those of a digit lie together
 	from   []int    // by digit, where they do; there is none of digit 0
 	many   []int    // by digit
@@ -91,16 +100,17 @@ type buckets struct {
 
 func newBuckets(points, most int) *buckets {
 	return &buckets{
+		digits: make([]int16, points),
 		points: make([]affine, points),
 		from:   make([]int, most+1), many: make([]int, most+1),
 		divisors: make([]field, points/2), before: make([]field, points/2),
 	}
 }
 
-// fill puts points in, those with a digit less than 0 negated.
-func (b *buckets) fill(points []affine, digits []int16) {
+// fill puts points in by their digits, those with one less than 0 negated.
+func (b *buckets) fill(points []affine) {
 	clear(b.many)
-	for _, d := range digits {
+	for _, d := range b.digits {
 		b.many[max(d, -d)]++
 	}
 	at := 0
@@ -110,7 +120,7 @@ func (b *buckets) fill(points []affine, digits []int16) {
 		at += n
 	}
 	clear(b.many)
-	for i, d := range digits {
+	for i, d := range b.digits {
 		if d == 0 {
 			continue
 		}

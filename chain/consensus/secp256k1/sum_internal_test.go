@@ -56,7 +56,7 @@ func TestSumOfTerms(t *testing.T) {
 				ds, of = append(ds, d), append(of, affineOf(t, &q))
 			}
 			var sum scalar
-			var all terms
+			all := terms{make([]affine, 2*n), make([]multiple, 2*n)}
 			same := randomScalar(r)
 			for i := range n {
 				at, k := r.IntN(different), randomScalar(r)
@@ -70,14 +70,14 @@ func TestSumOfTerms(t *testing.T) {
 					k = *new(scalar).InverseValNonConst(&ds[0])
 					k.Mul(&sum).Negate()
 				}
-				if !all.add(&of[at], &k) {
+				if !all.set(2*i, &of[at], &k) {
 					t.Fatalf("seed %d: %v is too long when split", seed, k)
 				}
 				sum.Add(k.Mul(&ds[at]))
 			}
 			var want btcec.JacobianPoint
 			btcec.ScalarBaseMultNonConst(&sum, &want)
-			got := all.sum()
+			got := all.sum(1 + n%3)
 			if got.inf != sum.IsZero() {
 				t.Fatalf("seed %d: %d terms of %d points: infinity %v", seed, n, different, got.inf)
 			}
@@ -154,5 +154,39 @@ func TestProducts(t *testing.T) {
 		if below(&x, &orderN) != (x[0] < orderN[0]) {
 			t.Errorf("%x below n", x)
 		}
+	}
+}
+
+// However many keys come, few stay; those of a batch that is refused do not.
+func TestKeysKept(t *testing.T) {
+	t.Parallel()
+	var keys Keys
+	r := rand.New(rand.NewPCG(seed, 18))
+	for n := range 5 * keysKept / 100 {
+		b := batch{pubs: make([][32]byte, 100), keys: make([]affine, 100)}
+		for i := range b.pubs {
+			w := edgeWords(r)
+			b.pubs[i] = [32]byte{byte(n), byte(n >> 8), byte(i), 31: byte(w[0])}
+			b.keys[i].x = w
+		}
+		keys.keep(&b)
+		if len(keys.young) > keysKept || len(keys.old) > keysKept {
+			t.Fatalf("%d and %d keys", len(keys.young), len(keys.old))
+		}
+		again := batch{list: make([]Schnorr, 100)}
+		for i := range again.list {
+			again.list[i].Pub = b.pubs[i]
+		}
+		keys.find(&again)
+		if len(again.strange) != 0 || again.keys[99] != b.keys[99] {
+			t.Fatalf("%d of 100 keys that just came are not known", len(again.strange))
+		}
+	}
+	if len(keys.old) != keysKept {
+		t.Errorf("%d older keys, want %d", len(keys.old), keysKept)
+	}
+	keys = Keys{}
+	if keys.VerifySchnorrBatch(make([]Schnorr, 20), 2) || len(keys.young) != 0 {
+		t.Errorf("%d keys of what is no signature", len(keys.young))
 	}
 }
