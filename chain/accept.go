@@ -147,9 +147,9 @@ type signed interface {
 	proposer
 	// CheckSignature is what CheckHeader checks beside CheckProposal. It needs no past.
 	CheckSignature(h *consensus.Header) error
-	// CheckSignatures says whether all of hs, whose hashes these are, pass that, with so many
-	// workers; false shows nothing.
-	CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash, workers int) bool
+	// CheckSignatures says whether all of hs, whose hashes these are, pass that; false
+	// shows nothing. run calls work with 0 to n − 1, at once; n is workers at most.
+	CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash, workers int, run func(n int, work func(worker int))) bool
 	Claim(h *consensus.Header) (consensus.Claim, bool)
 }
 

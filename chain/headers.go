@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/big"
+	"sync"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -183,7 +184,7 @@ func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.He
 	switch n := len(hs); {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
-	case s.CheckSignatures(hs, hashes, c.o.Workers):
+	case s.CheckSignatures(hs, hashes, c.o.Workers, atOnce):
 		return n, nil
 	case n <= few:
 		for k := range hs {
@@ -200,6 +201,16 @@ func (c *Chain) checkSignatures(ctx context.Context, s signed, hs []consensus.He
 		bad, fault = c.checkSignatures(ctx, s, hs[half:], hashes[half:])
 		return half + bad, fault
 	}
+}
+
+// atOnce calls work with 0 to n − 1, each in a goroutine but the first, and joins them.
+func atOnce(n int, work func(worker int)) {
+	var others sync.WaitGroup
+	for worker := 1; worker < n; worker++ {
+		others.Go(func() { work(worker) })
+	}
+	work(0)
+	others.Wait()
 }
 
 // insertAll adds checked headers and returns how many were new and the last, with the

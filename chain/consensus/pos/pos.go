@@ -301,10 +301,11 @@ func (e *Engine) CheckSignature(h *consensus.Header) error {
 	return nil
 }
 
-// CheckSignatures says whether all headers, with these hashes, pass CheckSignature, with as
-// many workers as are given. It is many times as fast where they are many, and remembers the
-// points of keys that come again; false shows nothing: ask for each.
-func (e *Engine) CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash, workers int) bool {
+// CheckSignatures says whether all headers, with these hashes, pass CheckSignature. It is
+// many times as fast where they are many, and remembers the points of keys that come again;
+// false shows nothing: ask for each. run, if any, calls work with 0 to n − 1, all at once,
+// and returns when all have returned; n is workers at most.
+func (e *Engine) CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash, workers int, run func(n int, work func(worker int))) bool {
 	list := make([]secp256k1.Schnorr, len(hs))
 	for i := range hs {
 		stake, sig, err := ParseSeal(hs[i].Seal)
@@ -313,7 +314,7 @@ func (e *Engine) CheckSignatures(hs []consensus.Header, hashes []chainhash.Hash,
 		}
 		list[i] = secp256k1.Schnorr{Pub: stake.Key, Sig: sig, Hash: hashes[i]}
 	}
-	return e.keys.VerifySchnorrBatch(list, workers)
+	return e.keys.VerifySchnorrBatch(list, secp256k1.Crew{Workers: workers, Run: run})
 }
 
 // Claim returns what a header's seal claims; false if it is no seal or no slot begins

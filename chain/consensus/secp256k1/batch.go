@@ -22,7 +22,45 @@ const leastBatch = 16
 // VerifySchnorrBatch says whether all of list are signatures, as [VerifySchnorr] does of
 // one. Where there are many it takes an eighth of the time, and a fourth if each is by
 // another key. As everywhere here false shows nothing: ask for each.
-func VerifySchnorrBatch(list []Schnorr) bool { return new(Keys).VerifySchnorrBatch(list, 1) }
+func VerifySchnorrBatch(list []Schnorr) bool { return new(Keys).VerifySchnorrBatch(list, Crew{}) }
+
+// A Crew is with whom a batch is verified: Run calls work with 0 to n − 1, all at once if
+// it can, and returns when all have returned. The zero value is the caller alone.
+type Crew struct {
+	Workers int // n at most
+	Run     func(n int, work func(worker int))
+}
+
+func (c Crew) workers() int {
+	if c.Run == nil {
+		return 1
+	}
+	return max(c.Workers, 1)
+}
+
+// inParts does the parts of something: do is given the number of the worker, and of the
+// part. It leaves out the rest after a part that returns false, and then returns it.
+func (c Crew) inParts(parts int, do func(worker, part int) bool) bool {
+	var next atomic.Int64
+	var failed atomic.Bool
+	work := func(worker int) {
+		for !failed.Load() {
+			part := int(next.Add(1)) - 1
+			if part >= parts {
+				return
+			}
+			if !do(worker, part) {
+				failed.Store(true)
+			}
+		}
+	}
+	if n := min(c.workers(), parts); n > 1 {
+		c.Run(n, work)
+	} else {
+		work(0)
+	}
+	return !failed.Load()
+}
 
 // keysKept is how many keys [Keys] remembers at least of those that came last; twice as many
 // at most, which takes half a megabyte.
@@ -37,17 +75,16 @@ type Keys struct {
 	young, old map[[32]byte]affine
 }
 
-// VerifySchnorrBatch is that of the package with as many workers as are given, itself
-// among them. It joins what it starts.
+// VerifySchnorrBatch is that of the package, by a crew.
 //
 // It is BIP340's batch verification: of s·G = R + e·P each side is summed up with factors
 // that nobody can choose, for they are a hash of all that is verified; a sum that holds
 // although a part does not takes 2^128 tries.
-func (k *Keys) VerifySchnorrBatch(list []Schnorr, workers int) bool {
+func (k *Keys) VerifySchnorrBatch(list []Schnorr, crew Crew) bool {
 	if len(list) < leastBatch {
 		return false
 	}
-	b := batch{list: list, workers: max(workers, 1)}
+	b := batch{list: list, crew: crew}
 	k.find(&b)
 	if !b.lift() || !b.weigh() || !b.holds() {
 		return false
@@ -106,8 +143,8 @@ func (k *Keys) keep(b *batch) {
 
 // A batch is being verified, step by step.
 type batch struct {
-	list    []Schnorr
-	workers int
+	list []Schnorr
+	crew Crew
 
 	pubs    [][32]byte // each once
 	by      []int32    // whose of pubs each signature is
@@ -128,7 +165,7 @@ const liftAtOnce = 64
 func (b *batch) lift() bool {
 	n := len(b.list)
 	many := n + len(b.strange)
-	return inParts(b.workers, 1+(many+liftAtOnce-1)/liftAtOnce, func(_, part int) bool {
+	return b.crew.inParts(1+(many+liftAtOnce-1)/liftAtOnce, func(_, part int) bool {
 		if part == 0 {
 			b.hash()
 			return true
@@ -183,8 +220,9 @@ const weighAtOnce = 128
 // these. False if an s is none.
 func (b *batch) weigh() bool {
 	n := len(b.list)
-	sums, challenges := make([]products, b.workers), make([][]products, b.workers)
-	ok := inParts(b.workers, (n+weighAtOnce-1)/weighAtOnce, func(worker, part int) bool {
+	workers := b.crew.workers()
+	sums, challenges := make([]products, workers), make([][]products, workers)
+	ok := b.crew.inParts((n+weighAtOnce-1)/weighAtOnce, func(worker, part int) bool {
 		if challenges[worker] == nil {
 			challenges[worker] = make([]products, len(b.keys))
 		}
@@ -241,7 +279,7 @@ const keysAtOnce = 64
 func (b *batch) holds() bool {
 	n, others := len(b.list), len(b.keys)-1
 	var left point
-	ok := inParts(b.workers, 1+(others+keysAtOnce-1)/keysAtOnce, func(_, part int) bool {
+	ok := b.crew.inParts(1+(others+keysAtOnce-1)/keysAtOnce, func(_, part int) bool {
 		if part == 0 {
 			g, k := b.sum.scalar(), b.challenges[0].scalar()
 			left.mulAdd(&g, k.Negate(), &b.keys[0])
@@ -258,34 +296,8 @@ func (b *batch) holds() bool {
 	if !ok {
 		return false
 	}
-	right := b.right.sum(b.workers)
+	right := b.right.sum(b.crew)
 	return left.equal(&right)
-}
-
-// inParts does the parts of something with some workers, itself among them, and joins
-// them: do is given the number of the worker, and of the part. It leaves out the rest after a
-// part that returns false, and then returns it.
-func inParts(workers, parts int, do func(worker, part int) bool) bool {
-	var next atomic.Int64
-	var failed atomic.Bool
-	work := func(worker int) {
-		for !failed.Load() {
-			part := int(next.Add(1)) - 1
-			if part >= parts {
-				return
-			}
-			if !do(worker, part) {
-				failed.Store(true)
-			}
-		}
-	}
-	var others sync.WaitGroup
-	for worker := 1; worker < min(workers, parts); worker++ {
-		others.Go(func() { work(worker) })
-	}
-	work(0)
-	others.Wait()
-	return !failed.Load()
 }
 
 // PublicKeys says whether all of keys are x-only public keys (BIP340), some three times as

@@ -127,13 +127,20 @@ func TestKeys(t *testing.T) {
 	keys := new(secp256k1.Keys)
 	var all sync.WaitGroup
 	for workers := range 9 {
+		crew := secp256k1.Crew{Workers: workers, Run: func(n int, work func(worker int)) {
+			var each sync.WaitGroup
+			for worker := range n {
+				each.Go(func() { work(worker) })
+			}
+			each.Wait()
+		}}
 		all.Go(func() {
 			for range 2 {
-				if !keys.VerifySchnorrBatch(list, workers) || !keys.VerifySchnorrBatch(list[:16+workers], workers) {
+				if !keys.VerifySchnorrBatch(list, crew) || !keys.VerifySchnorrBatch(list[:16+workers], crew) {
 					t.Errorf("refused with %d workers", workers)
 				}
 				for _, wrong := range [][]secp256k1.Schnorr{bad, stranger, other} {
-					if keys.VerifySchnorrBatch(wrong, workers) {
+					if keys.VerifySchnorrBatch(wrong, crew) {
 						t.Errorf("accepted with %d workers", workers)
 					}
 				}

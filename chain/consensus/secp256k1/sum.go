@@ -51,15 +51,15 @@ func (k *multiple) digit(low, width int) int {
 // multiples points with the same digit are summed up first, as affine ones as
 // long as there are so many that one inversion for all of them pays. Each worker takes a
 // window at a time.
-func (t *terms) sum(workers int) (sum point) {
+func (t *terms) sum(crew Crew) (sum point) {
 	n := len(t.points)
 	width := 3
 	for width < 12 && sumCost(n, width+1) < sumCost(n, width) {
 		width++
 	}
 	windows := make([]point, 128/width+1)
-	scratch := make([]*buckets, workers)
-	inParts(workers, len(windows), func(worker, at int) bool {
+	scratch := make([]*buckets, crew.workers())
+	crew.inParts(len(windows), func(worker, at int) bool {
 		if scratch[worker] == nil {
 			scratch[worker] = newBuckets(n, 1<<(width-1))
 		}

@@ -3,6 +3,7 @@ package secp256k1
 import (
 	"math/big"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcec/v2"
@@ -31,6 +32,17 @@ func TestMultipleDigits(t *testing.T) {
 			}
 		}
 	}
+}
+
+// crewOf works at once.
+func crewOf(workers int) Crew {
+	return Crew{workers, func(n int, work func(worker int)) {
+		var all sync.WaitGroup
+		for worker := range n {
+			all.Go(func() { work(worker) })
+		}
+		all.Wait()
+	}}
 }
 
 // Sums of many multiples are the library's, also where most points are equal or opposite,
@@ -77,7 +89,7 @@ func TestSumOfTerms(t *testing.T) {
 			}
 			var want btcec.JacobianPoint
 			btcec.ScalarBaseMultNonConst(&sum, &want)
-			got := all.sum(1 + n%3)
+			got := all.sum(crewOf(n % 4))
 			if got.inf != sum.IsZero() {
 				t.Fatalf("seed %d: %d terms of %d points: infinity %v", seed, n, different, got.inf)
 			}
@@ -186,7 +198,7 @@ func TestKeysKept(t *testing.T) {
 		t.Errorf("%d older keys, want %d", len(keys.old), keysKept)
 	}
 	keys = Keys{}
-	if keys.VerifySchnorrBatch(make([]Schnorr, 20), 2) || len(keys.young) != 0 {
+	if keys.VerifySchnorrBatch(make([]Schnorr, 20), Crew{}) || len(keys.young) != 0 {
 		t.Errorf("%d keys of what is no signature", len(keys.young))
 	}
 }
