@@ -1,8 +1,8 @@
 package api
 
 import (
-	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dunlin/internal/ring"
 )
 
 // Types of events.
@@ -36,16 +38,16 @@ var eventTypes = []string{EventBlock, EventSlot, EventReorg, EventDouble, EventS
 // Limits of the events.
 const (
 	// ringEvents of each type are kept for those who come back: at the tip, minutes to
-	// days; of a busy log or mempool, seconds. ringBytes bounds what they take, but for the last one, which
-	// is always kept: 9 types make 1.1 MiB. It should be little: each fills within the hour on a node that sees blocks and peers come and go.
+	// days; of a busy log or mempool, seconds. ringBytes bounds what they take: 9 types make 576 KiB. It should be little: each fills
+	// within the hour on a node that sees blocks and peers come and go.
 	ringEvents = 512
-	ringBytes  = 128 << 10
-	// eventBytes is what an event takes besides its data: the struct, its id, its place in the ring, and allocations rounded up.
-	eventBytes = 192
+	ringBytes  = 64 << 10
+	// eventBytes is what an event that is kept takes besides its data at most: its number and its time.
+	eventBytes = 2 * binary.MaxVarintLen64
 	// queueEvents is how many may wait for a slow reader.
 	queueEvents = 256
 	// maxEventBytes is the largest event; what is larger is dropped, with a word in the log.
-	maxEventBytes = 128 << 10
+	maxEventBytes = ringBytes - eventBytes
 )
 
 // An Event is something that happened, as a stream tells it.
@@ -126,9 +128,9 @@ type broker struct {
 
 // An eventRing keeps the last events of a type.
 type eventRing struct {
-	events []*Event // ascending
-	bytes  int      // of all of them, see size
-	gone   uint64   // number of the last event that is not kept any more
+	kind string
+	ring *ring.Ring // each as appendEvent makes it, numbers ascend
+	gone uint64     // number of the last event that is not kept any more
 }
 
 // A reader follows the events of some types.
@@ -144,7 +146,7 @@ func newBroker(most int, now func() time.Time) *broker {
 	_, _ = rand.Read(boot[:]) // never fails
 	b := &broker{boot: hex.EncodeToString(boot[:]), most: most, now: now, rings: map[string]*eventRing{}, readers: map[*reader]bool{}}
 	for _, t := range eventTypes {
-		b.rings[t] = &eventRing{}
+		b.rings[t] = newEventRing(t)
 	}
 	return b
 }
@@ -153,7 +155,7 @@ func (b *broker) id(number uint64) string { return b.boot + "-" + strconv.Format
 
 // publish tells an event of one of eventTypes. It returns how many readers it dropped.
 func (b *broker) publish(kind string, data any) (dropped int, err error) {
-	raw := bytes.Clone(encode(data)) // it is kept, and what encode made has room for half as much again
+	raw := encode(data)
 	if len(raw) > maxEventBytes {
 		return 0, fmt.Errorf("event %s of %d bytes, limit %d", kind, len(raw), maxEventBytes)
 	}
@@ -181,22 +183,40 @@ func (b *broker) publish(kind string, data any) (dropped int, err error) {
 	return dropped, nil
 }
 
-// size is what an event takes of memory.
-func (e *Event) size() int { return eventBytes + cap(e.Data) }
+func newEventRing(kind string) *eventRing {
+	return &eventRing{kind: kind, ring: ring.New(ringEvents, ringBytes)}
+}
+
+// appendEvent appends what is kept of an event: its id and its type are known without.
+func appendEvent(b []byte, e *Event) []byte {
+	b = binary.AppendUvarint(b, e.number)
+	b = binary.AppendVarint(b, e.Time.UnixNano())
+	return append(b, e.Data...)
+}
 
 func (r *eventRing) add(e *Event) {
-	r.events = append(r.events, e)
-	r.bytes += e.size()
-	n := 0
-	for len(r.events)-n > ringEvents || (len(r.events)-n > 1 && r.bytes > ringBytes) {
-		r.gone = r.events[n].number
-		r.bytes -= r.events[n].size()
-		n++
+	raw := appendEvent(make([]byte, 0, eventBytes+len(e.Data)), e)
+	for !r.ring.Fits(len(raw)) {
+		oldest, _ := r.ring.Append(nil, r.ring.First())
+		r.gone, _ = binary.Uvarint(oldest)
+		r.ring.Drop()
 	}
-	if n > 0 {
-		clear(r.events[:n])
-		r.events = r.events[n:]
+	r.ring.Add(raw)
+}
+
+// since returns the events that are kept behind a number, oldest first. id makes their ids.
+func (r *eventRing) since(after uint64, id func(uint64) string) (events []*Event) {
+	for n := r.ring.Next(); n > r.ring.First(); n-- {
+		raw, _ := r.ring.Append(nil, n-1)
+		number, k := binary.Uvarint(raw)
+		if number <= after {
+			break
+		}
+		at, l := binary.Varint(raw[k:])
+		events = append(events, &Event{ID: id(number), Type: r.kind, Time: time.Unix(0, at).UTC(), Data: raw[k+l:], number: number})
 	}
+	slices.Reverse(events)
+	return events
 }
 
 // follow adds a reader of some types. after is the id of the last event that it read, ""
@@ -226,14 +246,7 @@ func (b *broker) follow(types []string, after string) (r *reader, first []*Event
 		return r, append(first, &Event{ID: b.id(b.last), Type: EventReset, Time: now, Data: encode(ResetEvent{reason}), number: b.last})
 	}
 	for t := range r.types {
-		events := b.rings[t].events
-		i, _ := slices.BinarySearchFunc(events, from+1, func(e *Event, n uint64) int {
-			if e.number < n {
-				return -1
-			}
-			return 1
-		})
-		first = append(first, events[i:]...)
+		first = append(first, b.rings[t].since(from, b.id)...)
 	}
 	slices.SortStableFunc(first[1:], func(a, b *Event) int {
 		if a.number < b.number {

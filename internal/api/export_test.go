@@ -17,12 +17,16 @@ func KeepEvents(n, size int) (kept, account int, err error) {
 		}
 	}
 	r := b.rings[EventWallet]
-	for _, e := range r.events {
-		if len(e.Data) != size || cap(e.Data) > size+size/4+64 {
-			return 0, 0, fmt.Errorf("an event of %d bytes takes %d", len(e.Data), cap(e.Data))
+	all := r.since(0, b.id)
+	for i, e := range all {
+		if want := uint64(n - len(all) + i + 1); len(e.Data) != size || e.number != want || e.ID != b.id(want) || e.Type != EventWallet || e.Time.IsZero() {
+			return 0, 0, fmt.Errorf("event %d of %d bytes: %+v", want, len(e.Data), e)
 		}
 	}
-	return len(r.events), r.bytes, nil
+	if want := uint64(n - len(all)); r.gone != want {
+		return 0, 0, fmt.Errorf("event %d is the last that is gone, told %d", want, r.gone)
+	}
+	return len(all), r.ring.Size(), nil
 }
 
 // Limits of the events.

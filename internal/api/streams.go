@@ -235,7 +235,7 @@ func (s *Server) feedSocket(ctx context.Context, reader *reader, first []*Event,
 }
 
 // Publish tells an event of a type that others than the server make: [EventWallet]. data
-// becomes JSON of at most 128 KiB. It never blocks.
+// becomes JSON of at most 64 KiB. It never blocks.
 func (s *Server) Publish(kind string, data any) {
 	dropped, err := s.events.publish(kind, data)
 	if err != nil {

@@ -2,15 +2,20 @@ package logs
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+
+	"dunlin/internal/ring"
 )
 
 // Limits of a Ring.
 const (
 	ringRecords = 2000
-	ringBytes   = 2 << 20
+	// Lines of a node at the tip take some 200 bytes as they are kept, with all of their attributes.
+	ringBytes = 1 << 20
 	// ringRate of records a second is kept, so that what writes lines without end does not
 	// drive out all that went before within a second.
 	ringRate = 500
@@ -36,12 +41,11 @@ type Record struct {
 type TextAttr struct{ Key, Value string }
 
 // A Ring keeps the last lines of the log in memory, for those who look at a running node:
-// at most 2000 records of 2 MiB together, and 500 a second. Safe for concurrent use.
+// at most 2000 records of 1 MiB together, and 500 a second. Safe for concurrent use.
 type Ring struct {
-	mu      sync.Mutex // guards what follows; held for slice operations
-	records []Record
-	bytes   int
-	last    uint64
+	mu      sync.Mutex // guards what follows; held for copies of records
+	records *ring.Ring // each as [appendPacked] makes it; record n has Seq n+1
+	packed  []byte     // of the last record, to be used again
 	dropped uint64
 	changed chan struct{} // nil: nobody waits
 	second  int64         // Unix time that used counts
@@ -49,7 +53,7 @@ type Ring struct {
 }
 
 // NewRing returns an empty ring.
-func NewRing() *Ring { return &Ring{} }
+func NewRing() *Ring { return &Ring{records: ring.New(ringRecords, ringBytes)} }
 
 // A Tail is a part of the log.
 type Tail struct {
@@ -67,22 +71,27 @@ func (r *Ring) Since(after uint64, most int) Tail {
 	if r.changed == nil {
 		r.changed = make(chan struct{})
 	}
-	t := Tail{Last: min(after, r.last), Dropped: r.dropped, Changed: r.changed}
-	// Numbers have no gaps.
-	first := len(r.records) - int(min(uint64(len(r.records)), r.last-t.Last))
-	for i := first; i < len(r.records) && len(t.Records) < most; i++ {
-		t.Records = append(t.Records, r.records[i])
-		t.Last = r.records[i].Seq
+	last := r.records.Next()
+	t := Tail{Last: min(after, last), Dropped: r.dropped, Changed: r.changed}
+	n := max(t.Last, r.records.First()) // numbers have no gaps
+	if most = int(min(uint64(max(most, 0)), last-n)); most == 0 {
+		return t
 	}
+	t.Records = make([]Record, 0, most)
+	for ; len(t.Records) < most; n++ {
+		raw, _ := r.records.Append(r.packed[:0], n)
+		r.packed = raw
+		t.Records = append(t.Records, unpacked(string(raw), n+1))
+	}
+	t.Last = n
 	return t
 }
 
-func sizeOf(r *Record) int {
-	n := 128 + len(r.Subsystem) + len(r.Message) + len(r.Text)
-	for _, a := range r.Attrs {
-		n += 32 + len(a.Key) + len(a.Value)
-	}
-	return n
+// Size is how many bytes the records take.
+func (r *Ring) Size() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.records.Size() + cap(r.packed)
 }
 
 // admits says whether one more record may be kept in the second of now.
@@ -99,24 +108,107 @@ func (r *Ring) admits(now time.Time) bool {
 	return true
 }
 
-func (r *Ring) add(rec Record) {
+func (r *Ring) add(rec *Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last++
-	rec.Seq = r.last
-	r.records = append(r.records, rec)
-	r.bytes += sizeOf(&rec)
-	n := 0
-	for len(r.records)-n > ringRecords || r.bytes > ringBytes {
-		r.bytes -= sizeOf(&r.records[n])
-		n++
-	}
-	clear(r.records[:n])
-	r.records = r.records[n:]
+	r.packed = appendPacked(r.packed[:0], rec)
+	r.records.Add(r.packed)
 	if r.changed != nil {
 		close(r.changed)
 		r.changed = nil
 	}
+}
+
+// How a packed record has its text: there, or as message and attributes make it, with or without the subsystem at its end.
+const (
+	textThere = iota
+	textPlain
+	textWithSubsystem
+)
+
+// appendPacked packs a record: it is read by people much less often than it is written, and by most nobody ever looks.
+// What most texts say the attributes say once more, so such a text is not kept.
+func appendPacked(b []byte, r *Record) []byte {
+	b = binary.AppendVarint(b, r.Time.Unix())
+	b = binary.AppendUvarint(b, uint64(r.Time.Nanosecond()))
+	b = binary.AppendVarint(b, int64(r.Level))
+	b = appendString(b, r.Subsystem)
+	b = appendString(b, r.Message)
+	b = binary.AppendUvarint(b, uint64(len(r.Attrs)))
+	for _, a := range r.Attrs {
+		b = appendString(appendString(b, a.Key), a.Value)
+	}
+	plain, behind := plainText(r), subsystemText(r)
+	switch rest, ok := strings.CutPrefix(r.Text, plain); {
+	case ok && rest == "":
+		return append(b, textPlain)
+	case ok && rest == behind:
+		return append(b, textWithSubsystem)
+	}
+	return appendString(append(b, textThere), r.Text)
+}
+
+// unpacked reads what appendPacked made. Strings of the record are parts of b.
+func unpacked(b string, seq uint64) Record {
+	p := packed{b}
+	r := Record{Seq: seq, Time: time.Unix(p.varint(), int64(p.uvarint())), Level: slog.Level(p.varint()), Subsystem: p.string(), Message: p.string()}
+	r.Attrs = make([]TextAttr, p.uvarint())
+	for i := range r.Attrs {
+		r.Attrs[i] = TextAttr{Key: p.string(), Value: p.string()}
+	}
+	switch p.uvarint() {
+	case textPlain:
+		r.Text = plainText(&r)
+	case textWithSubsystem:
+		r.Text = plainText(&r) + subsystemText(&r)
+	default:
+		r.Text = p.string()
+	}
+	return r
+}
+
+// plainText is the line as [textHandler] writes it, if nothing was cut and there is no phrase for it.
+func plainText(r *Record) string {
+	b := append(make([]byte, 0, 256), r.Message...)
+	for _, a := range r.Attrs {
+		b = appendClipped(append(b, ' '), a.Key, 0, true)
+		b = appendClipped(append(b, '='), a.Value, 0, true)
+	}
+	return string(b)
+}
+
+func subsystemText(r *Record) string {
+	return string(appendClipped([]byte(" "+Subsystem+"="), r.Subsystem, 0, true))
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// A packed is what is left to read of a packed record.
+type packed struct{ rest string }
+
+func (p *packed) uvarint() (v uint64) {
+	for shift := 0; ; shift += 7 {
+		c := p.rest[0]
+		p.rest = p.rest[1:]
+		v |= uint64(c&0x7f) << shift
+		if c < 0x80 {
+			return v
+		}
+	}
+}
+
+// varint undoes [binary.AppendVarint].
+func (p *packed) varint() int64 {
+	u := p.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+func (p *packed) string() (s string) {
+	n := p.uvarint()
+	s, p.rest = p.rest[:n], p.rest[n:]
+	return s
 }
 
 // ringHandler writes records to a ring and to what comes after it.
@@ -153,7 +245,7 @@ func (h *ringHandler) Handle(ctx context.Context, r slog.Record) error {
 			rec.Attrs = appendTextAttr(rec.Attrs, h.group, a)
 			return len(rec.Attrs) < ringAttrs
 		})
-		h.ring.add(rec)
+		h.ring.add(&rec)
 	}
 	return h.next.Handle(ctx, r)
 }

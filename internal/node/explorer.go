@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -28,8 +27,6 @@ import (
 )
 
 const (
-	// maxSummaries is how many blocks are remembered by what is fixed of them: about 1 MB.
-	maxSummaries = 2048
 	// maxTreeNodes bounds what a picture of forks is made of.
 	maxTreeNodes = 500
 	// maxListedParts is how many inputs and outputs of a transaction a list shows.
@@ -37,41 +34,6 @@ const (
 	// maxSpentLookups is of how many outputs it is looked up whether they are spent.
 	maxSpentLookups = 5000
 )
-
-// summaries remembers what never changes of blocks that were described: a block list is
-// asked for again and again, and each block costs reading and decoding it.
-type summaries struct {
-	mu    sync.Mutex // guards what follows; held for map accesses
-	byID  map[chainhash.Hash]api.BlockSummary
-	order []chainhash.Hash // a ring
-	next  int
-}
-
-func (s *summaries) get(hash chainhash.Hash) (api.BlockSummary, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.byID[hash]
-	return b, ok
-}
-
-func (s *summaries) put(hash chainhash.Hash, b api.BlockSummary) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byID == nil {
-		s.byID = make(map[chainhash.Hash]api.BlockSummary)
-	}
-	if _, ok := s.byID[hash]; ok {
-		return
-	}
-	if len(s.order) < maxSummaries {
-		s.order = append(s.order, hash)
-	} else {
-		delete(s.byID, s.order[s.next])
-		s.order[s.next] = hash
-		s.next = (s.next + 1) % maxSummaries
-	}
-	s.byID[hash] = b
-}
 
 // hashOf reads a hash of the interface.
 func hashOf(what, text string) (chainhash.Hash, error) {
@@ -115,9 +77,15 @@ func (n *Node) spent(b *consensus.Block) ([][]consensus.Coin, error) {
 }
 
 // summary describes a block that is on disk; what depends on the tip is asked for anew.
-func (n *Node) summary(hash chainhash.Hash) (api.BlockSummary, error) {
-	out, ok := n.summed.get(hash)
-	if !ok {
+func (n *Node) summary(hash chainhash.Hash) (out api.BlockSummary, err error) {
+	raw, known := n.summed.get(hash)
+	s, ok := n.chain.Status(hash)
+	if known && ok {
+		out = summaryOf(hash, &s.Header)
+		seal := unpackSummary(raw, &out)
+		s.Header.Seal = seal
+		out.BySlot = bySlot(n.params, &s.Header, s.Height)
+	} else {
 		b, err := n.readBlock(hash)
 		if err != nil {
 			return api.BlockSummary{}, err
@@ -126,8 +94,8 @@ func (n *Node) summary(hash chainhash.Hash) (api.BlockSummary, error) {
 			return api.BlockSummary{}, err
 		}
 		// Without undo data a block may still be connected, and have them then.
-		if out.Fees != nil {
-			n.summed.put(hash, out)
+		if out.Fees != nil && ok {
+			n.summed.put(hash, packSummary(&out, b.Header.Seal))
 		}
 	}
 	n.place(&out, hash)

@@ -3,6 +3,8 @@ package node
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -11,10 +13,11 @@ import (
 
 	"dunlin/chain/consensus"
 	"dunlin/internal/api"
+	"dunlin/internal/ring"
 )
 
 const (
-	// sampleInterval and maxSamples make the history half an hour long: under 1 MB.
+	// sampleInterval and maxSamples make the history half an hour long.
 	sampleInterval = 2 * time.Second
 	maxSamples     = 900
 	// maxSampledPeers of those that are asked for blocks are kept with a sample.
@@ -26,31 +29,109 @@ const (
 	hashRateBlocks = 120
 )
 
-// A ring keeps the last maxSamples of what is added. Its owner guards it.
-type ring[T any] struct {
-	items []T
-	next  int
-}
-
-func (r *ring[T]) add(v T) {
-	if len(r.items) < maxSamples {
-		r.items = append(r.items, v)
-		return
-	}
-	r.items[r.next] = v
-	r.next = (r.next + 1) % maxSamples
-}
-
-// all is a copy, oldest first.
-func (r *ring[T]) all() []T {
-	return append(append(make([]T, 0, len(r.items)), r.items[r.next:]...), r.items[:r.next]...)
-}
+// syncSampleBytes is what maxSamples of a sync with many peers take; of a node at the tip they take a tenth.
+const syncSampleBytes = 384 << 10
 
 // history is how the sync and the miner did over the last half hour.
 type history struct {
 	mu    sync.Mutex // guards the rings; held for a copy
-	sync  ring[api.SyncSample]
-	miner ring[api.MinerSample]
+	sync  *ring.Ring // each as appendSync makes it
+	miner *ring.Ring // each as appendMiner makes it
+}
+
+func newHistory() *history {
+	return &history{sync: ring.New(maxSamples, syncSampleBytes), miner: ring.New(maxSamples, maxSamples*minerSampleBytes)}
+}
+
+// appendSync packs a sample of the sync.
+func appendSync(b []byte, s *api.SyncSample) []byte {
+	b = binary.AppendVarint(b, s.Time.UnixMilli())
+	for _, v := range []int64{int64(s.Height), int64(s.HeaderHeight), int64(s.InFlight), s.InFlightBytes, s.BufferedBytes} {
+		b = binary.AppendVarint(b, v)
+	}
+	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(s.BlocksPerS))
+	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(s.BytesPerS))
+	b = append(binary.AppendUvarint(b, uint64(len(s.State))), s.State...)
+	for _, p := range s.Peers {
+		b = append(binary.AppendUvarint(b, uint64(len(p.ID))), p.ID...)
+		b = binary.AppendVarint(b, int64(p.InFlight))
+	}
+	return b
+}
+
+// syncSample reads what appendSync made.
+func syncSample(raw []byte) (s api.SyncSample) {
+	p := unpacker(raw)
+	s.Time = time.UnixMilli(p.int()).UTC()
+	s.Height, s.HeaderHeight, s.InFlight, s.InFlightBytes, s.BufferedBytes = int32(p.int()), int32(p.int()), int(p.int()), p.int(), p.int()
+	s.BlocksPerS, s.BytesPerS = p.float(), p.float()
+	s.State = p.string()
+	s.Peers = []api.PeerInFlight{}
+	for len(p) > 0 {
+		s.Peers = append(s.Peers, api.PeerInFlight{ID: p.string(), InFlight: int(p.int())})
+	}
+	return s
+}
+
+// minerSampleBytes is the most that appendMiner makes of a sample.
+const minerSampleBytes = 2*binary.MaxVarintLen64 + 8 + 1
+
+// appendMiner packs a sample of the miner.
+func appendMiner(b []byte, s *api.MinerSample) []byte {
+	b = binary.AppendVarint(b, s.Time.UnixMilli())
+	b = binary.AppendVarint(b, int64(s.Blocks))
+	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(s.HashesPerS))
+	if s.Running {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// minerSample reads what appendMiner made.
+func minerSample(raw []byte) (s api.MinerSample) {
+	p := unpacker(raw)
+	s.Time, s.Blocks, s.HashesPerS = time.UnixMilli(p.int()).UTC(), int(p.int()), p.float()
+	s.Running = p[0] != 0
+	return s
+}
+
+// all is what a ring holds, oldest first, each unpacked.
+func all[T any](r *ring.Ring, unpack func([]byte) T) []T {
+	out := make([]T, 0, r.Len())
+	var raw []byte
+	for n := r.First(); n < r.Next(); n++ {
+		raw, _ = r.Append(raw[:0], n)
+		out = append(out, unpack(raw))
+	}
+	return out
+}
+
+// An unpacker is what is left to read of what this process packed itself.
+type unpacker []byte
+
+func (p *unpacker) uint() uint64 {
+	v, n := binary.Uvarint(*p)
+	*p = (*p)[n:]
+	return v
+}
+
+func (p *unpacker) int() int64 {
+	v, n := binary.Varint(*p)
+	*p = (*p)[n:]
+	return v
+}
+
+func (p *unpacker) float() float64 {
+	v := math.Float64frombits(binary.LittleEndian.Uint64(*p))
+	*p = (*p)[8:]
+	return v
+}
+
+func (p *unpacker) string() string {
+	n := p.uint()
+	s := string((*p)[:n])
+	*p = (*p)[n:]
+	return s
 }
 
 // A sampler makes samples out of counters.
@@ -131,8 +212,8 @@ func (n *Node) sample(s *sampler, now time.Time) {
 	}
 	n.history.mu.Lock()
 	defer n.history.mu.Unlock()
-	n.history.sync.add(sync)
-	n.history.miner.add(miner)
+	n.history.sync.Add(appendSync(nil, &sync))
+	n.history.miner.Add(appendMiner(nil, &miner))
 }
 
 // hashes is how many hashes the miner has tried; 0 of a sealer that has none to try.
@@ -147,7 +228,7 @@ func (n *Node) hashes() uint64 {
 func (f face) SyncHistory() api.SyncHistory {
 	f.history.mu.Lock()
 	defer f.history.mu.Unlock()
-	return api.SyncHistory{IntervalS: sampleInterval.Seconds(), Samples: f.history.sync.all()}
+	return api.SyncHistory{IntervalS: sampleInterval.Seconds(), Samples: all(f.history.sync, syncSample)}
 }
 
 // MinerHistory implements api.Explorer.
@@ -159,6 +240,6 @@ func (f face) MinerHistory() api.MinerHistory {
 	}
 	f.history.mu.Lock()
 	defer f.history.mu.Unlock()
-	out.Samples = f.history.miner.all()
+	out.Samples = all(f.history.miner, minerSample)
 	return out
 }

@@ -124,7 +124,7 @@ type Node struct {
 	stake     *stake // nil where work makes the blocks
 	summed    summaries
 	poolViews poolViews
-	history   history
+	history   *history
 	holders   holders
 	indexes   map[index.Kind]*index.Index // those that are on; fixed
 }
@@ -139,6 +139,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 		txPeer:   make(chan struct{}, 1),
 		parents:  newParents(),
 		deeds:    newDeeds(),
+		history:  newHistory(),
 		metrics:  prometheus.NewRegistry(),
 	}
 	if err := CheckClockOffset(n.c, o.ClockOffset); err != nil {
