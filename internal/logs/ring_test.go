@@ -63,7 +63,7 @@ func TestRingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ring := logs.NewRing()
 		log, _ := logs.New(logs.Options{Writer: io.Discard, Ring: ring})
-		const perSecond, lines, bytes = 500, 2000, 2 << 20
+		const perSecond, lines, bytes = 500, 2000, 1 << 20
 		for range perSecond + 100 {
 			log.Info("a line")
 		}
@@ -94,8 +94,75 @@ func TestRingIsBounded(t *testing.T) {
 				size += len(a.Key) + len(a.Value)
 			}
 		}
-		if size > bytes {
-			t.Errorf("%d bytes kept, limit %d", size, bytes)
+		// What is kept of a line is shorter than what is told of it: most of its text follows from its attributes.
+		if size > 2*bytes || size < bytes/2 {
+			t.Errorf("lines of %d bytes are kept, limit %d", size, bytes)
+		}
+		if n := ring.Size(); n > bytes+8*lines+64<<10 {
+			t.Errorf("they take %d bytes, limit %d", n, bytes)
+		}
+	})
+}
+
+// TestRingKeepsTexts: whatever a line is made of, it is read as it was written: with and without a phrase, attributes of groups, a subsystem,
+// what had to be escaped or cut, and levels of every kind.
+func TestRingKeepsTexts(t *testing.T) {
+	ring := logs.NewRing()
+	var out strings.Builder
+	log, _ := logs.New(logs.Options{Writer: &out, Ring: ring, Color: logs.Never, Level: slog.LevelDebug, MaxValueBytes: 256})
+	long := strings.Repeat("ü", 200)
+	log.Info("plain")
+	log.Info("plain", "n", 3, "b", true, "d", 3*time.Second, "f", 0.25, "t", time.Unix(1, 2).UTC(), "raw", []byte{1, 2})
+	log.With(logs.Subsystem, "sync").Info("of ours at info", "x", "")
+	log.With(logs.Subsystem, "sync").Warn("with its subsystem", "x", "a b")
+	log.With(logs.Subsystem, "a b").Debug("whose name is quoted", "k=1", `"`)
+	log.With(logs.Subsystem, "sync").WithGroup("g").With("a", 1).Error("grouped", slog.Group("h", "b", 2, "c", "\x1b[0m"), "e", errors.New("x\ny"))
+	log.Info("cut", "long", long)
+	log.Info("a\nmessage "+long, "after", 1)
+	log.Info("block", "height", 5, "hash", strings.Repeat("0f", 32), "txs", 3, "bytes", 900)
+	log.Log(t.Context(), slog.LevelError+3, "unusual level", "", "no key", "twice", 1, "twice", 2)
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	kept := ring.Since(0, 100).Records
+	if len(kept) != len(lines) || len(kept) != 10 {
+		t.Fatalf("%d kept of %d", len(kept), len(lines))
+	}
+	for i, r := range kept {
+		// Behind the time and three letters of the level.
+		if _, want, ok := strings.Cut(lines[i][len("2006-01-02T15:04:05.000 "):], " "); !ok || r.Text != want {
+			t.Errorf("line %d\nkept  %q\nlines %q", i, r.Text, want)
+		}
+		if r.Time.Format("2006-01-02T15:04:05.000") != lines[i][:23] || r.Seq != uint64(i+1) {
+			t.Errorf("line %d: number %d, %v", i, r.Seq, r.Time)
+		}
+	}
+	if r := kept[9]; r.Level != slog.LevelError+3 || len(r.Attrs) != 2 || r.Attrs[1] != (logs.TextAttr{Key: "twice", Value: "2"}) {
+		t.Errorf("%+v", r)
+	}
+	if r := kept[6]; len(r.Attrs) != 1 || len(r.Attrs[0].Value) > 260 || !strings.HasSuffix(r.Attrs[0].Value, "…") {
+		t.Errorf("%+v", r)
+	}
+	if r := kept[3]; r.Subsystem != "sync" || r.Level != slog.LevelWarn {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRingIsSmall: two thousand lines of a node at the tip, blocks and peers that come and go, take half a megabyte.
+func TestRingIsSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ring := logs.NewRing()
+		log, _ := logs.New(logs.Options{Writer: io.Discard, Ring: ring})
+		chain, p2p := log.With(logs.Subsystem, "chain"), log.With(logs.Subsystem, "p2p")
+		id := "12D3KooW" + strings.Repeat("x", 44)
+		for i := range 3000 {
+			if i%2 == 0 {
+				chain.Info("block", "height", i, "hash", strings.Repeat("0f", 32), "txs", 9, "bytes", 2400, "from", id, "delay", 12*time.Millisecond)
+			} else {
+				p2p.Info("peer connected", "peer", id, "direction", "inbound", "addr", "/ip4/127.0.0.1/tcp/50658", "agent", "dunlin/dev", "height", i, "inbound", 1, "outbound", 3)
+			}
+			time.Sleep(10 * time.Millisecond) // virtual
+		}
+		if kept, size := len(ring.Since(0, 10_000).Records), ring.Size(); kept != 2000 || size > 512<<10 {
+			t.Errorf("%d lines take %d bytes", kept, size)
 		}
 	})
 }
