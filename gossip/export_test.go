@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -18,6 +19,7 @@ const (
 	MaxControlIDs         = maxControlIDs
 	MaxBlamed             = maxBlamed
 	MaxAccounts           = maxAccounts
+	MaxRated              = maxRated
 )
 
 // ScanFrames feeds the scanner with a stream, n bytes at a time.
@@ -44,6 +46,25 @@ func Ledgers(peers int) (blamed, accountsOpen int) {
 		a.spend(p, 0)
 	}
 	return len(bs.m), len(a.m)
+}
+
+// Rated has so many peers send what spends all that they have at once, and as many again an hour later. It returns how many have buckets of their
+// own each time, and how many of the messages of those that share theirs were let through.
+func Rated(peers int) (first, later, shared int) {
+	m := newMeter(Rate{Messages: 1, Burst: 1}, 100)
+	now := time.Now()
+	for _, after := range []time.Duration{0, time.Hour} {
+		now = now.Add(after)
+		shared = 0
+		for i := range peers {
+			own := len(m.peers)
+			if ok := m.allow(peer.ID(fmt.Sprint(after, i)), 100, now); ok && len(m.peers) == own && own >= maxRated {
+				shared++
+			}
+		}
+		first, later = later, len(m.peers)
+	}
+	return first, later, shared
 }
 
 // Merits is the tracer of one topic, for what peers earn.

@@ -137,3 +137,13 @@ func TestQueueBytes(t *testing.T) {
 		time.Sleep(time.Second)
 	})
 }
+
+// TestRatedAreBounded: so many peers have buckets of their own, the others share theirs, and who has rested makes room.
+func TestRatedAreBounded(t *testing.T) {
+	if first, later, shared := gossip.Rated(2 * gossip.MaxRated); first != gossip.MaxRated || later != gossip.MaxRated || shared != 1 {
+		t.Errorf("%d and %d have their own, limit %d; of the others %d were let through, want 1", first, later, gossip.MaxRated, shared)
+	}
+	if first, later, _ := gossip.Rated(gossip.MaxRated / 2); first != gossip.MaxRated/2 || later != gossip.MaxRated {
+		t.Errorf("%d, then %d", first, later)
+	}
+}

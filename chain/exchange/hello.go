@@ -333,10 +333,11 @@ func (x *Exchange) tellOf(id peer.ID) (n int64, ok bool) {
 	at, told := x.foreign[id]
 	tell := !told || now.Sub(at) >= x.o.QuietNetwork
 	if tell {
-		if len(x.foreign) >= maxForeign {
-			oldest, first := peer.ID(""), now
+		if !told && len(x.foreign) >= maxForeign {
+			// Whatever the clock did since: there is always one who was told of first.
+			oldest, first := peer.ID(""), time.Time{}
 			for p, t := range x.foreign {
-				if !t.After(first) {
+				if oldest == "" || t.Before(first) {
 					oldest, first = p, t
 				}
 			}

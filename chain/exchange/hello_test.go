@@ -3,6 +3,7 @@ package exchange
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/time/rate"
 )
 
 func protocolID[ID ~string](id ID) protocol.ID { return protocol.ID(id) }
@@ -310,5 +312,45 @@ func TestAgentIsSanitised(t *testing.T) {
 	greetByHand(t, b, n)
 	if got := n.Peers()[0].Agent; got != "?[31mevil?"+strings.Repeat("x", 54) {
 		t.Errorf("agent %q", got)
+	}
+}
+
+// TestForeignIsBounded: who was told to be of another network is remembered up to a limit, also while the clock goes back; the
+// one that was told of first is forgotten, and who is told of again takes nobody's place.
+func TestForeignIsBounded(t *testing.T) {
+	now := time.Unix(1_795_000_000, 0)
+	x := &Exchange{foreign: make(map[peer.ID]time.Time), said: logLimit{limiter: rate.NewLimiter(rate.Inf, 1)}}
+	x.o.Now, x.o.QuietNetwork = func() time.Time { return now }, time.Hour
+	id := func(i int) peer.ID { return peer.ID(fmt.Sprintf("peer %d", i)) }
+	tell := func(i int, want bool) {
+		t.Helper()
+		if _, ok := x.tellOf(id(i)); ok != want {
+			t.Errorf("peer %d is told of: %v", i, ok)
+		}
+	}
+	for i := range maxForeign {
+		now = now.Add(time.Millisecond)
+		tell(i, true)
+		tell(i, false)
+	}
+	if len(x.foreign) != maxForeign {
+		t.Fatalf("%d are remembered", len(x.foreign))
+	}
+	now = now.Add(time.Millisecond)
+	tell(maxForeign, true)
+	tell(1, false)
+	tell(0, true) // forgotten
+	now = now.Add(-10 * time.Minute)
+	for i := range 3 * maxForeign {
+		tell(2*maxForeign+i, true)
+	}
+	if len(x.foreign) != maxForeign {
+		t.Errorf("%d are remembered when the clock went back, limit %d", len(x.foreign), maxForeign)
+	}
+	last := 5*maxForeign - 1
+	now = now.Add(2 * time.Hour)
+	tell(last, true)
+	if len(x.foreign) != maxForeign {
+		t.Errorf("one that is told of again took another's place: %d are remembered", len(x.foreign))
 	}
 }
