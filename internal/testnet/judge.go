@@ -68,8 +68,8 @@ const (
 	// MaxRestart is how long a node may take to answer after it was started, unless the options say otherwise.
 	MaxRestart = 3 * time.Second
 	// Growth from the first to the last quarter of less than a tenth, or less than the floor, is none. The heap's floor is what may
-	// fill up within an hour and then fills no more: events for those who come back 1.1 MiB, log lines 2 MiB, summaries of blocks and samples
-	// 1 MiB each. Resident memory grows by up to twice that (GOGC 100).
+	// fill up within an hour and then fills no more: events for those who come back 0.6 MiB, log lines 1 MiB, summaries of blocks and samples
+	// 0.6 MiB, and coins in the cache. Resident memory grows by up to twice that (GOGC 100).
 	maxGrowth       = 0.10
 	memoryFloor     = 8 << 20
 	heapFloor       = 4 << 20
