@@ -71,8 +71,8 @@ const (
 	// fill up within an hour and then fills no more: events for those who come back 0.6 MiB, log lines 1 MiB, summaries of blocks and samples
 	// 0.6 MiB, and coins in the cache. Resident memory grows by up to twice that (GOGC 100).
 	maxGrowth       = 0.10
-	memoryFloor     = 8 << 20
-	heapFloor       = 4 << 20
+	memoryFloor     = 6 << 20
+	heapFloor       = 3 << 20
 	goroutineFloor  = 20
 	fileFloor       = 10
 	minFlatRun      = 4 * time.Minute  // shorter ones show how a process warms up

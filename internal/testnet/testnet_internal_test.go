@@ -192,7 +192,7 @@ func TestFlat(t *testing.T) {
 	for _, x := range []struct {
 		first, last int64 // MiB
 		flat, heap  bool
-	}{{100, 100, true, true}, {100, 109, true, true}, {100, 112, false, false}, {40, 43, true, true}, {40, 47, true, false}, {40, 49, false, false}, {100, 50, true, true}} {
+	}{{100, 100, true, true}, {100, 109, true, true}, {100, 112, false, false}, {40, 43, true, true}, {40, 45, true, false}, {40, 47, false, false}, {68, 74, true, true}, {68, 75, false, false}, {100, 50, true, true}} {
 		var samples []Sample
 		for i := range int64(40) {
 			m := x.first
