@@ -855,28 +855,32 @@ func (d *driver) onPulled(ctx context.Context, e pulled) {
 	d.considerPulls(ctx)
 }
 
+// wishAnew says whether a hash is to be asked for now, and remembers that it is: not so soon again, nor more than the pace allows.
+func (d *driver) wishAnew(hash chainhash.Hash, now time.Time) bool {
+	if at, ok := d.wished[hash]; ok && now.Sub(at) < wishAgain {
+		return false
+	}
+	if !d.pace.AllowN(now, 1) {
+		return false
+	}
+	if len(d.wished) >= maxWishes {
+		maps.DeleteFunc(d.wished, func(_ chainhash.Hash, at time.Time) bool { return now.Sub(at) >= wishAgain })
+		if len(d.wished) >= maxWishes {
+			clear(d.wished)
+		}
+	}
+	d.wished[hash] = now
+	return true
+}
+
 func (d *driver) onWish(ctx context.Context, w wish) {
 	now := d.x.o.Now()
 	if headerKnown(d.x.o.Chain, w.hash) {
 		return
 	}
-	if at, ok := d.wished[w.hash]; ok && now.Sub(at) < wishAgain {
+	if !d.wishAnew(w.hash, now) {
 		return
 	}
-	if !d.pace.AllowN(now, 1) {
-		return
-	}
-	if len(d.wished) >= maxWishes {
-		for h, at := range d.wished {
-			if now.Sub(at) >= wishAgain {
-				delete(d.wished, h)
-			}
-		}
-		if len(d.wished) >= maxWishes {
-			clear(d.wished)
-		}
-	}
-	d.wished[w.hash] = now
 	// The sender first, then those with most work.
 	ps := d.sorted()
 	slices.SortStableFunc(ps, func(a, b *peerSync) int {
