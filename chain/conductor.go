@@ -228,7 +228,6 @@ func (c *conductor) take(it *item) error {
 	switch v.Outcome {
 	case 0:
 		c.waiting[it.node] = it
-		return c.draw(it.node, it.block)
 	case Stored:
 		kept, err := c.setAside(it.node)
 		if err == nil && !kept {

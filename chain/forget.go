@@ -227,7 +227,7 @@ func (t *tree) drop(gone []uint32) {
 	t.waiting -= len(gone)
 	t.free = append(t.free, gone...)
 	slices.SortFunc(t.free, func(a, b uint32) int { return cmp.Compare(b, a) }) // the lowest first
-	t.dirty = slices.DeleteFunc(t.dirty, t.gone)
+	t.dirty, t.tied = slices.DeleteFunc(t.dirty, t.gone), slices.DeleteFunc(t.tied, t.gone)
 	for parent, waiting := range t.pending {
 		if waiting = slices.DeleteFunc(waiting, t.gone); len(waiting) == 0 {
 			delete(t.pending, parent)

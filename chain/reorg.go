@@ -28,6 +28,12 @@ func (c *conductor) advance() error {
 		}
 		target, more := c.target()
 		if !more {
+			switch drew, err := c.drawTied(); {
+			case err != nil:
+				return err
+			case drew:
+				continue
+			}
 			// Settling may wait for scripts, and one that fails leads elsewhere.
 			if err := c.settle(); err != nil {
 				return err

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/wire/v2"
@@ -24,42 +25,87 @@ type drawing interface {
 	Precedes(past consensus.Past, h, other *consensus.Header, now time.Time) bool
 }
 
-// draw makes b, whose bytes are on disk, the best block if it ties with the best one and
-// goes before it. It changes nothing else; advance follows.
-func (c *conductor) draw(i uint32, b *consensus.Block) error {
-	e, ok := c.o.Engine.(drawing)
-	if !ok {
-		return nil
-	}
+// drawTied draws between the best block, which the coins are at, and those that tie with
+// it: what came after it, what became whole with it when a parent came late, and what was
+// there at the start. If one goes before it that is the best block then, and drawTied says
+// so; it changes nothing else, advance follows.
+//
+// There are no more of them than blocks were stored for; each is looked at once, and read
+// from disk only if its claim goes first.
+func (c *conductor) drawTied() (drew bool, err error) {
 	t := c.tree
-	t.mu.RLock()
-	best := t.bestLinked
-	t.mu.RUnlock()
-	nd, rival := t.node(i), t.node(best)
-	if i == best || best != c.applied || nd.parent == noNode || nd.parent != rival.parent || nd.work != rival.work {
-		return nil
+	e, draws := c.o.Engine.(drawing)
+	for {
+		t.mu.Lock()
+		if !draws {
+			t.tied = t.tied[:0]
+		}
+		if len(t.tied) == 0 {
+			t.mu.Unlock()
+			return false, nil
+		}
+		i, best := t.tied[0], t.bestLinked
+		t.tied = slices.Delete(t.tied, 0, 1)
+		// As it is now: it may have failed since.
+		stands := t.ties(i, best) && t.has(i, flagLinked) && !t.has(i, flagBad|flagDeferred) && t.allowed(i)
+		t.mu.Unlock()
+		if !stands || best != c.applied {
+			continue
+		}
+		first, err := c.precedes(e, i, best)
+		if err != nil {
+			return false, err
+		}
+		if !first {
+			continue
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.bestLinked, c.drawn = i, t.node(i).hash
+		if at := t.bestHeader; at == best || t.ties(at, i) && t.has(at, flagLinked) {
+			t.bestHeader = i
+			c.heads.set(i)
+		}
+		return true, nil
 	}
-	other := t.header(best)
+}
+
+// precedes draws between two blocks that tie, the second of which the coins are at.
+func (c *conductor) precedes(e drawing, i, best uint32) (bool, error) {
+	t := c.tree
+	nd := t.node(i)
+	parent, h, other := t.past(nd.parent), t.header(i), t.header(best)
 	var err error
-	if other.Seal, err = c.sealOf(rival); err != nil {
-		return err
+	if h.Seal, err = c.sealOf(nd); err != nil {
+		return false, err
 	}
-	parent := t.past(nd.parent)
-	// Where the disk fails the first seen stays: who connects blocks will say it.
-	if !e.Precedes(parent, &b.Header, &other, c.o.Now()) || c.o.Engine.CheckBlock(parent, siblingCoins{c, best}, b) != nil {
-		return nil
+	if other.Seal, err = c.sealOf(t.node(best)); err != nil {
+		return false, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.bestLinked != best || t.has(i, flagBad|flagDeferred) || !t.allowed(i) {
-		return nil
+	if !e.Precedes(parent, &h, &other, c.o.Now()) {
+		return false, nil
 	}
-	t.bestLinked, c.drawn = i, nd.hash
-	if t.bestHeader == best {
-		t.bestHeader = i
-		c.heads.set(i)
+	var b *consensus.Block
+	if it := c.waiting[i]; it != nil {
+		b = it.block
+	} else if b, err = c.bodyOf(i); err != nil {
+		// The first seen stays: who connects blocks or reads them will say what the disk has.
+		return false, nil //nolint:nilerr // see above
 	}
-	return nil
+	// So it does where the disk fails here.
+	return c.o.Engine.CheckBlock(parent, siblingCoins{c, best}, b) == nil, nil
+}
+
+// bodyOf reads a block from disk.
+func (c *conductor) bodyOf(i uint32) (*consensus.Block, error) {
+	c.tree.mu.RLock()
+	at := c.tree.body(i).block
+	c.tree.mu.RUnlock()
+	raw, err := c.store.ReadBlock(at)
+	if err != nil {
+		return nil, err
+	}
+	return consensus.DecodeBlock(c.o.Params, raw)
 }
 
 // drew says whether the block that the coins are at takes the place of the published one,
@@ -108,15 +154,11 @@ func (s siblingCoins) spent() ([]consensus.SpentTx, error) {
 		return c.flights[n-1].step.spent, nil
 	}
 	c.tree.mu.RLock()
-	at := c.tree.body(s.at)
+	undo := c.tree.body(s.at).undo
 	c.tree.mu.RUnlock()
-	raw, err := c.store.ReadBlock(at.block)
+	b, err := c.bodyOf(s.at)
 	if err != nil {
 		return nil, err
 	}
-	b, err := consensus.DecodeBlock(c.o.Params, raw)
-	if err != nil {
-		return nil, err
-	}
-	return c.readUndo(b, nd.height, at.undo)
+	return c.readUndo(b, nd.height, undo)
 }

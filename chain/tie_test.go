@@ -2,6 +2,7 @@ package chain_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,10 +78,16 @@ func (s *sharedSlot) child(rank int, name string, txs ...*wire.MsgTx) *consensus
 // home is a chain of the first three blocks, at so long after the beginning of the slot.
 func (s *sharedSlot) home(t *testing.T, after time.Duration) *home {
 	t.Helper()
+	return s.homeAt(t, 3, after)
+}
+
+// homeAt is a chain of the first blocks up to a height.
+func (s *sharedSlot) homeAt(t *testing.T, height int, after time.Duration) *home {
+	t.Helper()
 	h := open(t, func(o *chain.Options) {
 		o.Params, o.Engine, o.Now = s.p, pos.New(s.p), func() time.Time { return s.begins().Add(after) }
 	})
-	h.connectAll(s.blocks[1:])
+	h.connectAll(s.blocks[1 : height+1])
 	return h
 }
 
@@ -134,6 +141,45 @@ func TestOneSlotOneTip(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
+	h.wantTip(kids[0])
+}
+
+// So it is when the blocks come before their parent and are whole together with it.
+func TestOneSlotOneTipLate(t *testing.T) {
+	s := shareSlot(t, 3)
+	kids := []*consensus.Block{s.child(0, ""), s.child(1, ""), s.child(2, "")}
+	parent := s.blocks[3]
+	late := func(after time.Duration, order ...int) *home {
+		h := s.homeAt(t, 2, after)
+		if _, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{parent})); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range order {
+			h.want(kids[k], chain.Stored)
+		}
+		h.wantTip(s.blocks[2])
+		h.submit(parent.Raw)
+		if err := h.Flush(t.Context()); err != nil { // what follows the parent has happened
+			t.Fatal(err)
+		}
+		return h
+	}
+	for _, order := range [][]int{{0, 2, 1}, {1, 2, 0}, {2, 1, 0}} {
+		h := late(3*time.Second, order...)
+		h.wantTip(kids[0])
+		if head, _ := h.BestHeader(); head.Hash != kids[0].Hash {
+			t.Errorf("order %v: the best header is %v", order, head)
+		}
+		for _, line := range h.log.with("msg=reorg") {
+			if !strings.Contains(line, "depth=1") {
+				t.Errorf("order %v: %s", order, line)
+			}
+		}
+	}
+	h := late(2*s.p.SlotDuration, 2, 0, 1)
+	h.wantTip(kids[2]) // long past: the first stays
+	h.o.Now = s.begins // as one that starts again after a crash between the two
+	h.reopen()
 	h.wantTip(kids[0])
 }
 

@@ -94,6 +94,9 @@ type tree struct {
 	// bestLinked is the node with most work, first linked first (but see tie.go), whose
 	// branch is wholly on disk and not known to be bad: where the coins should go.
 	bestLinked uint32
+	// tied are siblings of bestLinked with as much work and all bytes here, between which
+	// and it no lot was drawn yet: see tie.go.
+	tied []uint32
 	// bestHeader is the node with most work, first seen first, not known to be bad.
 	bestHeader uint32
 	// anchor is the block that the chain does not leave by itself, accepted the first
@@ -351,14 +354,27 @@ func (t *tree) link(i uint32) {
 	}
 }
 
-// consider makes i the best linked node if it has more work. The caller holds mu.
+// consider makes i the best linked node if it has more work, and notes it if it ties with
+// that. The caller holds mu.
 func (t *tree) consider(i uint32) {
 	if f := *t.flags(i); f&flagLinked == 0 || f&(flagBad|flagDeferred) != 0 {
 		return
 	}
-	if (t.bestLinked == noNode || t.node(i).work.more(t.node(t.bestLinked).work)) && t.allowed(i) {
-		t.bestLinked = i
+	if t.bestLinked == noNode || t.node(i).work.more(t.node(t.bestLinked).work) {
+		if t.allowed(i) {
+			t.bestLinked, t.tied = i, t.tied[:0]
+		}
+		return
 	}
+	if t.ties(i, t.bestLinked) {
+		t.tied = append(t.tied, i)
+	}
+}
+
+// ties says whether two nodes are siblings with as much work. The caller holds mu.
+func (t *tree) ties(i, j uint32) bool {
+	a, b := t.node(i), t.node(j)
+	return i != j && a.parent == b.parent && a.parent != noNode && a.work == b.work
 }
 
 // condemn marks i with flag and its descendants as doomed (or deferred), then
@@ -395,7 +411,7 @@ func (t *tree) after(i uint32) uint32 {
 // holds mu.
 func (t *tree) reconsider(prefer uint32) {
 	t.lowerAnchor()
-	t.bestLinked, t.bestHeader = noNode, noNode
+	t.bestLinked, t.bestHeader, t.tied = noNode, noNode, t.tied[:0]
 	look := func(i uint32) {
 		t.consider(i)
 		if !t.has(i, flagBad) && (t.bestHeader == noNode || t.node(i).work.more(t.node(t.bestHeader).work)) && t.allowed(i) {
