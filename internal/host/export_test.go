@@ -5,8 +5,11 @@ import (
 	"hash/maphash"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	ma "github.com/multiformats/go-multiaddr"
@@ -102,4 +105,20 @@ func (h *Host) Announce(found []ma.Multiaddr) []ma.Multiaddr { return h.announce
 // RelaySource gives peers that may be asked for a place.
 func (h *Host) RelaySource(ctx context.Context, most int) <-chan peer.AddrInfo {
 	return h.relaySource(ctx, most)
+}
+
+// NewFailing is New, but that the constructor of one of libp2p's parts (host, circuit, relays) fails with err.
+func NewFailing(o Options, part string, err error) (*Host, error) {
+	parts := libp2ps()
+	switch part {
+	case "host":
+		parts.host = func(network.Network, *basichost.HostOpts) (*basichost.BasicHost, error) { return nil, err }
+	case "circuit":
+		parts.circuit = func(host.Host, transport.Upgrader) error { return err }
+	case "relays":
+		parts.relays = func(host.Host, ...autorelay.Option) (*autorelay.AutoRelay, error) { return nil, err }
+	default:
+		panic("no part " + part)
+	}
+	return newHost(o, parts)
 }

@@ -184,7 +184,9 @@ type Host struct {
 
 // New makes the host and listens. Like every libp2p host it runs goroutines
 // from here on, until Close. Errors name the address and what to do.
-func New(o Options) (*Host, error) {
+func New(o Options) (*Host, error) { return newHost(o, libp2ps()) }
+
+func newHost(o Options, parts constructors) (*Host, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("host options: %w", err)
 	}
@@ -208,7 +210,7 @@ func New(o Options) (*Host, error) {
 	}
 	o.Announce, o.NoAnnounce = slices.Clone(o.Announce), slices.Clone(o.NoAnnounce)
 	h := &Host{o: o, refused: refused, admission: admission}
-	inner, err := h.build(rm, cm, gate{bans, admission})
+	inner, err := h.build(parts, rm, cm, gate{bans, admission})
 	if err != nil {
 		return nil, fmt.Errorf("libp2p host: %w", err)
 	}

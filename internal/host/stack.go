@@ -259,8 +259,20 @@ func (b *basic) Close() (err error) {
 	return err
 }
 
+// constructors are those of libp2p's parts that can fail when there are others already.
+type constructors struct {
+	host    func(network.Network, *basichost.HostOpts) (*basichost.BasicHost, error)
+	circuit func(host.Host, transport.Upgrader) error
+	relays  func(host.Host, ...autorelay.Option) (*autorelay.AutoRelay, error)
+}
+
+// libp2ps are the constructors of every host, but in a test that has one fail.
+func libp2ps() constructors {
+	return constructors{basichost.NewHost, circuit.AddTransport, autorelay.NewAutoRelay}
+}
+
 // build makes libp2p's host from h.o. It owns both managers from here on, also if it fails.
-func (h *Host) build(resources network.ResourceManager, conns connmgr.ConnManager, gater connmgr.ConnectionGater) (_ *basic, err error) {
+func (h *Host) build(parts constructors, resources network.ResourceManager, conns connmgr.ConnManager, gater connmgr.ConnectionGater) (_ *basic, err error) {
 	undo := closers{resources.Close, conns.Close}
 	defer func() {
 		if err != nil {
@@ -306,28 +318,28 @@ func (h *Host) build(resources network.ResourceManager, conns connmgr.ConnManage
 		options.ObservedAddrsManager = seen
 	}
 	if len(o.Listen) > 0 && o.learns() && !o.ownAutoNAT {
-		if options.AutoNATv2, err = publicAutoNAT(c, holes); err != nil {
+		var d *dialler
+		if options.AutoNATv2, d, err = publicAutoNAT(c, holes); err != nil {
 			return nil, err
 		}
+		undo = append(undo, d.Close)
 	}
-	inner, err := basichost.NewHost(s.swarm, &options)
+	inner, err := parts.host(s.swarm, &options)
 	if err != nil {
-		if options.AutoNATv2 != nil {
-			options.AutoNATv2.Close()
-		}
 		return nil, err
 	}
 	b := &basic{BasicHost: inner, parts: s.closers}
 	if seen != nil {
 		b.parts = append(b.parts, seen.Close)
 	}
-	undo = closers{b.Close}
+	// A host that was not started cannot be closed: its AutoNAT lacks the host then, and panics.
+	undo = closers{b.Close, func() error { b.Start(); return nil }}
 	if o.HolePunch {
-		if err := circuit.AddTransport(b.BasicHost, s.upgrader); err != nil {
+		if err := parts.circuit(b.BasicHost, s.upgrader); err != nil {
 			return nil, err
 		}
 	}
-	relays, err := h.newAutoRelay(b.BasicHost)
+	relays, err := h.newAutoRelay(parts, b.BasicHost)
 	if err != nil {
 		return nil, err
 	}
@@ -339,19 +351,21 @@ func (h *Host) build(resources network.ResourceManager, conns connmgr.ConnManage
 		b.parts = append(b.parts, relays.Close)
 	}
 	b.Start()
+	undo = closers{b.Close}
 	if err := h.forceReachability(b.BasicHost); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-// publicAutoNAT is libp2p's AutoNAT v2: it asks others about our public addresses and dials theirs.
-func publicAutoNAT(c stackConfig, holes []swarm.Option) (*autonatv2.AutoNAT, error) {
+// publicAutoNAT is libp2p's AutoNAT v2: it asks others about our public addresses and dials theirs, with the dialler. Its Close, which ends
+// that, is for one that was started.
+func publicAutoNAT(c stackConfig, holes []swarm.Option) (*autonatv2.AutoNAT, *dialler, error) {
 	metrics := c.metrics
 	c.swarm = append(slices.Clone(holes), swarm.WithDialRanker(swarm.NoDelayDialRanker))
 	d, err := newDialler(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var options []autonatv2.AutoNATOption
 	if metrics != nil {
@@ -359,13 +373,13 @@ func publicAutoNAT(c stackConfig, holes []swarm.Option) (*autonatv2.AutoNAT, err
 	}
 	an, err := autonatv2.New(d, options...)
 	if err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, nil, errors.Join(err, d.Close())
 	}
-	return an, nil
+	return an, d, nil
 }
 
 // newAutoRelay keeps places with relays while nobody can connect; nil: not wanted.
-func (h *Host) newAutoRelay(b host.Host) (*autorelay.AutoRelay, error) {
+func (h *Host) newAutoRelay(parts constructors, b host.Host) (*autorelay.AutoRelay, error) {
 	if !h.o.HolePunch || len(h.o.Listen) == 0 || h.o.Relays == nil {
 		return nil, nil //nolint:nilnil // there is none
 	}
@@ -377,7 +391,7 @@ func (h *Host) newAutoRelay(b host.Host) (*autorelay.AutoRelay, error) {
 	if h.o.PrometheusRegisterer != nil {
 		options = append(options, autorelay.WithMetricsTracer(autorelay.NewMetricsTracer(autorelay.WithRegisterer(h.o.PrometheusRegisterer))))
 	}
-	return autorelay.NewAutoRelay(b, options...)
+	return parts.relays(b, options...)
 }
 
 // forceReachability keeps AutoNAT of version 1 from asking peers to dial back, for ever. What it would say is said by Run, from what version

@@ -1,9 +1,12 @@
 package host_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -283,5 +286,29 @@ func TestCloseTwice(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// TestConstructorFails has one of libp2p's constructors fail when others have made their parts: New says so, and nothing runs on.
+func TestConstructorFails(t *testing.T) {
+	for _, part := range []string{"host", "circuit", "relays"} {
+		t.Run(part, func(t *testing.T) {
+			fault := errors.New("no " + part)
+			o := host.Options{
+				Key: host.KeyFromSeed(1), Listen: addrs(t, loopback...), HolePunch: true, Relays: func() []peer.ID { return nil },
+				PrometheusRegisterer: &registered{},
+			}
+			before := runtime.NumGoroutine()
+			h, err := host.NewFailing(o, part, fault)
+			if h != nil || !errors.Is(err, fault) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%v, %v", h, err)
+			}
+			for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+				if time.Now().After(deadline) {
+					stacks := make([]byte, 1<<20)
+					t.Fatalf("goroutines are left:\n%s", stacks[:runtime.Stack(stacks, true)])
+				}
+			}
+		})
 	}
 }
