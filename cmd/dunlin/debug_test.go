@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -181,7 +180,7 @@ func TestE2EDebugBundle(t *testing.T) {
 	}
 
 	// It hangs: stopped by a signal, its port takes connections and nobody answers.
-	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := freeze(d.cmd.Process); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, patience, "it is stopped", func() error {
@@ -192,7 +191,7 @@ func TestE2EDebugBundle(t *testing.T) {
 		return err
 	})
 	items, faults := gather("--timeout", "300ms")
-	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := thaw(d.cmd.Process); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(strings.Join(faults, "\n"), "api/status.json: no answer within 300ms: the node hangs") || !bytes.Contains(items["process.txt"], []byte("State:\tT")) {

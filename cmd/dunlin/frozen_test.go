@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -37,10 +36,10 @@ func TestE2EFrozenPeer(t *testing.T) {
 		}
 		return nil
 	})
-	if err := first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := freeze(first.cmd.Process); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = first.cmd.Process.Signal(syscall.SIGCONT) }()
+	defer func() { _ = thaw(first.cmd.Process) }()
 	began := time.Now()
 	frozenAt := victim.mustStatus().Height
 	last, moved, gap := frozenAt, began, time.Duration(0)

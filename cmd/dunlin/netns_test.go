@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,10 +14,6 @@ import (
 
 // Tests of daemons on hosts of their own: an address each, cables, partitions, routers. They
 // take the time they take, for it is real, but hardly any processor.
-
-// long says that runs of minutes were asked for (.ci/run does); without it they are shorter, not
-// left out.
-func long() bool { return os.Getenv("DUNLIN_LONG") != "" }
 
 // onHost describes a daemon on a host of a lab, listening there on port 9333 by TCP and QUIC.
 func onHost(t *testing.T, h *netlab.Host, name string, args ...string) *daemon {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"syscall"
 	"testing"
 
 	"dunlin/internal/docbox"
@@ -83,7 +82,7 @@ func lockTutorialPorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+	if err := lockFile(f); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() }) // which unlocks it

@@ -197,7 +197,7 @@ func (m *machine) command(script string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "HOME="+m.home, "XDG_DATA_HOME=")
 	cmd.Env = append(cmd.Env, m.env...)
 	cmd.SysProcAttr = endsWithParent(syscall.SIGKILL)
-	cmd.SysProcAttr.Setpgid = true
+	ownGroup(cmd.SysProcAttr)
 	return cmd
 }
 
@@ -235,7 +235,7 @@ func (r *walk) shell(m *machine, script string) (string, error) {
 		}()
 	}
 	// Whatever a script does, it comes to an end.
-	timer := time.AfterFunc(patience, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	timer := time.AfterFunc(patience, func() { _ = signalGroup(cmd.Process, syscall.SIGKILL) })
 	err := cmd.Wait()
 	timer.Stop()
 	<-typing
@@ -312,12 +312,12 @@ func (r *walk) interrupt(name string) {
 	r.t.Helper()
 	term := r.terminals[name]
 	delete(r.terminals, name)
-	if err := syscall.Kill(-term.cmd.Process.Pid, syscall.SIGINT); err != nil {
+	if err := signalGroup(term.cmd.Process, syscall.SIGINT); err != nil {
 		r.t.Errorf("terminal %s: Ctrl-C: %v\n%s", name, err, lastPart(term.log.String(), 4000))
 	}
 	timer := time.AfterFunc(patience, func() {
 		r.t.Errorf("terminal %s goes on after Ctrl-C", name)
-		_ = syscall.Kill(-term.cmd.Process.Pid, syscall.SIGKILL)
+		_ = signalGroup(term.cmd.Process, syscall.SIGKILL)
 	})
 	<-term.done
 	timer.Stop()
@@ -333,7 +333,7 @@ func (r *walk) end() {
 		_ = r.console.CloseNow()
 	}
 	for n, term := range r.terminals {
-		_ = syscall.Kill(-term.cmd.Process.Pid, syscall.SIGKILL)
+		_ = signalGroup(term.cmd.Process, syscall.SIGKILL)
 		<-term.done
 		if r.t.Failed() {
 			r.t.Logf("terminal %s:\n%s", n, lastPart(term.log.String(), 4000))
