@@ -60,6 +60,7 @@ by itself: that is what chaos does. A folder that holds a testnet that is down g
 			}
 			o.Program = program
 			if !o.Detached || supervisor {
+				o.Locked = supervisor
 				o.Out = cmd.OutOrStdout()
 				if f, ok := o.Out.(*os.File); ok && isTerminal(f) {
 					o.Size = func() (int, int) { return terminalSize(f) }

@@ -58,7 +58,7 @@ var mayImport = map[string][]string{
 	"internal/web":               {},
 	"internal/wallet":            {"chain/consensus", "internal/address", "internal/wallet/descriptor", "internal/wallet/keys", "internal/wallet/spend"},
 	"internal/simnet":            {},
-	"internal/testnet":           {"config", "internal/api", "internal/chart", "internal/host", "chain/consensus"},
+	"internal/testnet":           {"config", "internal/api", "internal/chart", "internal/host", "chain/consensus", "chain/store"},
 	"internal/netlab":            {}, // for tests only
 	"internal/docbox":            {}, // for tests only
 	"internal/flood":             {"gossip", "chain/relay", "chain/consensus"},

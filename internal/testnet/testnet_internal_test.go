@@ -3,6 +3,7 @@ package testnet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,6 +96,49 @@ func TestUpRefuses(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder was made: %v", err)
+	}
+}
+
+// Two who start a testnet in one folder at the same moment do not spoil each other's: the second is told who the first is, and
+// touches nothing.
+func TestUpLocked(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, supervisorFile)
+	if err := os.WriteFile(log, []byte("of the first"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := UpOptions{Program: "no such program", Dir: dir}
+	_, detached := UpDetached(t.Context(), o, nil)
+	for _, err := range []error{Up(t.Context(), o), detached} {
+		want := fmt.Sprintf("another dunlin testnet up is just starting the one in %s", dir)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d)", os.Getpid())) {
+			t.Errorf("%v, want %q and the process", err, want)
+		}
+	}
+	if got, err := os.ReadFile(log); err != nil || string(got) != "of the first" {
+		t.Errorf("the log of the first: %q, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, networkFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a network was made: %v", err)
+	}
+	for range 2 {
+		if err := unlock(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := UpDetached(t.Context(), o, nil); err == nil || !strings.Contains(err.Error(), "no such program") {
+		t.Errorf("when the first is done: %v", err)
+	}
+	again, err := lockDir(dir) // who failed holds nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"dunlin/chain/consensus"
+	"dunlin/chain/store"
 	"dunlin/config"
 	"dunlin/internal/api"
 	"dunlin/internal/host"
@@ -51,6 +52,8 @@ type UpOptions struct {
 
 	// Detached: the nodes and this process do not end with a terminal, nor the nodes with this process.
 	Detached bool
+	// Locked: whoever started this process keeps others from starting the testnet meanwhile, as UpDetached does.
+	Locked bool
 }
 
 func (o *UpOptions) complete() error {
@@ -105,6 +108,22 @@ const memoryANode = 120 << 20
 // isUp refuses a folder whose testnet runs.
 func isUp(dir string, s *Spec) error {
 	return fmt.Errorf("the one in %s is up (process %d): dunlin testnet down --dir %[1]s ends it", dir, s.Supervisor.PID)
+}
+
+// lockDir makes the folder of a testnet and keeps others from starting that too, until unlock, which may be called again, or the end
+// of the process.
+func lockDir(dir string) (unlock func() error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := store.LockHome(dir)
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("another dunlin testnet up is just starting the one in %s: %w", dir, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sync.OnceValue(lock.Close), nil
 }
 
 // plan writes the network, the nodes' keys and the spec of a testnet that is to be started. The ports that its nodes get are held.
@@ -290,6 +309,13 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 	}
 	var held ports
 	defer func() { err = errors.Join(err, held.release()) }() // when all nodes have ended
+	unlock := func() error { return nil }
+	if !o.Locked {
+		if unlock, err = lockDir(o.Dir); err != nil {
+			return fmt.Errorf("testnet: %w", err)
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
+	}
 	s, err := plan(ctx, &o, &held)
 	if err != nil {
 		return fmt.Errorf("testnet: %w", err)
@@ -304,7 +330,7 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 		samples: recorder{path: s.file(samplesFile), limit: maxSamplesBytes},
 	}
 	defer func() { err = errors.Join(err, sup.end(ctx)) }()
-	listener, err := sup.control(ctx)
+	listener, err := sup.control(ctx, unlock)
 	if err != nil {
 		return fmt.Errorf("testnet: %w", err)
 	}
@@ -337,8 +363,8 @@ func Up(ctx context.Context, o UpOptions) (err error) {
 	return nil
 }
 
-// control listens for requests and writes the spec that says where.
-func (u *supervisor) control(ctx context.Context) (net.Listener, error) {
+// control listens for requests and writes the spec that says where. From then on whoever reads that knows that the testnet is up.
+func (u *supervisor) control(ctx context.Context, unlock func() error) (net.Listener, error) {
 	var c net.ListenConfig
 	l, err := c.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -350,6 +376,9 @@ func (u *supervisor) control(ctx context.Context) (net.Listener, error) {
 		Process: Process{PID: os.Getpid(), Started: startOf(os.Getpid())}, Control: l.Addr().String(), Token: hex.EncodeToString(token[:]),
 	}
 	if err := u.spec.save(); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if err := unlock(); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -607,15 +636,17 @@ func (s *Spec) stopAll(ctx context.Context) (int, error) {
 
 // UpDetached starts Up in a process of its own, which outlives this one, and waits until all nodes have started.
 // The process is args of the program.
-func UpDetached(ctx context.Context, o UpOptions, args []string) (*Spec, error) {
+func UpDetached(ctx context.Context, o UpOptions, args []string) (_ *Spec, err error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("testnet: %w: %w", ErrOptions, err)
 	}
+	unlock, err := lockDir(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("testnet: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	if s, err := Open(o.Dir); err == nil && s.supervised() {
 		return nil, fmt.Errorf("testnet: %w", isUp(o.Dir, s))
-	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("testnet: %w", err)
 	}
 	path := filepath.Join(o.Dir, supervisorFile)
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
