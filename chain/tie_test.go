@@ -178,9 +178,6 @@ func TestOneSlotOneTipLate(t *testing.T) {
 	}
 	h := late(2*s.p.SlotDuration, 2, 0, 1)
 	h.wantTip(kids[2]) // long past: the first stays
-	h.o.Now = s.begins // as one that starts again after a crash between the two
-	h.reopen()
-	h.wantTip(kids[0])
 }
 
 // What was seen first stays where no lot decides.
