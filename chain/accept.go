@@ -180,7 +180,7 @@ func (c *conductor) settleSeal(i, parent uint32, b *consensus.Block) error {
 	c.tree.seals[i] = bytes.Clone(b.Header.Seal)
 	c.tree.touch(i)
 	c.tree.mu.Unlock()
-	c.noteClaim(b.Hash, &b.Header)
+	c.noteClaim(b.Hash, &b.Header, false)
 	c.armFlush()
 	return nil
 }
@@ -435,7 +435,7 @@ func (c *conductor) acceptHeader(parent uint32, h *consensus.Header, hash chainh
 	t.mu.Lock()
 	i, _ := c.insert(h, hash, parent, work)
 	t.mu.Unlock()
-	c.noteClaim(hash, h)
+	c.noteClaim(hash, h, false)
 	return i, nil
 }
 

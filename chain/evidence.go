@@ -16,8 +16,8 @@ import (
 // of his own; that the key is the coin's is known when one of the two has been validated.
 
 const (
-	// maxClaims is how many headers' claims are remembered, the latest ones: many more
-	// than there are in the slots that are not settled.
+	// maxClaims is how many headers' claims of each kind are remembered, those of the
+	// latest slots: many more than there are in the slots that are not settled.
 	maxClaims = 1 << 10
 	// maxDoubles is how much evidence is remembered.
 	maxDoubles = 1 << 8
@@ -33,9 +33,11 @@ type DoubleStake struct {
 
 // claims are what the seals of the latest headers claim.
 type claims struct {
-	mu    sync.Mutex // guards what follows, for a few instructions; taken under tree.mu
-	by    map[consensus.Claim]claimed
-	order []consensus.Claim // of by, oldest first
+	mu sync.Mutex // guards what follows, for a few instructions; taken under tree.mu
+	by map[consensus.Claim]claimed
+	// founded are those of by whose stake was there, loose the others, with which
+	// whoever makes up headers pushes out his like only. The oldest slots first.
+	founded, loose claimOrder
 
 	doubles []DoubleStake // oldest first
 	total   int           // there ever was, over restarts
@@ -48,6 +50,41 @@ type claims struct {
 type claimed struct {
 	first, second chainhash.Hash // second is zero if there is one only
 	told          bool
+	founded       bool
+}
+
+// A claimOrder is claims in the order of their slots, of one slot as they came.
+type claimOrder []consensus.Claim
+
+// add puts a claim in, and returns the one that makes way for it, which may be itself.
+func (o *claimOrder) add(claim consensus.Claim) (gone consensus.Claim, full bool) {
+	*o = slices.Insert(*o, o.after(claim.Slot), claim)
+	if len(*o) <= maxClaims {
+		return gone, false
+	}
+	gone, *o = (*o)[0], (*o)[1:]
+	return gone, true
+}
+
+// remove takes a claim out that is there.
+func (o *claimOrder) remove(claim consensus.Claim) {
+	for i := o.after(claim.Slot) - 1; i >= 0; i-- {
+		if (*o)[i] == claim {
+			*o = slices.Delete(*o, i, i+1)
+			return
+		}
+	}
+}
+
+// after is where the claims of later slots begin.
+func (o *claimOrder) after(slot int64) int {
+	i, _ := slices.BinarySearchFunc(*o, slot, func(c consensus.Claim, slot int64) int {
+		if c.Slot <= slot {
+			return -1
+		}
+		return 1
+	})
+	return i
 }
 
 func newClaims() *claims {
@@ -64,13 +101,16 @@ func (c *Chain) DoubleStakes() (latest []DoubleStake, total int, changed <-chan 
 }
 
 // noteClaim notes what a header with this hash claims: when it comes, when another seal
-// takes its place, and when its block was validated. The caller holds no lock.
-func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header) { c.lookAtClaim(hash, h, true) }
+// takes its place, and when its block was validated. founded says that the stake was seen
+// to be there. The caller holds no lock.
+func (c *Chain) noteClaim(hash chainhash.Hash, h *consensus.Header, founded bool) {
+	c.lookAtClaim(hash, h, founded, true)
+}
 
 // lookAtClaim is noteClaim; without keep the claim is compared with those that are
 // remembered and not remembered itself: in a download most headers are followed at once by
 // so many that it would be forgotten again.
-func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool) {
+func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, founded, keep bool) {
 	s, ok := c.o.Engine.(signed)
 	if !ok {
 		return
@@ -87,16 +127,18 @@ func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool)
 		m.mu.Unlock()
 		return
 	case !ok:
-		if len(m.order) >= maxClaims {
-			delete(m.by, m.order[0])
-			m.order = m.order[1:]
-		}
-		m.order = append(m.order, claim)
-		at = claimed{first: hash}
+		at = claimed{first: hash, founded: founded}
+		m.remember(claim, at)
 	case at.first != hash && !at.told: // the latest, which may be the one that is validated
 		at.second = hash
 	}
-	m.by[claim] = at
+	if founded && !at.founded {
+		at.founded = true
+		m.loose.remove(claim)
+		m.remember(claim, at)
+	} else if _, ok := m.by[claim]; ok {
+		m.by[claim] = at
+	}
 	m.mu.Unlock()
 	if at.second == (chainhash.Hash{}) || at.told {
 		return
@@ -108,9 +150,9 @@ func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool)
 	d := DoubleStake{Claim: claim, First: at.first, Second: at.second, Height: height, Seen: c.o.Now()}
 	m.mu.Lock()
 	known := m.by[claim].told || slices.ContainsFunc(m.doubles, func(d DoubleStake) bool { return d.Claim == claim })
-	if _, ok := m.by[claim]; ok { // it was not displaced meanwhile
-		at.told = true
-		m.by[claim] = at
+	if now, ok := m.by[claim]; ok { // it was not displaced meanwhile
+		now.told = true
+		m.by[claim] = now
 	}
 	if known {
 		m.mu.Unlock()
@@ -128,6 +170,18 @@ func (c *Chain) lookAtClaim(hash chainhash.Hash, h *consensus.Header, keep bool)
 	if suppressed, ok := m.said.allow(time.Now()); ok {
 		c.log.Warn("a stake signed two blocks for one slot", "stake", claim.OutPoint, "slot", claim.Slot, "height", d.Height,
 			"first", d.First, "second", d.Second, "suppressed", suppressed)
+	}
+}
+
+// remember puts a claim in, in its order. The caller holds mu.
+func (m *claims) remember(claim consensus.Claim, at claimed) {
+	order := &m.loose
+	if at.founded {
+		order = &m.founded
+	}
+	m.by[claim] = at
+	if gone, full := order.add(claim); full {
+		delete(m.by, gone)
 	}
 }
 

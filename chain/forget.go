@@ -354,14 +354,20 @@ type staker interface {
 // cover its seal it blames nobody. nil if it builds on another block, or the coins are not
 // at hand.
 func (c *Chain) CheckStake(h *consensus.Header) error {
+	_, err := c.lookForStake(h)
+	return err
+}
+
+// lookForStake is CheckStake; found says that the stake was looked up and is there.
+func (c *Chain) lookForStake(h *consensus.Header) (found bool, err error) {
 	s, ok := c.o.Engine.(staker)
 	tip := c.tip.get()
 	if !ok || c.tree.node(tip).hash != h.PrevBlock {
-		return nil
+		return false, nil
 	}
-	rule := asRule(s.CheckStake(c.tree.past(tip), viewedCoins{c.coins}, h))
-	if rule == nil || c.tip.get() != tip {
-		return nil
+	fault := s.CheckStake(c.tree.past(tip), viewedCoins{c.coins}, h)
+	if rule := asRule(fault); rule != nil && c.tip.get() == tip {
+		return false, ruleError(rule.Rule, consensus.BlameNobody, rule.Detail)
 	}
-	return ruleError(rule.Rule, consensus.BlameNobody, rule.Detail)
+	return fault == nil, nil
 }

@@ -110,7 +110,8 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		if g.least.more(ns.node(parent).work) && g.least.more(proven) {
 			n = len(hs) // all or nothing
 		}
-		if err := c.CheckStake(&hs[0]); err != nil {
+		founded, err := c.lookForStake(&hs[0])
+		if err != nil {
 			return added, last, err
 		}
 		good, works, err := c.checkHeaders(ctx, past{ns, parent}, hs[:n])
@@ -124,7 +125,7 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 			}
 			return added, last, err
 		}
-		more, i, within, own := c.insertAll(ctx, hs[:len(good)], good, works, proven == maxWork)
+		more, i, within, own := c.insertAll(ctx, hs[:len(good)], good, works, founded, proven == maxWork)
 		if added += more; i != noNode {
 			end, in = i, within
 		}
@@ -215,8 +216,8 @@ func atOnce(n int, work func(worker int)) {
 
 // insertAll adds checked headers and returns how many were new and the last, with the
 // nodes that it is in. Where headers can be forgotten it makes room, unless they are to be
-// added in any case.
-func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []chainhash.Hash, works []work128, anyway bool) (added int, last uint32, in nodes, err error) {
+// added in any case. founded says that the stake of the first was seen to be there.
+func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []chainhash.Hash, works []work128, founded, anyway bool) (added int, last uint32, in nodes, err error) {
 	t := c.tree
 	last = noNode
 	for asked := false; len(hs) > 0; {
@@ -250,8 +251,9 @@ func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []c
 		in = t.nodes()
 		t.mu.Unlock()
 		for k := range hs[:n] {
-			c.lookAtClaim(hashes[k], &hs[k], len(hs)-k <= maxClaims)
+			c.lookAtClaim(hashes[k], &hs[k], founded && k == 0, len(hs)-k <= maxClaims)
 		}
+		founded = false // that was the first
 		hs, hashes, works, asked = hs[n:], hashes[n:], works[n:], false
 	}
 	return added, last, in, nil

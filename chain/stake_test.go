@@ -436,6 +436,53 @@ func TestDoubleStakeProven(t *testing.T) {
 	}
 }
 
+// Claims of made-up headers, however many, push out none of a stake that is there, be that
+// seen with the header or with the block.
+func TestDoubleStakeAmongJunk(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 4)
+	next := b.Mine(blocks[4])
+	last := b.Mine(next)
+	h := open(t, func(o *chain.Options) {
+		o.Params, o.Engine, o.Now = p, pos.New(p), func() time.Time { return last.Header.Timestamp.Add(time.Hour) }
+	})
+	h.connectAll(blocks[1:4])
+	cases := func(want int) {
+		t.Helper()
+		if list, total, _ := h.DoubleStakes(); total != want || len(list) != want {
+			t.Fatalf("%d cases, want %d: %+v", total, want, list)
+		}
+	}
+	twin := func(parent *consensus.Block) { // its header
+		t.Helper()
+		other := b.MineTemplate(parent, enginetest.Template{Data: "twin"})
+		if n, _, err := h.AcceptHeaders(t.Context(), headersOf([]*consensus.Block{other})); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	h.connectAll(blocks[4:])
+	twin(blocks[4])
+	// All the money there is wins every slot.
+	slot, _ := pos.Slot(p, last.Header.Timestamp.Unix())
+	nobody, _ := btcec.PrivKeyFromBytes([]byte{31: 7})
+	for k := range uint32(1<<10 + 1) {
+		lie := pos.Stake{OutPoint: wire.OutPoint{Index: k}, Value: 21e14}
+		copy(lie.Key[:], schnorr.SerializePubKey(nobody.PubKey()))
+		header := headersOf([]*consensus.Block{childOfSlot(t, b, blocks[2], slot+2, lie, nobody, "")})
+		if n, _, err := h.AcceptHeaders(t.Context(), header); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	cases(0)
+	twin(blocks[3])
+	cases(1)
+	h.connectAll([]*consensus.Block{next})
+	cases(2)
+	h.connectAll([]*consensus.Block{last})
+	twin(next)
+	cases(3)
+}
+
 // Evidence outlives restarts, the latest cases of it, each once.
 func TestDoubleStakesAreKept(t *testing.T) {
 	const kept = 256
