@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,6 +85,15 @@ func TestE2EStakingDashboard(t *testing.T) {
 	b.until("the holders with their bars", `document.querySelectorAll('main tbody tr').length === 3 && document.querySelectorAll('main tbody .track').length === 6`)
 	b.says("60.0\u00a0%")
 	b.says("None yet.")
+	// A second block of the tip's stake and slot is shown as soon as the node knows it.
+	b.says("None is known.")
+	twin := x.MineTemplate(blocks[109].Block, enginetest.Template{Data: "twin"})
+	if v, err := d.client.SubmitBlock(t.Context(), hex.EncodeToString(twin.Raw)); err != nil || v.Outcome != "side-chain" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	b.until("the double stake", `document.querySelectorAll('[aria-label="Double stakes"] tbody tr').length === 1`)
+	b.says(fmt.Sprintf("%s…", twin.Hash.String()[:8]))
+	b.says("docs/pos.md")
 	b.click("Not staking")
 	b.until("staking is on", `document.querySelector('[role=switch]').getAttribute('aria-checked') === 'true'`)
 	b.until("a slot is won", `document.querySelector('main table[aria-label="Won slots"] tbody tr, [aria-label="Won slots"] tbody tr')`)

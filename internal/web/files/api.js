@@ -329,7 +329,7 @@ async function readEvents(mine) {
 			// Another process may have taken the node's place: it does not know the token that the one before did.
 			if (again && token.get()) await loadAccess();
 			if (mine.signal.aborted) return;
-			const types = 'block,reorg,sync,peer,mempool,wallet' + (mayWrite() ? ',log' : '');
+			const types = 'block,reorg,sync,peer,mempool,wallet,double' + (mayWrite() ? ',log' : '');
 			const headers = { Accept: 'text/event-stream' };
 			if (token.get()) headers.Authorization = 'Bearer ' + token.get();
 			if (lastId) headers['Last-Event-ID'] = lastId;

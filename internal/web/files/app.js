@@ -1,6 +1,6 @@
 // The frame around the views: header, navigation, keys, what is said when the node is away.
 import {
-	html, render, store, useStore, useState, useEffect, useLayoutEffect, useRef, clock, num, span, percent, plural, bytes, stranger,
+	html, render, store, useStore, useState, useEffect, useLayoutEffect, useRef, clock, num, span, plural, bytes, stranger,
 } from './lib.js';
 import {
 	tell, access, link, paths, loadAccess, loadPaths, openEvents, onRestart, refreshAll, retry, useApi, listen, mayWrite, keepToken, token,

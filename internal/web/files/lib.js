@@ -49,19 +49,18 @@ setInterval(() => document.hidden || clock.set(Date.now()), 1000);
 
 const grouped = new Intl.NumberFormat('en-GB');
 /** 1234567 → 1,234,567; — where nothing is known. */
-export const num = (n) => (n === null || n === undefined || Number.isNaN(n) ? '—' : grouped.format(n));
+export const num = (n) => (n == null || Number.isNaN(n) ? '—' : grouped.format(n));
 
 /** A number with three significant digits at most. */
 export function short(n) {
-	if (n === null || n === undefined || !Number.isFinite(n)) return '—';
+	if (!Number.isFinite(n)) return '—';
 	const a = Math.abs(n);
-	if (a >= 1e4) return grouped.format(Math.round(n));
 	if (a >= 100 || Number.isInteger(n)) return grouped.format(Math.round(n));
 	return a >= 10 ? n.toFixed(1) : a >= 0.01 || a === 0 ? String(+n.toFixed(2)) : n.toExponential(1);
 }
 
 function scaled(n, units, step) {
-	if (n === null || n === undefined || !Number.isFinite(n)) return '—';
+	if (!Number.isFinite(n)) return '—';
 	let i = 0;
 	while (Math.abs(n) >= step && i < units.length - 1) {
 		n /= step;
@@ -77,7 +76,7 @@ export const percent = (n) => (n >= 99.95 && n < 100 ? '99.9' : n.toFixed(n < 10
 
 /** Seconds as a length of time: two units at most. */
 export function span(s) {
-	if (s === null || s === undefined || !Number.isFinite(s)) return '—';
+	if (!Number.isFinite(s)) return '—';
 	s = Math.max(0, s);
 	if (s < 1) return `${Math.round(s * 1000)}\u00a0ms`;
 	if (s < 10 && !Number.isInteger(s)) return `${s.toFixed(1)}\u00a0s`;
@@ -87,7 +86,7 @@ export function span(s) {
 	const [u, name] = units[at];
 	const [u2, name2] = units[at + 1] || [0, ''];
 	const rest = u2 ? Math.floor((s % u) / u2) : 0;
-	return `${Math.floor(s / u) || 0}\u00a0${name}${rest && u !== 60 * 60 * 24 * 365 ? ` ${rest}\u00a0${name2}` : ''}`;
+	return `${Math.floor(s / u) || 0}\u00a0${name}${rest && at ? ` ${rest}\u00a0${name2}` : ''}`;
 }
 /** How long ago, in one unit. */
 export function ago(time, now = Date.now()) {
@@ -110,7 +109,7 @@ export const hour = (time) => when(time).slice(11);
 
 /** Satoshi as coins with eight decimals: exact, as text. */
 export function coins(sat) {
-	if (sat === null || sat === undefined) return '—';
+	if (sat == null) return '—';
 	const neg = sat < 0;
 	const s = String(Math.abs(sat)).padStart(9, '0');
 	return `${neg ? '−' : ''}${grouped.format(BigInt(s.slice(0, -8)))}.${s.slice(-8)}`;
@@ -122,7 +121,7 @@ export function satoshi(text) {
 	return Number(m[1] || '0') * 1e8 + Number((m[2] || '').padEnd(8, '0'));
 }
 /** A fee rate of the API (satoshi for 1000 virtual bytes) as satoshi for one. */
-export const feeRate = (perK) => (perK === null || perK === undefined ? '—' : short(perK / 1000));
+export const feeRate = (perK) => (perK == null ? '—' : short(perK / 1000));
 
 /**
  * Text that a stranger chose (a miner, a peer, a log line): what moves the cursor,

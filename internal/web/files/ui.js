@@ -40,9 +40,9 @@ const shapes = {
 export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d=${shapes[name]} /></svg>`;
 
 export const Bird = () => html`<svg class="bird" viewBox="3 9 26 19" aria-hidden="true">
-	<path class="back" d="M3.500 15.800c3.600-.2 6.200-.9 8-2.600 1.300-2.300 3.600-3.400 5.800-2.800 1.700.5 2.700 1.700 3.400 3.100l7.800 4.700c-2.600.5-4.700 2.700-7.900 4-3.400 1.300-7.300.9-9.500-1.600-1.200-1.300-1.600-2.800-1.500-4.100-2 .1-4.200-.1-6.100-.7z" />
-	<path class="belly" d="M13.200 19.200c2.400 1.300 5.300 1.100 7.500-.3-.6 2.200-2.500 3.300-4.500 3.100-1.600-.2-2.700-1.300-3-2.800z" />
-	<path class="legs" d="M16 22.500v4.500M18.800 22v5" /></svg>`;
+	<path class="back" d="M3.5 15.8c3.6-.2 6.2-.9 8-2.6 1.3-2.3 3.6-3.4 5.8-2.8 1.7.5 2.7 1.7 3.4 3.1l7.8 4.7c-2.6.5-4.7 2.7-7.9 4-3.4 1.3-7.3.9-9.5-1.6-1.2-1.3-1.6-2.8-1.5-4.1-2 .1-4.2-.1-6.1-.7z" />
+	<path class="belly" d="M13.2 19.2c2.4 1.3 5.3 1.1 7.5-.3-.6 2.2-2.5 3.3-4.5 3.1-1.6-.2-2.7-1.3-3-2.8z" />
+	<path class="legs" d="M16 22.5v4.5M18.8 22v5" /></svg>`;
 
 // ---- text ----
 
@@ -83,7 +83,7 @@ export function Copy({ text, label = 'Copy', children }) {
 
 /** A long id, cut in the middle, with its copy button and where it leads. */
 export function Id({ id, to, what = 'id', head = 8, tail = 6, copy = true }) {
-	if (!id) return html`<span class="dim">—</span>`;
+	if (!id) return none();
 	const text = clipId(id, head, tail);
 	return html`<span class="id">${to ? html`<a class="mono" href=${to} title=${id}>${text}</a>` : html`<span class="mono" title=${id}>${text}</span>`}${
 		copy && html`<${Copy} text=${id} label=${'Copy ' + what} />`}</span>`;
@@ -91,7 +91,7 @@ export function Id({ id, to, what = 'id', head = 8, tail = 6, copy = true }) {
 /** A whole id that may be broken over lines. */
 export const WholeId = ({ id, what = 'id', to }) => (id
 	? html`<span class="id whole">${to ? html`<a class="mono" href=${to}>${id}</a>` : html`<span class="mono">${id}</span>`}<${Copy} text=${id} label=${'Copy ' + what} /></span>`
-	: html`<span class="dim">—</span>`);
+	: none());
 
 export const blockLink = (id) => '#/explorer/block/' + encodeURIComponent(id);
 export const txLink = (id) => '#/explorer/tx/' + encodeURIComponent(id);
@@ -100,6 +100,7 @@ export const addressLink = (a) => '#/explorer/address/' + encodeURIComponent(a);
 export const money = (sat) => html`<${Coins} sat=${sat} />`;
 export const since = (time) => html`<${Ago} time=${time} />`;
 export const dim = (x) => html`<span class="dim">${x}</span>`;
+const none = () => dim('—');
 export const fig = (x) => html`<span class="figure">${x}</span>`;
 export const blockNo = (b) => html`<a class="figure" href=${blockLink(b.hash)}>${num(b.height)}</a>`;
 export const addr = (a, head = 10, tail = 8) => html`<${Id} id=${a} to=${addressLink(a)} head=${head} tail=${tail} what="address" />`;
@@ -108,13 +109,13 @@ export const txId = (id) => html`<${Id} id=${id} to=${txLink(id)} what="transact
 export function Ago({ time }) {
 	const now = useStore(clock);
 	const d = new Date(time);
-	if (Number.isNaN(+d) || d.getFullYear() < 2) return html`<span class="dim">—</span>`;
+	if (Number.isNaN(+d) || d.getFullYear() < 2) return none();
 	return html`<time dateTime=${d.toISOString()} title=${when(d)}>${ago(d, now)}</time>`;
 }
 
 /** An amount of satoshi in coins. Zeros at its end keep their room in columns only, so that points stand under points. */
 export function Coins({ sat, sign = false }) {
-	if (sat === null || sat === undefined) return html`<span class="dim">—</span>`;
+	if (sat == null) return none();
 	const text = coins(sat);
 	const m = /^(.*?\.\d\d(?:\d*[1-9])?)(0*)$/.exec(text);
 	const plus = sign && sat > 0 ? '+' : '';
@@ -122,9 +123,9 @@ export function Coins({ sat, sign = false }) {
 }
 
 /** What a stranger wrote, as text and apart from ours. */
-export const Stranger = ({ text, most = 80, none = '—' }) => (text
+export const Stranger = ({ text, most = 80, empty = '—' }) => (text
 	? html`<bdi class="stranger" title=${stranger(text, 400)}>${stranger(text, most)}</bdi>`
-	: html`<span class="dim">${none}</span>`);
+	: dim(empty));
 
 export const Tag = ({ kind = '', children, title }) => html`<span class=${'tag ' + kind} title=${title}>${children}</span>`;
 

@@ -106,11 +106,11 @@ function Flow({ t, whole = false }) {
 		${!whole && html`<header><${Id} id=${t.txid} to=${txLink(t.txid)} head=${16} tail=${12} what="transaction id" />${t.coinbase && html`<${Tag}>coinbase<//>`}<span class="dim figure">${num(t.vsize)} vB${t.fee != null && !t.coinbase ? `, ${num(t.fee)} sat, ${feeRate(t.fee_rate)} sat/vB` : ''}</span></header>`}
 		<div class="sides"><ul aria-label="Inputs">${ins.map((i, n) => html`<li key=${n}>${i.coinbase !== undefined && i.coinbase !== '' || t.coinbase
 			? html`<span class="what">new coins</span>`
-			: html`<span class="what">${i.prevout?.address ? addr(i.prevout.address, whole ? 18 : 10) : txId(i.txid)}${whole && html`<a class="from" href=${txLink(i.txid)} title="The output that it spends">${i.txid.slice(0, 8)}…:${i.vout}</a>`}</span><span class="figure">${i.prevout ? money(i.prevout.value) : dim('not known')}</span>`}
+			: html`<span class="what">${i.prevout?.address ? addr(i.prevout.address, whole ? 18 : 10) : txId(i.txid)}${whole && html`<a class="from" href=${txLink(i.txid)} title="The output that it spends">${i.txid.slice(0, 8)}…:${i.vout}</a>`}</span>${fig(i.prevout ? money(i.prevout.value) : dim('not known'))}`}
 			${whole && html`<${Script} parts=${[['Script', i.script_sig], ['Coinbase', i.coinbase], ...(i.witness || []).map((w, k) => [`Witness ${k}`, w, true]), ['Spends script', i.prevout?.script], ['Sequence', (i.sequence >>> 0).toString(16).padStart(8, '0')]]} />`}</li>`)}
 			${moreIn > 0 && html`<li class="rest"><a href=${txLink(t.txid)}>${plural(moreIn, 'more input')}</a></li>`}</ul>
 		<span class="arrow" aria-hidden="true"><${Icon} name="right" /></span>
-		<ul aria-label="Outputs">${outs.map((o) => html`<li key=${o.n}><span class="what">${o.address ? addr(o.address, whole ? 18 : 10) : dim(typeWords[o.type] || o.type)}${whole && html`<span class="from">${typeWords[o.type] || o.type}${o.spent === true ? ', spent' : o.spent === false ? ', unspent' : ''}${o.spent_by ? html` by <a href=${txLink(o.spent_by)}>${o.spent_by.slice(0, 8)}…</a>` : ''}</span>`}</span><span class="figure">${money(o.value)}</span>
+		<ul aria-label="Outputs">${outs.map((o) => html`<li key=${o.n}><span class="what">${o.address ? addr(o.address, whole ? 18 : 10) : dim(typeWords[o.type] || o.type)}${whole && html`<span class="from">${typeWords[o.type] || o.type}${o.spent === true ? ', spent' : o.spent === false ? ', unspent' : ''}${o.spent_by ? html` by <a href=${txLink(o.spent_by)}>${o.spent_by.slice(0, 8)}…</a>` : ''}</span>`}</span>${fig(money(o.value))}
 			${whole && html`<${Script} parts=${[['Script', o.script]]} />`}</li>`)}
 			${moreOut > 0 && html`<li class="rest"><a href=${txLink(t.txid)}>${plural(moreOut, 'more output')}</a></li>`}</ul></div></article>`;
 }

@@ -1,7 +1,7 @@
 // Transactions that wait to be mined.
 import { html, useState, num, bytes, feeRate, plural } from '../lib.js';
 import { useApi, usePages } from '../api.js';
-import { Section, Facts, Table, Empty, Answer, Columns, Choice, More, Progress, Tag, txId, since } from '../ui.js';
+import { Section, Facts, Table, Empty, Answer, Columns, Choice, More, Progress, Tag, txId, fig, since } from '../ui.js';
 
 const rate = (r) => (r === null ? '' : r >= 1000 ? String(+(r / 1000).toFixed(1)) : String(r / 1000));
 
@@ -28,7 +28,7 @@ export function MempoolView() {
 					{ key: 'parents', name: 'Parents', show: (t) => num(t.parents.length), cls: 'n p2', title: 'Waiting transactions that it spends from' }]} /><${More} pages=${pages} />` : html`<${Empty} title="The mempool is empty." />`)}<//>`}<//>
 		</div><div>
 			<${Section} title="Room"><${Progress} value=${(100 * m.bytes) / m.max_bytes} label="Memory in use" /><p class="quiet">${bytes(m.bytes)} of ${bytes(m.max_bytes)} memory. When it is full, what pays worst goes first.</p><//>
-			${guess.data && html`<${Section} title="What to pay" note="Estimated from what waits now."><${Facts} rows=${guess.data.estimates.map((e) => [`Within ${plural(e.blocks, 'block')}`, html`<span class="figure">${feeRate(e.fee_rate)}</span> sat/vB`])} /><//>`}
+			${guess.data && html`<${Section} title="What to pay" note="Estimated from what waits now."><${Facts} rows=${guess.data.estimates.map((e) => [`Within ${plural(e.blocks, 'block')}`, html`${fig(feeRate(e.fee_rate))} sat/vB`])} /><//>`}
 			<${Section} title="Gossip"><${Facts} rows=${[
 				['Neighbours', `${num(m.gossip.mesh)} of ${num(m.gossip.peers)}`], ['Accepted', num(m.gossip.accepted)], ['Duplicates', num(m.gossip.duplicates)], ['Published', num(m.gossip.published)], ['Still to be told', num(m.unsent)],
 				['Fetched from peers’ lists', num(m.pulled)], ['Lost to a block or reorganisation', num(m.lost)],

@@ -18,9 +18,9 @@ function Now({ s, sync }) {
 	return html`<div class=${'now ' + s.sync.state}>
 		<p class="sentence">${words[s.sync.state]} ${s.sync.state === 'synced'
 			? html`Block <a href=${blockLink(s.tip_hash)} class="figure">${num(s.height)}</a> was made ${since(s.tip_time)}.`
-			: behind > 0 ? html`<span class="figure">${plural(behind, 'block')}</span> to go${s.sync.eta_s !== null ? html`, about <span class="figure">${span(s.sync.eta_s)}</span>` : ''}.` : ''}</p>
+			: behind > 0 ? html`${fig(plural(behind, 'block'))} to go${s.sync.eta_s !== null ? html`, about ${fig(span(s.sync.eta_s))}` : ''}.` : ''}</p>
 		${s.sync.state !== 'synced' && html`<${Progress} value=${s.sync.percent} label="Blocks validated" kind=${s.sync.state} />
-			<p class="under"><span class="figure">${percent(s.sync.percent)}</span>${s.sync.behind_s > 0 ? html`<span>${span(s.sync.behind_s)} of the chain’s time behind</span>` : null}<span class="figure">${short(s.sync.blocks_per_s)} blocks/s</span><span class="figure">${bytes(s.sync.bytes_per_s)}/s</span></p>`}
+			<p class="under">${fig(percent(s.sync.percent))}${s.sync.behind_s > 0 ? html`<span>${span(s.sync.behind_s)} of the chain’s time behind</span>` : null}<span class="figure">${short(s.sync.blocks_per_s)} blocks/s</span><span class="figure">${bytes(s.sync.bytes_per_s)}/s</span></p>`}
 		${s.sync.reason && html`<p class="reason"><${Icon} name=${s.sync.state === 'stalled' ? 'warn' : 'help'} />${stranger(s.sync.reason, 300)}</p>`}
 		${sync?.last_stall && html`<p class="reason quiet">Last hold-up ${since(sync.last_stall.at)}: block ${num(sync.last_stall.height)} waited ${span(sync.last_stall.waited_s)} for peer <${Id} id=${sync.last_stall.holder} head=${4} copy=${false} />${sync.last_stall.asked ? html`, then <${Id} id=${sync.last_stall.asked} head=${4} copy=${false} /> was asked` : ', and nobody else had it'}. ${plural(sync.stalls, 'hold-up')} in this sync.</p>`}
 	</div>`;
@@ -56,7 +56,7 @@ function Latest() {
 	return html`<${Answer} of=${recent} rows=${4}>${(v) => {
 		const blocks = [...v.blocks].sort((a, b) => b.height - a.height);
 		if (!blocks.length) return html`<${Empty} title="No block yet." />`;
-		return html`<ol class="latest">${blocks.map((b) => html`<li key=${b.hash}>${blockNo(b)}<span class="who"><${Stranger} text=${b.data || b.validator || b.miner} most=${40} none="" /></span><span class="figure dim">${plural(b.txs, 'tx', 'txs')}</span><span class="figure dim p1">${bytes(b.size)}</span><span class="age">${since(b.time)}</span></li>`)}</ol>`;
+		return html`<ol class="latest">${blocks.map((b) => html`<li key=${b.hash}>${blockNo(b)}<span class="who"><${Stranger} text=${b.data || b.validator || b.miner} most=${40} empty="" /></span><span class="figure dim">${plural(b.txs, 'tx', 'txs')}</span><span class="figure dim p1">${bytes(b.size)}</span><span class="age">${since(b.time)}</span></li>`)}</ol>`;
 	}}<//>`;
 }
 

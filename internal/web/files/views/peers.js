@@ -190,7 +190,7 @@ function Funnel() {
 			<${Facts} rows=${[
 				['Outbound', html`<span class="figure">${num(v.outbound)} of ${num(v.max_outbound)}</span>`],
 				['Inbound', fig(num(v.inbound))],
-				['Address book', html`<span class="figure">${num(v.book)}</span> <span class="dim">${num(v.tried)} answered once</span>`],
+				['Address book', html`${fig(num(v.book))} <span class="dim">${num(v.tried)} answered once</span>`],
 				['Routing table', fig(num(v.routing_table))],
 				['Avoided', fig(num(v.avoided))],
 				['Advertised', v.advert?.at ? html`${since(v.advert.at)} <span class="dim">${num(v.advert.held)} of ${num(v.advert.sent)} keep it</span>` : v.advert?.error ? stranger(v.advert.error, 120) : 'not yet'],

@@ -1,7 +1,7 @@
 // Making blocks with stake, and who else could.
 import { html, useState, num, span, plural, stranger } from '../lib.js';
 import { useApi, usePages, send } from '../api.js';
-import { Section, Facts, Empty, Answer, Table, Tag, Toggle, More, attempt, addr, blockNo, fig, money, since, Track } from '../ui.js';
+import { Section, Facts, Empty, Answer, Table, Tag, Toggle, More, attempt, addr, blockNo, blockLink, fig, Id, money, since, Track } from '../ui.js';
 
 export const share = (x) => (100 * x).toFixed(x < 0.001 ? 3 : 1) + '\u00a0%';
 const stake = (sat, coins) => html`${money(sat)} <span class="dim">in ${plural(coins, 'coin')}</span>`;
@@ -19,6 +19,17 @@ function Holders() {
 			{ key: 'chance', name: 'A slot', cls: 'n p1', title: 'Chance to win a slot', show: (x) => share(x.chance) },
 			{ key: 'last', name: 'Last win', cls: 'p1', show: (x) => x.last_win && html`${blockNo(x.last_win)} ${since(x.last_win.time)}` },
 		]} /><${More} pages=${h} />`}<//>`;
+}
+
+function Doubles() {
+	const d = useApi('/staking/doubles?limit=12', { on: ['tip', 'double'] });
+	return html`<${Answer} of=${d} rows=${2}>${(v) => (v.total ? html`<p class="quiet">Its owner runs two nodes with one key, or signs on two branches. Both blocks are valid, and nothing is taken: see docs/pos.md. ${v.total > v.doubles.length && `The latest of ${num(v.total)}.`}</p>
+		<${Table} label="Double stakes" id=${(x) => x.outpoint + x.slot} rows=${v.doubles} cols=${[
+			{ key: 'seen', name: 'Seen', show: (x) => since(x.seen) },
+			{ key: 'slot', name: 'Slot', show: (x) => fig(num(x.slot)) },
+			{ key: 'address', name: 'By', show: (x) => addr(x.address) },
+			{ key: 'blocks', name: 'Blocks', show: (x) => [x.first, x.second].map((id) => html`<${Id} id=${id} to=${blockLink(id)} what="hash" copy=${false} /> `) },
+		]} />` : html`<${Empty} title="None is known." />`)}<//>`;
 }
 
 export function Staking({ status }) {
@@ -54,5 +65,6 @@ export function Staking({ status }) {
 			{ key: 'state', name: 'State', show: (x) => html`<${Tag} kind=${x.state === 'active' ? 'good' : ''}>${x.state}<//>` },
 			{ key: 'reward', name: 'Reward', cls: 'n', show: (x) => money(x.reward) },
 		]} />` : html`<${Empty} title="None yet." />`}<//>
-		<${Section} title="Holders"><${Holders} /><//>`}<//>`;
+		<${Section} title="Holders"><${Holders} /><//>
+		<${Section} title="Stakes that signed two blocks for one slot"><${Doubles} /><//>`}<//>`;
 }

@@ -1,7 +1,7 @@
 // What the node keeps on disk.
 import { html, num, bytes, plural, stranger } from '../lib.js';
 import { useApi, has } from '../api.js';
-import { Section, Answer, Tag, Icon, Progress, dim } from '../ui.js';
+import { Section, Answer, Tag, Icon, Progress, fig, dim } from '../ui.js';
 
 export function Storage() {
 	const st = useApi('/storage', { every: 5000 });
@@ -24,8 +24,8 @@ export function Storage() {
 				x += w;
 				return r;
 			})}</svg>
-			<ul class="rows">${parts.map(([name, n, cls, what]) => html`<li key=${name}><div><i class=${'swatch ' + cls}></i>${name} ${dim(what)}</div><span class="figure">${bytes(n)}</span></li>`)}</ul><//>
-			<div class="cols-2 even"><${Section} title="Pruning"><p>${v.pruned ? html`Blocks below height <span class="figure">${num(v.pruned_below)}</span> are deleted. They were checked; what is left is enough to go on.` : 'Every block is kept.'}</p>
+			<ul class="rows">${parts.map(([name, n, cls, what]) => html`<li key=${name}><div><i class=${'swatch ' + cls}></i>${name} ${dim(what)}</div>${fig(bytes(n))}</li>`)}</ul><//>
+			<div class="cols-2 even"><${Section} title="Pruning"><p>${v.pruned ? html`Blocks below height ${fig(num(v.pruned_below))} are deleted. They were checked; what is left is enough to go on.` : 'Every block is kept.'}</p>
 				${v.prune_target_bytes ? html`<p class="quiet">Old blocks go when blocks and undo exceed ${bytes(v.prune_target_bytes)}.</p>` : html`<p class="quiet"><code>dunlin chain prune</code> shortens a stopped node’s chain.</p>`}<//>
 			<${Section} title="Indexes">${indexes.data ? html`<ul class="rows">${indexes.data.indexes.map((i) => html`<li key=${i.name}><div><code>${i.name}</code><p class="quiet">${i.error ? stranger(i.error) : !i.enabled ? html`<code>storage.${i.name} = true</code> switches it on` : i.synced ? `complete, ${bytes(i.bytes)}` : `building, height ${num(i.height)}`}</p>${i.enabled && !i.synced && html`<${Progress} value=${i.percent} label=${'Building ' + i.name} />`}</div><${Tag} kind=${i.error ? 'bad' : i.enabled ? (i.synced ? 'good' : 'warn') : ''}>${i.error ? 'error' : i.enabled ? (i.synced ? 'on' : 'building') : 'off'}<//></li>`)}</ul>` : html`<p class="quiet">None.</p>`}<//></div>
 			<${Section} title="Home"><p><code>${v.home}</code></p><//>`;
