@@ -98,7 +98,13 @@ func (c *Chain) Import(ctx context.Context, r io.Reader, progress func(ImportPro
 		defer zr.Close()
 		r, im.again = zr, nil
 	}
-	im.f = newFrameReader(c.o.Params, r)
+	// What is no block is passed over for as long as the file goes on: that must end with ctx too.
+	im.f = newFrameReader(c.o.Params, readerFunc(func(b []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(b)
+	}))
 	err = im.run(ctx)
 	if settled := im.settle(ctx, 0); err == nil || asRule(settled) != nil {
 		err = settled // a refused block comes before the fault that ended the reading
@@ -115,6 +121,11 @@ func (c *Chain) Import(ctx context.Context, r io.Reader, progress func(ImportPro
 	}
 	return im.p, err
 }
+
+// A readerFunc is an io.Reader.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 // An importer is one Import under way.
 type importer struct {

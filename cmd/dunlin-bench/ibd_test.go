@@ -24,7 +24,7 @@ func TestUsage(t *testing.T) {
 		want []string
 	}{
 		{"nonsense", []string{`unknown command "nonsense"`}},
-		{"ibd extra", []string{"unknown command"}},
+		{"ibd extra", []string{`arguments ["extra"]: want `}},
 		{"ibd --nonsense", []string{"unknown flag", "see dunlin-bench ibd --help"}},
 		{"ibd", []string{"nothing to measure"}},
 		{"ibd --cases nosuch,tiny --runs 0", []string{"--runs 0", `no case "nosuch"`, "case tiny needs --chains"}},
@@ -32,7 +32,7 @@ func TestUsage(t *testing.T) {
 		{"ibd --cases tiny,fat --chains " + dir, []string{"case fat: stat"}},
 		{"ibd --cases tiny --chains " + dir + " --btcd " + dir, []string{"--btcd: stat", "case tiny: btcd's server: stat"}},
 		{"ibd --cases tiny --chains " + dir + " --dunlin /nowhere/dunlin", []string{"--dunlin:"}},
-		{"stake extra", []string{"unknown command"}},
+		{"stake extra", []string{`arguments ["extra"]: want `}},
 		{"stake --cases nosuch,one --runs 101 --blocks -1", []string{"--runs 101", "--blocks -1", `no case "nosuch"`}},
 	} {
 		var out, errs strings.Builder

@@ -58,13 +58,13 @@ func newChainBlock(g *global) *cobra.Command {
 			if raw {
 				hex, err := c.RawBlock(cmd.Context(), a[0])
 				if err != nil {
-					return unreachable(err)
+					return misused(err)
 				}
 				return g.print(cmd, api.RawBlockAnswer{Hex: hex}, func(w io.Writer) { fmt.Fprintln(w, hex) })
 			}
 			b, err := c.Block(cmd.Context(), a[0])
 			if err != nil {
-				return unreachable(err)
+				return misused(err)
 			}
 			return g.print(cmd, b, func(w io.Writer) { printBlock(w, b) })
 		},
@@ -180,7 +180,7 @@ func (g *global) withOpened(cmd *cobra.Command, open opener, f func(context.Cont
 		return fmt.Errorf("%w (this command works on a stopped home)", err)
 	}
 	if err != nil {
-		return err
+		return homeFault(err)
 	}
 	// As after a start, the home remembers its network from now on.
 	if _, err := c.WriteFile(); err != nil {
@@ -276,7 +276,10 @@ FILE - is standard input.`,
 				}); perr != nil {
 					return perr
 				}
-				if err != nil {
+				switch {
+				case ctx.Err() != nil && errors.Is(err, context.Canceled):
+					return fmt.Errorf("%s: %w at height %d: run it again, what is there is passed over", a[0], context.Cause(ctx), tip.Height)
+				case err != nil:
 					return fmt.Errorf("%s: %w", a[0], err)
 				}
 				return nil

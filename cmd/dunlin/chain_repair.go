@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/spf13/cobra"
 
 	"dunlin/chain"
@@ -356,8 +355,8 @@ accept one, find out by other means than peers which branch the others are on: o
 rule is found to do so again.`
 	}
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		if _, err := chainhash.NewHashFromStr(a[0]); err != nil || len(a[0]) != 2*chainhash.HashSize {
-			return usage(fmt.Errorf("%q: must be a block hash of 64 hex digits", a[0]))
+		if err := wantHash(a[0], "block hash"); err != nil {
+			return err
 		}
 		c, err := g.client(cmd)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
@@ -85,6 +87,22 @@ func unreachable(err error) error {
 		return command.Exit(exitNotReady, err)
 	}
 	return err
+}
+
+// misused is unreachable for commands that hand their argument on: if the node refuses it, it is a fault of usage.
+func misused(err error) error {
+	if refused, ok := errors.AsType[*api.Error](err); ok && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusUnprocessableEntity) {
+		return usage(err)
+	}
+	return unreachable(err)
+}
+
+// wantHash checks an argument that must be a hash, of what.
+func wantHash(text, what string) error {
+	if _, err := chainhash.NewHashFromStr(text); err != nil || len(text) != 2*chainhash.HashSize {
+		return usage(fmt.Errorf("%q: must be a %s of %d hex digits", text, what, 2*chainhash.HashSize))
+	}
+	return nil
 }
 
 func newStatus(g *global) *cobra.Command {
@@ -382,7 +400,7 @@ func newPeers(g *global) *cobra.Command {
 					return err
 				}
 				if err := c.AddPeer(cmd.Context(), a[0]); err != nil {
-					return unreachable(err)
+					return misused(err)
 				}
 				return g.print(cmd, api.Accepted{Status: "accepted"}, func(w io.Writer) {
 					fmt.Fprintln(w, "added: it is dialled in the background")
@@ -401,7 +419,7 @@ func newPeers(g *global) *cobra.Command {
 					return err
 				}
 				if err := c.Unban(cmd.Context(), a[0]); err != nil {
-					return unreachable(err)
+					return misused(err)
 				}
 				return g.print(cmd, api.Accepted{Status: "lifted"}, func(w io.Writer) { fmt.Fprintln(w, "lifted") })
 			},
@@ -446,7 +464,7 @@ func newPeersRemove(g *global) *cobra.Command {
 				return err
 			}
 			if err := c.RemovePeer(cmd.Context(), id); err != nil {
-				return unreachable(err)
+				return misused(err)
 			}
 			return g.print(cmd, api.Accepted{Status: "removed"}, func(w io.Writer) { fmt.Fprintln(w, "removed") })
 		},
@@ -470,7 +488,7 @@ func newBan(g *global) *cobra.Command {
 			}
 			b, err := c.Ban(cmd.Context(), a[0], how, reason)
 			if err != nil {
-				return unreachable(err)
+				return misused(err)
 			}
 			return g.print(cmd, b, func(w io.Writer) { fmt.Fprintf(w, "%s is banned until %s\n", b.Target, b.Until.Format(time.DateTime)) })
 		},
@@ -579,6 +597,9 @@ func newTx(g *global) *cobra.Command {
 		&cobra.Command{
 			Use: "send HEX", Short: "Hand a signed transaction to the running node, which relays it", Args: args(cobra.ExactArgs(1)),
 			RunE: func(cmd *cobra.Command, a []string) error {
+				if _, err := hex.DecodeString(a[0]); err != nil {
+					return usage(errors.New("HEX: want the bytes of a transaction, two hex digits each"))
+				}
 				c, err := g.client(cmd)
 				if err != nil {
 					return err
@@ -593,6 +614,9 @@ func newTx(g *global) *cobra.Command {
 		&cobra.Command{
 			Use: "show TXID", Short: "Print what is known of a transaction: waiting, in the chain, or lost, and why", Args: args(cobra.ExactArgs(1)),
 			RunE: func(cmd *cobra.Command, a []string) error {
+				if err := wantHash(a[0], "transaction id"); err != nil {
+					return err
+				}
 				c, err := g.client(cmd)
 				if err != nil {
 					return err

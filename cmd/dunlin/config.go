@@ -54,7 +54,7 @@ func newConfig(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := node.CheckConfig(c); err != nil {
+			if err := errors.Join(node.CheckConfig(c), sameChain(c)); err != nil {
 				return usage(err)
 			}
 			v := struct {

@@ -29,6 +29,9 @@ changes it, for all or for one subsystem; level default takes a subsystem's own 
 and log.levels in the config are for good.`,
 		Example: "  dunlin log level\n  dunlin log level sync debug\n  dunlin log level sync default",
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if n := len(a); n > 0 && a[n-1] != "default" && levelRank(a[n-1]) < 0 {
+				return usage(fmt.Errorf("level %q: want debug, info, warn or error, or default behind a subsystem", a[n-1]))
+			}
 			c, err := g.client(cmd)
 			if err != nil {
 				return err
@@ -43,7 +46,7 @@ and log.levels in the config are for good.`,
 				levels, err = c.SetLogLevel(cmd.Context(), a[0], a[1])
 			}
 			if err != nil {
-				return unreachable(err)
+				return misused(err)
 			}
 			return g.print(cmd, levels, func(w io.Writer) {
 				fmt.Fprintln(w, levels.Level)

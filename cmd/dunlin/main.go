@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -64,5 +66,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return exitCode(stderr, root.ExecuteContext(ctx))
+	return exitCode(stderr, interrupted(ctx, root.ExecuteContext(ctx)))
+}
+
+// interrupted is err in words for people if all it says is that ctx ended.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	if err.Error() == context.Canceled.Error() {
+		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	}
+	return fmt.Errorf("interrupted: %w", err)
 }

@@ -112,7 +112,19 @@ func flagFault(cmd *cobra.Command, err error) error {
 			return usage(fmt.Errorf("%w, did you mean --%s? See %s --help", err, near, cmd.CommandPath()))
 		}
 	}
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if want := wanted[bad.GetFlag().Value.Type()]; want != "" {
+			return usage(fmt.Errorf("--%s %q: want %s: see %s --help", bad.GetFlag().Name, bad.GetValue(), want, cmd.CommandPath()))
+		}
+	}
 	return usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
+}
+
+// wanted says of the types of flags what a value looks like, where pflag tells what Go's parser thinks of it.
+var wanted = map[string]string{
+	"bool": "true or false", "duration": `a duration with its unit, such as "90s" or "1h30m"`, "float64": "a number, such as 0.5",
+	"int": "an integer", "int32": "an integer from -2147483648 to 2147483647", "int64": "an integer", "uint64": "an integer that is not negative",
+	"uint": "an integer that is not negative", "uint16": "an integer from 0 to 65535", "uint32": "an integer from 0 to 4294967295",
 }
 
 // group is a command that only holds others.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dunlin/chain/store"
 	"dunlin/config"
 	"dunlin/internal/logs"
 	"dunlin/internal/node"
@@ -66,18 +67,29 @@ func start(ctx context.Context, stderr io.Writer, c *config.Config, clockOffset 
 		return err
 	}
 	logs.CaptureLibp2p(log, levels)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	n, err := node.New(ctx, node.Options{
-		Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, ClockOffset: clockOffset, Stop: stop, OnCatchUp: tuneGC(),
+		Config: c, Logger: log, Levels: levels, Ring: ring, Version: buildVersion(), Live: live != nil, ClockOffset: clockOffset, Stop: func() { stop(errAsked) }, OnCatchUp: tuneGC(),
 	})
 	if err != nil {
-		return err
+		return homeFault(err)
 	}
 	if err := n.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// errAsked is why a node stops that a client told to.
+var errAsked = errors.New("a client asked for it")
+
+// homeFault adds to err what to do if the home is another chain's.
+func homeFault(err error) error {
+	if errors.Is(err, store.ErrOtherChain) {
+		return fmt.Errorf("%w: name the home's chain with --network or --network-file, or choose another --home", err)
+	}
+	return err
 }
 
 // liveTerminal is the terminal to keep the progress of a sync in one line of, nil if

@@ -51,13 +51,21 @@ func Report(stderr io.Writer, program string, err error) int {
 	return Failed
 }
 
-// Args wraps a check of cobra's so that its fault is one of usage.
+// Args wraps a check so that its fault is one of usage. Where cobra only counts arguments it shows what is wanted.
 func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, a []string) error {
-		if err := check(cmd, a); err != nil {
+		err := check(cmd, a)
+		if err == nil {
+			return nil
+		}
+		if text := err.Error(); !strings.HasPrefix(text, "accepts ") && !strings.HasPrefix(text, "requires ") && !strings.HasPrefix(text, "unknown command ") {
 			return Usage(fmt.Errorf("%s: %w", cmd.CommandPath(), err))
 		}
-		return nil
+		wanted := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+		if len(a) == 0 {
+			return Usage(fmt.Errorf("an argument is missing: want %s", wanted))
+		}
+		return Usage(fmt.Errorf("arguments %q: want %s", a, wanted))
 	}
 }
 

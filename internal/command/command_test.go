@@ -22,7 +22,9 @@ func TestRun(t *testing.T) {
 		"works":        {[]string{"work"}, command.OK, ""},
 		"unknown":      {[]string{"play"}, command.Misuse, "tool: unknown command \"play\": see tool --help\n"},
 		"unknown flag": {[]string{"work", "--x"}, command.Misuse, "tool: unknown flag: --x: see tool work --help\n"},
-		"arguments":    {[]string{"work", "hard"}, command.Misuse, "tool: tool work: unknown command \"hard\" for \"tool work\"\n"},
+		"arguments":    {[]string{"work", "hard"}, command.Misuse, "tool: arguments [\"hard\"]: want tool work\n"},
+		"own check":    {[]string{"choose", "c"}, command.Misuse, "tool: tool choose: a or b\n"},
+		"no arguments": {[]string{"need"}, command.Misuse, "tool: an argument is missing: want tool need FILE\n"},
 		"fails":        {[]string{"fail"}, command.Failed, "tool: one\n      two\n"},
 		"code":         {[]string{"bar"}, 3, "tool: not met: barred\n"},
 	} {
@@ -30,7 +32,11 @@ func TestRun(t *testing.T) {
 			run := func(use string, err error) *cobra.Command {
 				return &cobra.Command{Use: use, Args: command.Args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return err }}
 			}
-			root := command.Tool(&cobra.Command{Use: "tool", Short: "A tool"}, run("work", nil), run("fail", errors.Join(errors.New("one"), errors.New("two"))),
+			need := run("need FILE", nil)
+			need.Args = command.Args(cobra.ExactArgs(1))
+			choose := run("choose", nil)
+			choose.Args = command.Args(func(*cobra.Command, []string) error { return errors.New("a or b") })
+			root := command.Tool(&cobra.Command{Use: "tool", Short: "A tool"}, run("work", nil), need, choose, run("fail", errors.Join(errors.New("one"), errors.New("two"))),
 				run("bar", fmt.Errorf("not met: %w", command.Exit(3, barred))))
 			var out, errs bytes.Buffer
 			if code := command.Run(t.Context(), root, c.args, &out, &errs); code != c.code || errs.String() != c.errs {

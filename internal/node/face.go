@@ -377,7 +377,7 @@ func (f face) AddPeer(addr string) error {
 func (f face) RemovePeer(id string) error {
 	p, err := peer.Decode(id)
 	if err != nil {
-		return api.Errorf(http.StatusUnprocessableEntity, "peer id %q: %v", id, err)
+		return api.Errorf(http.StatusUnprocessableEntity, "peer id %q: want one such as 12D3KooW…, as dunlin peers prints it", id)
 	}
 	switch err := f.disc.RemovePeer(p); {
 	case errors.Is(err, discovery.ErrNotAdded):

@@ -45,6 +45,7 @@ func runStages(ctx context.Context, log *slog.Logger, stages []stage) error {
 	var err error
 	select {
 	case <-ctx.Done():
+		log.Info("stopping", "reason", context.Cause(ctx))
 	case err = <-failed:
 		log.Error("stopping because a part failed", "err", err)
 	}

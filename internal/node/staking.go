@@ -263,6 +263,14 @@ func checkStaking(c *config.Config) error {
 		if c.Mining.Enabled {
 			faults = append(faults, fmt.Errorf("%s: mining.enabled = true: blocks of %s are made with stake, not by mining: use staking.enabled (--stake)", c.Origin("mining.enabled"), p.Name))
 		}
+		if path := c.Staking.KeyFile; path != "" {
+			held, err := loadStakingKeys(path, p)
+			if err != nil {
+				faults = append(faults, fmt.Errorf("%s: staking.key_file: %w", c.Origin("staking.key_file"), err))
+			} else {
+				held.wipe()
+			}
+		}
 		return errors.Join(faults...)
 	}
 	if c.Staking.Enabled {

@@ -104,7 +104,8 @@ func TestStakingSettings(t *testing.T) {
 		set     func(*config.Config)
 		want    []string
 	}{
-		{"stakenet", func(c *config.Config) { c.Staking.Enabled, c.Staking.KeyFile = true, "keys" }, nil},
+		{"stakenet", func(c *config.Config) { c.Staking.Enabled = true }, nil},
+		{"stakenet", func(c *config.Config) { c.Staking.Enabled, c.Staking.KeyFile = true, "none" }, []string{"staking.key_file", "no such file"}},
 		{"stakenet", func(c *config.Config) { c.Mining.Enabled = true }, []string{"mining.enabled", "with stake"}},
 		{"regtest", func(c *config.Config) { c.Mining.Enabled = true }, nil},
 		{"regtest", func(c *config.Config) { c.Staking.Enabled, c.Staking.KeyFile = true, "keys" }, []string{"staking.enabled", "staking.key_file", "made by work"}},
