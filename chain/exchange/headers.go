@@ -106,7 +106,7 @@ func (p *headerPull) pass(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	defer func() { h.close(err) }()
-	stop := context.AfterFunc(ctx, func() { _ = h.s.ResetWithError(network.StreamShutdown) })
+	stop := atEnd(ctx, func() { _ = h.s.ResetWithError(network.StreamShutdown) })
 	defer stop()
 
 	best, _ := p.x.o.Chain.BestHeader()

@@ -144,10 +144,25 @@ func (x *Exchange) serveHello(ctx context.Context, s network.Stream) {
 	x.hello(ctx, s, false, func() {})
 }
 
+// atEnd calls f when ctx ends, unless stop is called before. When stop returns, f has returned or will not be called: context.AfterFunc
+// has a goroutine of its own for f, which nobody else waits for. stop may be called once.
+func atEnd(ctx context.Context, f func()) (stop func()) {
+	done := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		f()
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
+}
+
 // hello shakes hands on s, calls shaken and then exchanges tips until the stream ends.
 func (x *Exchange) hello(ctx context.Context, s network.Stream, outbound bool, shaken func()) {
 	id := s.Conn().RemotePeer()
-	stop := context.AfterFunc(ctx, func() { _ = s.ResetWithError(network.StreamShutdown) })
+	stop := atEnd(ctx, func() { _ = s.ResetWithError(network.StreamShutdown) })
 	defer stop()
 
 	x.mu.Lock()
@@ -615,7 +630,7 @@ func (x *Exchange) Probe(ctx context.Context, info peer.AddrInfo) (Hello, error)
 		return Hello{}, fmt.Errorf("probe: %w", err)
 	}
 	defer func() { _ = s.Reset() }()
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	stop := atEnd(ctx, func() { _ = s.Reset() })
 	defer stop()
 	if err := s.SetDeadline(time.Now().Add(x.o.HelloTimeout)); err != nil {
 		return Hello{}, fmt.Errorf("probe: %w", err)

@@ -294,7 +294,7 @@ func (x *Exchange) askTxs(ctx context.Context, from peer.ID, req *txsRequest, n 
 		return reply, fmt.Errorf("open txs stream: %w", err)
 	}
 	defer func() { _ = s.Reset() }()
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	stop := atEnd(ctx, func() { _ = s.Reset() })
 	defer stop()
 	if !r.track(s) {
 		return reply, ErrNotReady
