@@ -266,8 +266,14 @@ func loadPeers(path, namespace string, limit int) (peers []savedPeer, salt []byt
 
 // decode checks a line. Addresses that do not parse are left out.
 func (s savedPeer) decode() (id peer.ID, addrs []ma.Multiaddr, err error) {
+	if len(s.ID) > 2*maxIDBytes { // base58 needs 1.4 bytes for one
+		return "", nil, fmt.Errorf("a peer id of %d characters", len(s.ID))
+	}
 	if id, err = peer.Decode(s.ID); err != nil {
 		return "", nil, err
+	}
+	if !validID(id) {
+		return "", nil, fmt.Errorf("%s is no peer id", id)
 	}
 	for _, t := range s.Addrs {
 		a, err := ma.NewMultiaddr(t)

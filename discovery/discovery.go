@@ -267,6 +267,7 @@ type Discovery struct {
 	mention   []string // private addresses that are dialled on a public network; told by the status loop
 	bookDirty bool
 	px        peerExchange
+	badKad    uint64               // messages of the DHT that broke the limits
 	queried   map[peer.ID]int      // peers that the DHT dialled and that are connected, or being dialled: so many times
 	hungUp    map[string]time.Time // ids of the connections that we are closing, and since when
 	settling  map[peer.ID]struct{} // peers that were lost and are being dialled, or looked at since; at most maxRevives and one
@@ -565,7 +566,7 @@ func (d *Discovery) identified(c network.Conn, listen []ma.Multiaddr, signed *re
 // learn notes what a source says of a peer; told tells apart those who speak for one source.
 // It reports whether the peer is new.
 func (d *Discovery) learn(ai peer.AddrInfo, src Source, told string) (fresh bool) {
-	if ai.ID == d.self || ai.ID.Validate() != nil {
+	if ai.ID == d.self || !validID(ai.ID) {
 		return false
 	}
 	addrs, hidden := usable(ai.Addrs, d.opts.Private || src == SourceMDNS) // it told of neighbours only

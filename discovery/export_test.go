@@ -1,8 +1,10 @@
 package discovery
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"time"
@@ -298,3 +300,22 @@ func (d *Discovery) ConnectedGroup(id peer.ID) string { return d.connectedGroup(
 
 // LetGo ends a feeler's connection if it is not needed.
 func (d *Discovery) LetGo(ctx context.Context, id peer.ID) { d.letGo(ctx, id) }
+
+// LearnAs notes what a source says of a peer.
+func (d *Discovery) LearnAs(ai peer.AddrInfo, src Source) bool { return d.learn(ai, src, "") }
+
+const MaxKadPeers = maxKadPeers
+
+var ErrKad = errKad
+
+// ReadKad reads messages of the DHT, as its streams hand them on, until an error.
+func ReadKad(r io.Reader, most uint64) (all []byte, err error) {
+	in := bufio.NewReader(r)
+	for {
+		b, err := readKad(in, most)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, b...)
+	}
+}

@@ -59,6 +59,7 @@ type Stats struct {
 	Advert       Advert
 	AsksRefused  uint64 // questions of peer exchange over the limit
 	BadRecords   uint64 // signed records of peer exchange that did not verify
+	BadMessages  uint64 // of the DHT, which broke the limits: their streams were reset
 }
 
 // Stats returns a snapshot, which is the caller's.
@@ -70,7 +71,7 @@ func (d *Discovery) Stats() Stats {
 		Peers: len(l.peers), Outbound: l.outbound, Inbound: l.inbound, Counted: l.counted, MaxOutbound: d.opts.MaxOutbound,
 		Book: len(d.book.byID), Added: len(d.added), Avoided: len(d.avoid), Feelers: d.feelers,
 		Private: maps.Clone(d.hidden.total()), Sources: map[Source]Yield{}, Failures: maps.Clone(d.failures), Advert: d.advert,
-		AsksRefused: d.px.refused, BadRecords: d.px.bad,
+		AsksRefused: d.px.refused, BadRecords: d.px.bad, BadMessages: d.badKad,
 	}
 	if d.table != nil {
 		s.RoutingTable = d.table()

@@ -26,7 +26,7 @@ const (
 	trimEvery  = 5 * time.Second
 )
 
-// dhtHost is the host as the DHT sees it: what it dials is noted, and nothing of it is protected. kad-dht protects what
+// dhtHost is the host as the DHT sees it: what it dials is noted, what it reads keeps to limits (kadstream.go), and nothing of it is protected. kad-dht protects what
 // stands in the two widest buckets of its table, for ever.
 type dhtHost struct {
 	host.Host
@@ -45,7 +45,16 @@ func (h dhtHost) Connect(ctx context.Context, ai peer.AddrInfo) error {
 // NewStream implements host.Host. It dials a peer that is not connected.
 func (h dhtHost) NewStream(ctx context.Context, id peer.ID, ids ...protocol.ID) (network.Stream, error) {
 	defer h.note(id)()
-	return h.Host.NewStream(ctx, id, ids...)
+	s, err := h.Host.NewStream(ctx, id, ids...)
+	if err != nil {
+		return nil, err
+	}
+	return h.d.kadStream(s, maxKadReplyBytes), nil
+}
+
+// SetStreamHandler implements host.Host.
+func (h dhtHost) SetStreamHandler(id protocol.ID, f network.StreamHandler) {
+	h.Host.SetStreamHandler(id, func(s network.Stream) { f(h.d.kadStream(s, maxKadAskBytes)) })
 }
 
 // note says that the DHT is about to dial the peer, unless it is connected. The caller calls done when the dial has ended.
