@@ -40,6 +40,8 @@ var allSources = []Source{
 // Limits of the address book.
 const (
 	defaultMaxBook = 2048
+	leastMaxBook   = 16
+	mostMaxBook    = 65_536
 	// A peer nobody has named nor reached for this long is forgotten.
 	bookMaxAge = 30 * 24 * time.Hour
 	// A peer that was never reached is forgotten after this many attempts, one that
@@ -239,29 +241,35 @@ func encodePeers(namespace string, salt []byte, peers []savedPeer) ([][]byte, er
 var errOtherNetwork = errors.New("the file belongs to another network")
 
 // loadPeers reads at most limit peers and the salt from the file at path, skips what is
-// damaged and counts it.
-func loadPeers(path, namespace string, limit int) (peers []savedPeer, salt []byte, damaged int, err error) {
+// damaged and counts it, and what is over the limit.
+func loadPeers(path, namespace string, limit int) (peers []savedPeer, salt []byte, damaged, over int, err error) {
 	texts, damaged, err := lines.Read(path)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, nil, 0, 0, err
 	}
 	for _, l := range texts {
 		var h savedHeader
 		if json.Unmarshal(l, &h) == nil && h.Format != 0 {
+			if h.Format > savedFormat {
+				return nil, nil, 0, 0, fmt.Errorf("%s was written by a newer version: format %d, this one reads %d; move it away to begin without it", path, h.Format, savedFormat)
+			}
 			if h.Format != savedFormat || h.Namespace != namespace {
-				return nil, nil, 0, fmt.Errorf("%s: %w: format %d, namespace %q", path, errOtherNetwork, h.Format, h.Namespace)
+				return nil, nil, 0, 0, fmt.Errorf("%s: %w: format %d, namespace %q", path, errOtherNetwork, h.Format, h.Namespace)
 			}
 			salt = h.Salt
 			continue
 		}
 		var p savedPeer
-		if json.Unmarshal(l, &p) != nil || len(peers) >= limit {
+		switch {
+		case json.Unmarshal(l, &p) != nil:
 			damaged++
-			continue
+		case len(peers) >= limit:
+			over++
+		default:
+			peers = append(peers, p)
 		}
-		peers = append(peers, p)
 	}
-	return peers, salt, damaged, nil
+	return peers, salt, damaged, over, nil
 }
 
 // decode checks a line. Addresses that do not parse are left out.

@@ -154,10 +154,7 @@ func (o *Options) validate() error {
 	if o.Host == nil {
 		bad("Host: missing")
 	}
-	if !strings.HasPrefix(o.Namespace, "/") || strings.HasSuffix(o.Namespace, "/") || len(o.Namespace) > 128 ||
-		strings.ContainsFunc(o.Namespace, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		bad("Namespace: %q is not of the form /dunlin/<chain id>, at most 128 printable characters", o.Namespace)
-	}
+	checkNamespace(o.Namespace, bad)
 	for _, list := range []struct {
 		name  string
 		addrs []ma.Multiaddr
@@ -187,20 +184,12 @@ func (o *Options) validate() error {
 	if len(o.DNSServers) > MaxDNSServers {
 		bad("DNSServers: %d, the limit is %d", len(o.DNSServers), MaxDNSServers)
 	}
-	number := func(name string, v *int, def, lowest, highest int) {
-		if *v == 0 {
-			*v = def
-		}
-		if *v < lowest || *v > highest {
-			bad("%s: %d is not within %d and %d", name, *v, lowest, highest)
-		}
-	}
 	if o.MaxOutbound == -1 {
 		o.MaxOutbound = 0
 	} else {
-		number("MaxOutbound", &o.MaxOutbound, 8, 1, maxOutboundLimit)
+		checkNumber("MaxOutbound", &o.MaxOutbound, 8, 1, maxOutboundLimit, bad)
 	}
-	number("MaxBook", &o.MaxBook, defaultMaxBook, 16, 65_536)
+	checkNumber("MaxBook", &o.MaxBook, defaultMaxBook, leastMaxBook, mostMaxBook, bad)
 	if o.FeelerInterval == 0 {
 		o.FeelerInterval = 2 * time.Minute
 	}
@@ -211,6 +200,38 @@ func (o *Options) validate() error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return errors.Join(errs...)
+}
+
+// validateBook is validate for those options that a Book needs.
+func (o *Options) validateBook() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	checkNamespace(o.Namespace, bad)
+	if o.Dir == "" {
+		bad("Dir: missing")
+	}
+	checkNumber("MaxBook", &o.MaxBook, defaultMaxBook, leastMaxBook, mostMaxBook, bad)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return errors.Join(errs...)
+}
+
+func checkNamespace(s string, bad func(format string, args ...any)) {
+	if !strings.HasPrefix(s, "/") || strings.HasSuffix(s, "/") || len(s) > 128 ||
+		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		bad("Namespace: %q is not of the form /dunlin/<chain id>, at most 128 printable characters", s)
+	}
+}
+
+// checkNumber fills in a default.
+func checkNumber(name string, v *int, def, lowest, highest int, bad func(format string, args ...any)) {
+	if *v == 0 {
+		*v = def
+	}
+	if *v < lowest || *v > highest {
+		bad("%s: %d is not within %d and %d", name, *v, lowest, highest)
+	}
 }
 
 // avoidance is a peer that is not to be dialled for now.
@@ -226,8 +247,8 @@ type addedPeer struct {
 	persistent bool
 }
 
-// Discovery finds peers. All methods are safe for concurrent use; none but Run
-// and AddPeer/RemovePeer (which write a file) blocks.
+// Discovery finds peers. All methods are safe for concurrent use; none but Run,
+// AddPeer and RemovePeer (which write a file) and Import (which reads) blocks.
 type Discovery struct {
 	opts     Options
 	host     host.Host // nil in a Book
@@ -242,7 +263,8 @@ type Discovery struct {
 	wakeName chan struct{} // to the name loop: a name was added
 	lost     chan struct{} // to the find loop: an outbound peer is gone
 
-	providers *providerStore
+	providers  *providerStore
+	kadStreams kadStreams
 	// Tests change these. interfaces are those for multicast DNS; nil: the machine's.
 	punchFor   time.Duration
 	interfaces func(open []string) (fresh map[string]mdns.Conn, gone []string, err error)
@@ -275,7 +297,7 @@ type Discovery struct {
 
 // New checks the options, every fault at once, and reads what earlier runs have
 // saved. A damaged file is logged, kept beside as .damaged and used as far as it is
-// whole; one of another network is an error. New starts nothing.
+// whole; one of another network, or of a newer version, is an error. New starts nothing.
 func New(opts Options) (*Discovery, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("discovery options: %w", err)
@@ -422,6 +444,7 @@ func (d *Discovery) Run(ctx context.Context) error {
 	wg.Wait()
 	d.host.RemoveStreamHandler(d.kad)
 	err = kad.Close()
+	d.kadStreams.close()
 	d.mu.Lock()
 	d.table = nil
 	d.mu.Unlock()
@@ -720,7 +743,8 @@ func p2pAddr(id peer.ID) ma.Multiaddr {
 }
 
 // RemovePeer forgets a peer of AddPeer, also for the next start; ErrNotAdded if it
-// is none. It does not disconnect it.
+// is none. It does not disconnect it. Another error is the fault of writing the file:
+// the peer is forgotten, but comes back at the next start.
 func (d *Discovery) RemovePeer(id peer.ID) error {
 	d.mu.Lock()
 	if _, ok := d.added[id]; !ok {
@@ -892,7 +916,7 @@ func (d *Discovery) load(now time.Time) error {
 	}
 	read := func(file string, limit int, use func(id peer.ID, addrs []ma.Multiaddr, p savedPeer)) error {
 		path := filepath.Join(d.opts.Dir, file)
-		peers, salt, damaged, err := loadPeers(path, d.opts.Namespace, limit)
+		peers, salt, damaged, over, err := loadPeers(path, d.opts.Namespace, limit)
 		if err != nil {
 			return fmt.Errorf("read saved peers: %w", err)
 		}
@@ -913,6 +937,9 @@ func (d *Discovery) load(now time.Time) error {
 				attrs = append(attrs, slog.Any("copy_error", err))
 			}
 			d.log.Warn("saved peers are damaged; going on with the rest", attrs...)
+		}
+		if over > 0 {
+			d.log.Info("there are more saved peers than may be kept; the last ones are left out", slog.String("file", path), slog.Int("left_out", over), slog.Int("limit", limit))
 		}
 		return nil
 	}
@@ -985,35 +1012,69 @@ func (d *Discovery) saveLoop(ctx context.Context) {
 	}
 	ticker := time.NewTicker(saveTick)
 	defer ticker.Stop()
-	var anchors []peer.ID
+	var anchors []string // that are in the file
 	var savedAt time.Time
+	var trouble saveTrouble
 	for done := false; !done; {
 		select {
 		case <-ctx.Done():
 			done = true
 		case <-ticker.C:
 		}
-		if now := d.anchors(); len(now) > 0 && !slices.EqualFunc(now, anchors, func(p savedPeer, id peer.ID) bool { return p.ID == id.String() }) {
-			d.warnSave(d.save(anchorsFile, now))
-			anchors = anchors[:0]
-			for _, p := range now {
-				if id, err := peer.Decode(p.ID); err == nil {
-					anchors = append(anchors, id)
+		var errs []error
+		if now := d.anchors(); len(now) > 0 && !slices.EqualFunc(now, anchors, func(p savedPeer, id string) bool { return p.ID == id }) {
+			err := d.save(anchorsFile, now)
+			if errs = append(errs, err); err == nil {
+				anchors = anchors[:0]
+				for _, p := range now {
+					anchors = append(anchors, p.ID)
 				}
 			}
 		}
 		if done || time.Since(savedAt) >= bookSaveEvery {
-			if peers, dirty := d.snapshot(); dirty {
-				d.warnSave(d.save(bookFile, peers))
+			written, err := d.saveBook()
+			if errs = append(errs, err); written || err != nil {
 				savedAt = time.Now()
 			}
+		}
+		if len(errs) > 0 {
+			d.tellTrouble(&trouble, errors.Join(errs...), time.Now())
 		}
 	}
 }
 
-func (d *Discovery) warnSave(err error) {
-	if err != nil {
+// saveBook writes the book if it has changed since it was written last. What could not be written is written the next time.
+func (d *Discovery) saveBook() (written bool, err error) {
+	peers, dirty := d.snapshot()
+	if !dirty {
+		return false, nil
+	}
+	if err := d.save(bookFile, peers); err != nil {
+		d.mu.Lock()
+		d.bookDirty = true
+		d.mu.Unlock()
+		return false, err
+	}
+	return true, nil
+}
+
+// saveTrouble is what was told of files that could not be written.
+type saveTrouble struct {
+	text string
+	at   time.Time
+}
+
+// saveTroubleEvery is the time between two lines about the same trouble, which may last: the disk is full.
+const saveTroubleEvery = time.Hour
+
+func (d *Discovery) tellTrouble(t *saveTrouble, err error, now time.Time) {
+	switch {
+	case err == nil && t.text != "":
+		d.log.Info("peers are saved again")
+		*t = saveTrouble{}
+	case err != nil && (err.Error() != t.text || now.Sub(t.at) >= saveTroubleEvery):
 		d.log.Warn("peers were not saved", slog.Any("error", err))
+		*t = saveTrouble{err.Error(), now}
 	}
 }
 

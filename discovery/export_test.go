@@ -180,10 +180,8 @@ func (d *Discovery) Known(id peer.ID) []ma.Multiaddr {
 
 // SaveBook writes the book if it has changed.
 func (d *Discovery) SaveBook() error {
-	if peers, dirty := d.snapshot(); dirty {
-		return d.save(bookFile, peers)
-	}
-	return nil
+	_, err := d.saveBook()
+	return err
 }
 
 // Avoided reports whether a peer is not dialled now.
@@ -318,4 +316,25 @@ func ReadKad(r io.Reader, most uint64) (all []byte, err error) {
 		}
 		all = append(all, b...)
 	}
+}
+
+// LaterAnswer returns a function that notes, as the answer to the question about a name of an added peer, the peer at addr. The question was asked
+// when LaterAnswer was called.
+func (d *Discovery) LaterAnswer(id peer.ID, addr ma.Multiaddr) func() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range d.names {
+		if n.added == id {
+			return func() {
+				d.noteAnswer(n, seedAnswer{peers: map[peer.ID][]ma.Multiaddr{id: {addr}}, found: 1})
+			}
+		}
+	}
+	return nil
+}
+
+// TellTrouble returns what tells of files that could not be written.
+func (d *Discovery) TellTrouble() func(err error, now time.Time) {
+	var t saveTrouble
+	return func(err error, now time.Time) { d.tellTrouble(&t, err, now) }
 }

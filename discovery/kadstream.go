@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -40,6 +43,50 @@ func validID(id peer.ID) bool {
 	return err == nil && (h.Code == multihash.IDENTITY || h.Code == multihash.SHA2_256 && h.Length == 32)
 }
 
+// kadStreams are the streams of the DHT's that are open. kad-dht leaves them to the host when it ends; we do not.
+type kadStreams struct {
+	mu     sync.Mutex // guards what follows, held for a map access
+	closed bool
+	all    map[*kadStream]struct{}
+	served sync.WaitGroup // handlers
+}
+
+// add notes a stream, or resets it and reports false. With served, the caller has a handler run and calls served.Done after it.
+func (k *kadStreams) add(s *kadStream, served bool) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		_ = s.Stream.Reset()
+		return false
+	}
+	if k.all == nil {
+		k.all = map[*kadStream]struct{}{}
+	}
+	k.all[s] = struct{}{}
+	if served {
+		k.served.Add(1)
+	}
+	return true
+}
+
+func (k *kadStreams) remove(s *kadStream) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.all, s)
+}
+
+// close resets all streams, lets none be added and waits for the handlers.
+func (k *kadStreams) close() {
+	k.mu.Lock()
+	k.closed = true
+	open := slices.Collect(maps.Keys(k.all))
+	k.mu.Unlock()
+	for _, s := range open {
+		_ = s.Reset()
+	}
+	k.served.Wait()
+}
+
 // kadStream is a stream of the DHT's, of which only whole messages are read that keep to the limits. What it holds of one grows as it arrives.
 type kadStream struct {
 	network.Stream
@@ -52,6 +99,24 @@ type kadStream struct {
 
 func (d *Discovery) kadStream(s network.Stream, most int) *kadStream {
 	return &kadStream{Stream: s, d: d, most: uint64(most), in: bufio.NewReaderSize(s, 1024)} //nolint:gosec // a constant
+}
+
+// Close implements network.Stream.
+func (s *kadStream) Close() error {
+	s.d.kadStreams.remove(s)
+	return s.Stream.Close()
+}
+
+// Reset implements network.Stream.
+func (s *kadStream) Reset() error {
+	s.d.kadStreams.remove(s)
+	return s.Stream.Reset()
+}
+
+// ResetWithError implements network.Stream.
+func (s *kadStream) ResetWithError(code network.StreamErrorCode) error {
+	s.d.kadStreams.remove(s)
+	return s.Stream.ResetWithError(code)
 }
 
 // Read implements network.Stream.

@@ -106,13 +106,12 @@ func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 	}
 	_, named := splitPeer(n.addr)
 	d.mu.Lock()
-	before := slices.Clone(n.given)
-	for _, id := range before {
-		if e := d.book.byID[id]; e != nil && e.source == n.source {
-			e.static, e.persistent = e.fixed, e.fixedPers
-		}
+	if !slices.Contains(d.names, n) { // of an added peer that was removed while we asked
+		d.mu.Unlock()
+		return
 	}
-	n.given = n.given[:0]
+	before := n.given
+	n.given = nil
 	var rest []peer.ID
 	for id, addrs := range answer.peers {
 		keep, hidden := usable(addrs, d.opts.Private || named != "")
@@ -129,7 +128,9 @@ func (d *Discovery) noteAnswer(n *name, answer seedAnswer) {
 		}
 	}
 	for _, id := range before {
-		if e := d.book.byID[id]; e != nil {
+		given := slices.ContainsFunc(d.names, func(n *name) bool { return slices.Contains(n.given, id) })
+		if e := d.book.byID[id]; e != nil && e.source == n.source && !given {
+			e.static, e.persistent = e.fixed, e.fixedPers
 			d.book.settle(e, time.Now())
 		}
 	}

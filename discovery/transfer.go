@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -232,14 +231,8 @@ type Book struct{ d *Discovery }
 // OpenBook reads the book in o.Dir as New does. Of o it needs Namespace, Dir, MaxBook, Private and Logger; self is the
 // node's own peer id, "" if it has none yet.
 func OpenBook(o Options, self peer.ID) (*Book, error) {
-	if o.Dir == "" {
-		return nil, errors.New("open the address book: no folder")
-	}
-	if o.MaxBook == 0 {
-		o.MaxBook = defaultMaxBook
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+	if err := o.validateBook(); err != nil {
+		return nil, fmt.Errorf("open the address book: %w", err)
 	}
 	d := &Discovery{
 		opts: o, self: self, log: o.Logger, wake: make(chan struct{}, 1),
@@ -260,10 +253,8 @@ func (b *Book) Export(proven bool) []KnownPeer { return b.d.Export(proven) }
 // Import is Discovery.Import, and writes the book.
 func (b *Book) Import(r io.Reader) (ImportReport, error) {
 	report, err := b.d.Import(r)
-	if peers, dirty := b.d.snapshot(); dirty {
-		if e := b.d.save(bookFile, peers); e != nil {
-			err = errors.Join(err, fmt.Errorf("save the address book: %w", e))
-		}
+	if _, e := b.d.saveBook(); e != nil {
+		err = errors.Join(err, fmt.Errorf("save the address book: %w", e))
 	}
 	return report, err
 }

@@ -3,6 +3,7 @@ package discovery
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -49,12 +50,24 @@ func (h dhtHost) NewStream(ctx context.Context, id peer.ID, ids ...protocol.ID) 
 	if err != nil {
 		return nil, err
 	}
-	return h.d.kadStream(s, maxKadReplyBytes), nil
+	k := h.d.kadStream(s, maxKadReplyBytes)
+	if !h.d.kadStreams.add(k, false) {
+		return nil, errors.New("the dht has ended")
+	}
+	return k, nil
 }
 
 // SetStreamHandler implements host.Host.
 func (h dhtHost) SetStreamHandler(id protocol.ID, f network.StreamHandler) {
-	h.Host.SetStreamHandler(id, func(s network.Stream) { f(h.d.kadStream(s, maxKadAskBytes)) })
+	h.Host.SetStreamHandler(id, func(s network.Stream) {
+		k := h.d.kadStream(s, maxKadAskBytes)
+		if !h.d.kadStreams.add(k, true) {
+			return
+		}
+		defer h.d.kadStreams.served.Done()
+		defer h.d.kadStreams.remove(k)
+		f(k)
+	})
 }
 
 // note says that the DHT is about to dial the peer, unless it is connected. The caller calls done when the dial has ended.
