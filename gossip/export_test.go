@@ -2,10 +2,12 @@ package gossip
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -104,4 +106,9 @@ func (m *Merits) Copy(p peer.ID, id string, now time.Time) { m.tr.duplicate(m.me
 func (m *Merits) Points(p peer.ID, now time.Time) float64 {
 	points, _ := m.tr.merit(p, now)
 	return points
+}
+
+// Frames returns a reader of an inbound stream, as pubsub has it.
+func Frames(s network.Stream) io.Reader {
+	return &frameReader{Stream: s, most: 4 << 20, bad: func(network.Stream, error) {}}
 }

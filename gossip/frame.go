@@ -3,6 +3,11 @@ package gossip
 import (
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -29,37 +34,155 @@ const badFramePoints = 100
 
 var errFrame = errors.New("frame against the limits")
 
-// guardedHost hands pubsub inbound streams that check frames.
+// guardedHost hands pubsub inbound streams that check frames, and keeps them.
 type guardedHost struct {
 	host.Host
-	bad func(s network.Stream, err error)
+	most    int // bytes of a frame that pubsub takes
+	bad     func(s network.Stream, err error)
+	inbound *inbound
 }
 
 // SetStreamHandler implements host.Host.
 func (h guardedHost) SetStreamHandler(id protocol.ID, f network.StreamHandler) {
-	h.Host.SetStreamHandler(id, func(s network.Stream) { f(&frameReader{Stream: s, bad: h.bad}) })
+	h.Host.SetStreamHandler(id, func(s network.Stream) {
+		if !h.inbound.enter(s) {
+			_ = s.Reset()
+			return
+		}
+		defer h.inbound.leave(s)
+		f(&frameReader{Stream: s, most: h.most, bad: h.bad})
+	})
 }
+
+// inbound are the streams that peers have opened, each with a goroutine of pubsub's that reads it. pubsub leaves them
+// to the host when it ends; we do not.
+type inbound struct {
+	mu      sync.Mutex // guards closed and streams, held for a map access
+	closed  bool
+	streams map[network.Stream]struct{}
+	readers sync.WaitGroup
+}
+
+// enter reports whether a stream may be read; then leave must follow.
+func (in *inbound) enter(s network.Stream) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return false
+	}
+	if in.streams == nil {
+		in.streams = make(map[network.Stream]struct{})
+	}
+	in.streams[s] = struct{}{}
+	in.readers.Add(1)
+	return true
+}
+
+func (in *inbound) leave(s network.Stream) {
+	in.mu.Lock()
+	delete(in.streams, s)
+	in.mu.Unlock()
+	in.readers.Done()
+}
+
+// close lets nobody in, resets what is open and waits for its readers.
+func (in *inbound) close() {
+	in.mu.Lock()
+	in.closed = true
+	open := slices.Collect(maps.Keys(in.streams))
+	in.mu.Unlock()
+	for _, s := range open {
+		_ = s.Reset()
+	}
+	in.readers.Wait()
+}
+
+// A frame is read at once by pubsub, which makes room for all of it as soon as it knows the length: so one longer than holdFrom is
+// handed on when it is here. A peer with four bytes would else have megabytes. And a frame that was begun must be here after frameTime: pubsub gives a
+// peer 30 s to take one.
+const (
+	holdFrom  = 64 << 10
+	frameTime = time.Minute
+)
 
 // frameReader checks what is read through it.
 type frameReader struct {
 	network.Stream
-	scan frameScan
-	err  error
-	bad  func(s network.Stream, err error)
+	most  int // bytes of a frame; pubsub refuses longer ones by their length
+	scan  frameScan
+	held  []byte // of a frame that is here
+	timed bool   // there is a deadline
+	err   error
+	bad   func(s network.Stream, err error)
 }
 
 // Read implements network.Stream. Nothing that completes a bad frame is returned.
 func (r *frameReader) Read(p []byte) (int, error) {
+	if len(r.held) > 0 {
+		n := copy(p, r.held)
+		if r.held = r.held[n:]; len(r.held) == 0 {
+			r.held = nil
+		}
+		return n, nil
+	}
 	if r.err != nil {
 		return 0, r.err
 	}
 	n, err := r.Stream.Read(p)
-	if bad := r.scan.feed(p[:n]); bad != nil {
-		r.err = bad
-		r.bad(r.Stream, bad)
+	if bad := r.look(p[:n]); bad != nil {
 		return 0, bad
 	}
+	if left := r.scan.left(); err == nil && left > holdFrom && left <= uint64(r.most) { //nolint:gosec // positive
+		if err := r.hold(); err != nil {
+			r.err = err
+			return 0, err
+		}
+	}
 	return n, err
+}
+
+// look checks bytes that were read, and sets the deadline of a frame that they begin.
+func (r *frameReader) look(b []byte) error {
+	if err := r.scan.feed(b); err != nil {
+		r.err = err
+		r.bad(r.Stream, err)
+		return err
+	}
+	if within := r.scan.left() > 0; within != r.timed {
+		r.timed = within
+		var deadline time.Time
+		if within {
+			deadline = time.Now().Add(frameTime)
+		}
+		_ = r.SetReadDeadline(deadline) // of a stream that has ended it may fail
+	}
+	return nil
+}
+
+// hold reads the rest of the frame. Memory grows with what has come.
+func (r *frameReader) hold() error {
+	var b []byte
+	for {
+		left := int(r.scan.left()) //nolint:gosec // at most most
+		if left == 0 {
+			r.held = b
+			return nil
+		}
+		if len(b) == cap(b) {
+			b = slices.Grow(b, min(left, max(len(b), holdFrom)))
+		}
+		n, err := r.Stream.Read(b[len(b):min(cap(b), len(b)+left)])
+		if bad := r.look(b[len(b) : len(b)+n]); bad != nil {
+			return bad
+		}
+		b = b[:len(b)+n]
+		if err != nil && r.scan.left() > 0 {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
 }
 
 // nesting is a message within a frame that is looked into.
@@ -138,6 +261,14 @@ func (f *frameScan) feed(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// left is how much of a frame that was begun has not come yet.
+func (f *frameScan) left() uint64 {
+	if f.step == atLength {
+		return 0
+	}
+	return f.ends[0] - f.at
 }
 
 // take handles a complete varint.

@@ -2,6 +2,9 @@
 // scoring and counts, and with errors where pubsub has none. It stands alone on
 // libp2p; what a payload means is for the topic's Validate to say.
 //
+// New says which topics there are, Run takes part in them until its context ends, Publish sends, and what others
+// sent comes to the topic's Validate, which both judges a message and is where the caller gets it.
+//
 // It is no store and no queue: a message that nobody listened to, that was
 // ignored, or that came while all validators were busy, is gone for SeenTTL.
 // Callers heal that by other means (the node pulls blocks by hash and height).
@@ -136,7 +139,8 @@ type Topic struct {
 	// brings only that stays a neighbour.
 	Worth float64
 
-	// Validate judges a message of another peer before it is passed on. It must
+	// Validate judges a message of another peer before it is passed on; required. There is no other
+	// way in which messages come: keep, or hand on, here what is wanted. It must
 	// return soon: the message waits. from sent it and need not have made it.
 	// data must not be changed and may be kept. ctx ends with Run. It is called
 	// once for a payload within SeenTTL, from several goroutines, and not for
@@ -279,6 +283,7 @@ type Gossip struct {
 	blames   blames
 	direct   peers
 	calls    gate
+	inbound  inbound
 	started  atomic.Bool
 	ready    chan struct{}
 	running  atomic.Pointer[running]
@@ -324,15 +329,22 @@ func Protocols() []protocol.ID {
 }
 
 // Run joins the topics and takes part until ctx ends, then returns nil, or an
-// error if it could not start. It can be called once.
+// error if it could not start. It can be called once. When it returns, the peers' streams are
+// reset and everything that could call the caller has ended; goroutines of pubsub's may need moments more.
 func (g *Gossip) Run(ctx context.Context) error {
 	if !g.started.CompareAndSwap(false, true) {
 		return errors.New("gossip: Run was called twice")
 	}
+	parent := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, err := g.join(ctx)
 	if err != nil {
+		cancel()
+		g.leave()
+		if parent.Err() != nil { // it ended meanwhile
+			return nil
+		}
 		return fmt.Errorf("gossip: %w", err)
 	}
 	var watchers sync.WaitGroup
@@ -363,17 +375,23 @@ func (g *Gossip) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	g.running.Store(nil)
-	for _, id := range Protocols() {
-		g.o.Host.RemoveStreamHandler(id)
-	}
 	watchers.Wait()
-	// pubsub ends its goroutines with ctx and lets nobody wait for them; what
-	// matters is that none of them calls us any more.
-	g.calls.close()
+	g.leave()
 	return nil
 }
 
-// Ready is closed when Run takes part: Publish works from then on.
+// leave ends what pubsub has of the host. pubsub ends its own goroutines with its context, which must have ended, and lets nobody
+// wait for them; what matters is that none of them calls us any more.
+func (g *Gossip) leave() {
+	for _, id := range Protocols() {
+		g.o.Host.RemoveStreamHandler(id)
+	}
+	g.inbound.close()
+	g.calls.close()
+}
+
+// Ready is closed when Run takes part: Publish works from then on. If Run fails, it never is: wait for
+// both.
 func (g *Gossip) Ready() <-chan struct{} { return g.ready }
 
 // join builds pubsub, which starts its goroutines, and enters the topics.
@@ -412,7 +430,7 @@ func (g *Gossip) join(ctx context.Context) (*running, error) {
 		pubsub.WithLogger(g.o.Logger),
 		pubsub.WithRPCLogger(g.o.Logger),
 	}
-	ps, err := pubsub.NewGossipSub(ctx, guardedHost{g.o.Host, g.badFrame}, opts...)
+	ps, err := pubsub.NewGossipSub(ctx, guardedHost{g.o.Host, largest + frameSlack, g.badFrame, &g.inbound}, opts...)
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,8 @@ import (
 // bounds some of it; the rest is bounded before pubsub sees it, by frameReader as
 // bytes and by inspect as a decoded RPC. Memory for each peer, at the limit:
 //
-//   - a frame being read, and its decoded form: 2×(largest payload + frameSlack),
-//     and 2 MB for what maxFrame* let a frame blow up to
+//   - a frame being read, as far as it has come (in a minute at most), then a copy of pubsub's and its decoded
+//     form: 3×(largest payload + frameSlack), and 2 MB for what maxFrame* let a frame blow up to
 //   - outboundRPCs frames on their way to it, which share their payloads with
 //     those to others and with the cache of the last five heartbeats
 //   - ids that it does not want: maxDontWantFrames·10·3 heartbeats·60 B = 0.9 MB

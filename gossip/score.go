@@ -115,7 +115,7 @@ const (
 // messages graylist it.
 const TrustedScore = 100
 
-// GraylistPoints is how many points of blame (Blame, or a negative AppScore) make
+// GraylistPoints, 460, is how many points of blame (Blame, or a negative AppScore) make
 // a peer that earned nothing graylisted.
 const GraylistPoints = credit - graylistThreshold
 
