@@ -39,17 +39,17 @@ import (
 	"dunlin/chain/store"
 )
 
-// Options configure Open. Zero means the default given.
+// Options configure Open. Zero means the default given; Dir, Params and Engine have none.
 type Options struct {
-	Dir        string // the home; blocks/, undo/ and index/ are made in it
-	FS         vfs.FS // default vfs.Default
-	Params     *consensus.Params
-	Engine     consensus.Engine
-	ChainID    string
-	Now        func() time.Time // wall clock for the future limit and delays; default time.Now
-	Logger     *slog.Logger     // default: discards
-	Workers    int              // goroutines for decoding and scripts; default GOMAXPROCS
-	CacheBytes int64            // coins cache, clean and dirty together; default 64 MiB; below that the index takes less too
+	Dir        string            // the home; blocks/, undo/ and index/ are made in it
+	FS         vfs.FS            // default vfs.Default
+	Params     *consensus.Params // the network
+	Engine     consensus.Engine  // of that network: pow.New(Params) or pos.New(Params)
+	ChainID    string            // what the home belongs to for ever; another one is an error; default Params.ChainID()
+	Now        func() time.Time  // wall clock for the future limit and delays; default time.Now
+	Logger     *slog.Logger      // default: discards
+	Workers    int               // goroutines for decoding and scripts; default GOMAXPROCS
+	CacheBytes int64             // coins cache, clean and dirty together; default 64 MiB; below that the index takes less too
 	// AssumeValid names a block whose ancestors' scripts are not checked. The
 	// zero hash checks all.
 	AssumeValid    chainhash.Hash
@@ -313,7 +313,7 @@ func defaultAside(p *consensus.Params) int64 {
 	return min(max(512<<20, 2*(int64(p.MaxReorg)+1)*int64(p.MaxBlockBytes())), 8<<30)
 }
 
-// Open opens or creates the chain in o.Dir, loads the header tree and the
+// Open opens or creates the chain in o.Dir, which it locks, loads the header tree and the
 // committed tip. It reports every option out of range. Nothing runs until Run.
 func Open(o Options) (*Chain, error) {
 	o, err := o.withDefaults()

@@ -32,8 +32,10 @@ func Example() {
 		go func() { done <- d.Run(ctx) }()
 		defer func() { cancel(); <-done }()
 		if len(bootstrap) > 0 {
-			for d.Stats().Outbound == 0 && ctx.Err() == nil {
-				time.Sleep(10 * time.Millisecond)
+			for range time.Tick(time.Millisecond) {
+				if d.Stats().Outbound > 0 || ctx.Err() != nil {
+					break
+				}
 			}
 			fmt.Println("outbound peers:", d.Stats().Outbound)
 		}

@@ -15,13 +15,14 @@ import (
 func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	heard, joined := make(chan string, 1), make(chan struct{}, 1)
-	start := func() (host.Host, *gossip.Gossip) {
-		h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
+	heard, joined := make(chan string, 1), make(chan struct{}, 2)
+	start := func() (h host.Host, g *gossip.Gossip, stop func()) {
+		var err error
+		h, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
 		if err != nil {
 			panic(err)
 		}
-		g, err := gossip.New(gossip.Options{
+		g, err = gossip.New(gossip.Options{
 			Host: h,
 			Topics: []gossip.Topic{{Name: "/demo/news/1", MaxBytes: 1024, Validate: func(_ context.Context, _ peer.ID, data []byte) gossip.Verdict {
 				heard <- string(data)
@@ -32,14 +33,23 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		go g.Run(ctx)
-		<-g.Ready()
-		return h, g
+		done := make(chan error, 1)
+		go func() { done <- g.Run(ctx) }()
+		select {
+		case <-g.Ready():
+		case err := <-done:
+			panic(err)
+		}
+		return h, g, func() {
+			cancel()
+			<-done // before the host is closed
+			h.Close()
+		}
 	}
-	a, _ := start()
-	defer a.Close()
-	b, news := start()
-	defer b.Close()
+	a, _, stop := start()
+	defer stop()
+	b, news, stop := start()
+	defer stop()
 	if err := b.Connect(ctx, peer.AddrInfo{ID: a.ID(), Addrs: a.Addrs()}); err != nil {
 		panic(err)
 	}
