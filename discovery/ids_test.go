@@ -36,8 +36,8 @@ func notIDs(tb testing.TB) []peer.ID {
 // A server of the DHT may call anything a peer id. What is none comes into no book: no address can be made of it.
 func TestWhatIsNoPeerID(t *testing.T) {
 	where := []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/9")}
-	real := testPeers(t, 1)[0]
-	told := []peer.AddrInfo{{ID: real, Addrs: where}}
+	honest := testPeers(t, 1)[0]
+	told := []peer.AddrInfo{{ID: honest, Addrs: where}}
 	for _, id := range notIDs(t) {
 		told = append(told, peer.AddrInfo{ID: id, Addrs: where})
 	}
@@ -47,7 +47,7 @@ func TestWhatIsNoPeerID(t *testing.T) {
 		Host: realHost(t), Namespace: simNamespace, Private: true,
 		Bootstrap: []ma.Multiaddr{tcpAddr(t, liar).Encapsulate(ma.StringCast("/p2p/" + liar.ID().String()))},
 	})
-	eventually(t, patience, "the real one is learnt", func() bool { return d.Known(real) != nil })
+	eventually(t, patience, "the real one is learnt", func() bool { return d.Known(honest) != nil })
 	for _, k := range d.Export(false) {
 		for _, a := range k.Addrs {
 			if _, err := peer.AddrInfoFromString(a); err != nil {
@@ -129,7 +129,7 @@ func TestMessagesOfTheDHT(t *testing.T) {
 			if !errors.Is(err, c.err) {
 				t.Errorf("%s: %v, want %v", c.what, err, c.err)
 			}
-			if want := map[bool]int{true: len(c.in)}[c.err == io.EOF]; len(got) != want || !bytes.Equal(got, c.in[:want]) {
+			if want := map[bool]int{true: len(c.in)}[errors.Is(c.err, io.EOF)]; len(got) != want || !bytes.Equal(got, c.in[:want]) {
 				t.Errorf("%s: %d bytes handed on, want %d", c.what, len(got), want)
 			}
 		}

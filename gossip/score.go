@@ -115,8 +115,8 @@ const (
 // messages graylist it.
 const TrustedScore = 100
 
-// GraylistPoints, 460, is how many points of blame (Blame, or a negative AppScore) make
-// a peer that earned nothing graylisted.
+// GraylistPoints is how many points of blame (Blame, or a negative AppScore) make
+// a peer that earned nothing graylisted: 460.
 const GraylistPoints = credit - graylistThreshold
 
 func scoreThresholds() *pubsub.PeerScoreThresholds {
