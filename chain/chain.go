@@ -213,6 +213,7 @@ type Chain struct {
 	inStep      bool
 	forks       limiter
 	claims      *claims // what the seals of the latest headers claim
+	spentStakes *spentStakes
 
 	created bool // Open made the store: there is no tail to look for
 	reindex bool // every block file is to be replayed; Open's, then the conductor's
@@ -349,6 +350,8 @@ func openStore(o Options, so store.Options) (*Chain, error) {
 		ready:  make(chan struct{}),
 		closed: make(chan struct{}),
 		claims: newClaims(),
+
+		spentStakes: newSpentStakes(o.Params),
 
 		damaged: make(map[uint32]struct{}), moreDamaged: make(chan struct{}),
 	}

@@ -375,6 +375,7 @@ func (c *conductor) connected(f *flight) error {
 	t.touch(f.node)
 	t.mu.Unlock()
 
+	c.spentStakes.note(f.node, f.step.height, f.step.spent)
 	// By the clock: what the best header is anybody says.
 	latest := c.o.Now().Sub(f.step.block.Header.Timestamp) < maxClaims*c.o.Params.TargetSpacing
 	c.lookAtClaim(f.step.block.Hash, &f.step.block.Header, true, latest)

@@ -6,9 +6,6 @@ import (
 	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
-	"github.com/btcsuite/btcd/wire/v2"
-
-	"dunlin/chain/consensus"
 )
 
 // Where stake makes blocks a header costs nothing and shows nothing before its block has
@@ -335,39 +332,4 @@ func (t *tree) forgetLoaded(tip uint32) {
 		}
 	}
 	t.forget([]uint32{tip, t.anchor, t.accepted}, t.mostUnproven()-t.maxSide)
-}
-
-// viewedCoins are the coins as of the validated tip.
-type viewedCoins struct{ c *coinCache }
-
-// Coin is consensus.Coins.
-func (v viewedCoins) Coin(op wire.OutPoint) (consensus.Coin, bool, error) { return v.c.view(op) }
-
-// A staker is an engine whose headers claim coins.
-type staker interface {
-	// CheckStake is what CheckBlock checks of a header's claim; coins are those of past.
-	CheckStake(past consensus.Past, coins consensus.Coins, h *consensus.Header) error
-}
-
-// CheckStake looks the stake of a header up, if it builds on the validated tip: its fault
-// there is that of the block, if it has one with this seal. As a header alone does not
-// cover its seal it blames nobody. nil if it builds on another block, or the coins are not
-// at hand.
-func (c *Chain) CheckStake(h *consensus.Header) error {
-	_, err := c.lookForStake(h)
-	return err
-}
-
-// lookForStake is CheckStake; found says that the stake was looked up and is there.
-func (c *Chain) lookForStake(h *consensus.Header) (found bool, err error) {
-	s, ok := c.o.Engine.(staker)
-	tip := c.tip.get()
-	if !ok || c.tree.node(tip).hash != h.PrevBlock {
-		return false, nil
-	}
-	fault := s.CheckStake(c.tree.past(tip), viewedCoins{c.coins}, h)
-	if rule := asRule(fault); rule != nil && c.tip.get() == tip {
-		return false, ruleError(rule.Rule, consensus.BlameNobody, rule.Detail)
-	}
-	return fault == nil, nil
 }

@@ -110,9 +110,12 @@ func (c *Chain) acceptHeaders(ctx context.Context, hs []consensus.Header, proven
 		if g.least.more(ns.node(parent).work) && g.least.more(proven) {
 			n = len(hs) // all or nothing
 		}
-		founded, err := c.lookForStake(&hs[0])
-		if err != nil {
-			return added, last, err
+		founded := false
+		if ns.node(parent).hash == ns.node(c.tip.get()).hash {
+			var rule *consensus.RuleError
+			if rule, founded = c.lookUpStake(&hs[0]); rule != nil {
+				return added, last, rule
+			}
 		}
 		good, works, err := c.checkHeaders(ctx, past{ns, parent}, hs[:n])
 		sum := ns.node(parent).work
@@ -261,8 +264,8 @@ func (c *Chain) insertAll(ctx context.Context, hs []consensus.Header, hashes []c
 
 // CheckHeader runs the header checks without adding anything. known is true if
 // the tree has it already: then only a seal is checked that is not the tree's, which
-// the hash does not cover. height is -1 if the parent is unknown. A header on the validated
-// tip whose stake is not there gives the fault of [Chain.CheckStake].
+// the hash does not cover. height is -1 if the parent is unknown. A header near the validated
+// chain whose stake is not there gives the fault of [Chain.CheckStake].
 func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err error) {
 	hash := consensus.HeaderHash(h)
 	t := c.tree
@@ -288,7 +291,7 @@ func (c *Chain) CheckHeader(h *consensus.Header) (height int32, known bool, err 
 	if err := c.tooFar(&h.PrevBlock, height); err != nil {
 		return height, false, err
 	}
-	// On the tip the coins show whether there is such a stake, before its signature matters.
+	// Near the tip the coins show whether there is such a stake, before its signature matters.
 	check := c.checkHeader
 	s, staked := c.o.Engine.(signed)
 	if staked {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"dunlin/chain/consensus"
 )
@@ -35,7 +36,10 @@ import (
 // ruleTooDeep is the rule that a branch from below the anchor breaks.
 const ruleTooDeep = "reorg-too-deep"
 
-// maxRefused is how many refused branches are remembered; the least recent makes room.
+// maxRefused is how many refused branches are remembered. When there are more, the least
+// recent of those makes room whose first header anybody could have made; where there are
+// none, of the stake with most of them. So neither made-up branches nor those of one
+// holder of a coin make the others be forgotten.
 const maxRefused = 16
 
 // sayRefused is the least time between two lines in the log on refused branches: names
@@ -52,6 +56,11 @@ type RefusedBranch struct {
 	Depth int32          // blocks of the active chain above that
 	Tip   Tip            // the best of it that was seen; what its headers claim is not checked in full
 	Since time.Time
+
+	// staked says that its first header is signed with the key of a coin that is there: it
+	// costs one. stake is that coin.
+	staked bool
+	stake  wire.OutPoint
 }
 
 // refusedBranches are the branches that were refused of late.
@@ -269,7 +278,7 @@ func (c *Chain) noteRefused(t nodes, tip, i uint32, hs []consensus.Header) *cons
 		if old := r.list[known]; old.Tip.Work.Cmp(b.Tip.Work) > 0 {
 			b.Tip = old.Tip
 		}
-		b.Since = r.list[known].Since
+		b.Since, b.staked, b.stake = r.list[known].Since, r.list[known].staked, r.list[known].stake
 		r.list = append(slices.Delete(r.list, known, known+1), b)
 		r.mu.Unlock()
 		return fault
@@ -278,15 +287,27 @@ func (c *Chain) noteRefused(t nodes, tip, i uint32, hs []consensus.Header) *cons
 	if t.node(i).height == fork && c.o.Engine.CheckHeader(past{t, i}, &hs[0], c.o.Now()) != nil {
 		return fault
 	}
+	first := t.header(t.ancestor(i, min(fork+1, t.node(i).height)))
+	if t.node(i).height == fork {
+		first = hs[0]
+		_, b.staked = c.lookUpStake(&first)
+	} else { // the tree has it: it came when the chain could have gone there
+		b.staked = true
+		first.Seal, _ = c.Seal(b.First) // without one it has no claim, and counts with the others of those
+	}
+	if claim, ok := c.Claim(&first); ok && b.staked {
+		b.stake = claim.OutPoint
+	}
 	r.mu.Lock()
 	if slices.ContainsFunc(r.list, func(x RefusedBranch) bool { return x.First == b.First }) {
 		r.mu.Unlock() // another peer's headers have told of it meanwhile
 		return fault
 	}
-	if len(r.list) >= maxRefused {
-		r.list = slices.Delete(r.list, 0, 1)
-	}
 	r.list = append(r.list, b)
+	if len(r.list) > maxRefused {
+		k := leastWorth(r.list)
+		r.list = slices.Delete(r.list, k, k+1)
+	}
 	say, suppressed := r.said.IsZero() || time.Since(r.said) >= sayRefused, r.unsaid
 	if r.unsaid++; say {
 		r.said, r.unsaid = time.Now(), 0
@@ -298,6 +319,25 @@ func (c *Chain) noteRefused(t nodes, tip, i uint32, hs []consensus.Header) *cons
 			"accept", "dunlin chain accept-reorg "+b.First.String(), "suppressed", suppressed)
 	}
 	return fault
+}
+
+// leastWorth is the one of refused branches, the most recent last, that makes room for
+// another.
+func leastWorth(list []RefusedBranch) int {
+	if k := slices.IndexFunc(list, func(b RefusedBranch) bool { return !b.staked }); k >= 0 {
+		return k
+	}
+	n := make(map[wire.OutPoint]int)
+	for k := range list {
+		n[list[k].stake]++
+	}
+	least := 0
+	for k := range list {
+		if n[list[k].stake] > n[list[least].stake] {
+			least = k
+		}
+	}
+	return least
 }
 
 // Refused lists the branches that claim more work than the validated chain and are kept

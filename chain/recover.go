@@ -208,6 +208,7 @@ func (c *conductor) replay() error {
 			"found", found, "unusable", lost, "from_height", c.tree.node(from).height,
 			"height", c.tree.node(c.verified).height, "took_ms", time.Since(start).Milliseconds())
 	}
+	c.loadSpentStakes()
 	c.replaying = false
 	close(c.ready)
 	return nil

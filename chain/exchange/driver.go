@@ -628,6 +628,14 @@ func (d *driver) considerPulls(ctx context.Context) {
 			}
 		}
 	}
+	for _, p := range d.peers { // one that has left such a branch need not wait
+		if p.deep == 0 || p.pulling {
+			continue
+		}
+		if s, ok := d.x.o.Chain.Status(p.tip.Hash); ok && !s.Refused {
+			p.deep, p.notBefore = 0, now
+		}
+	}
 	var least *big.Int
 	var candidates []*peerSync
 	for _, p := range d.sorted() {

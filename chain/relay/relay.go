@@ -28,7 +28,7 @@
 //	our own trouble                    IGNORE   nobody's fault
 //	unknown parent                     IGNORE   we may be the one behind: headers are asked for
 //	header not valid yet (time)        IGNORE   clocks differ
-//	on the tip, by stake not there     IGNORE   a header's hash does not cover its seal
+//	near the tip, stake not there      IGNORE   a header's hash does not cover its seal
 //	header on a branch found invalid   IGNORE   found by validation, which relay does not wait for
 //	header breaks a rule               REJECT   whoever passes it on has checked it
 //	64 heights below the highest seen  IGNORE   no news; sync brings what is needed
@@ -65,8 +65,9 @@
 // A header of stake proves nothing, and a branch of them costs nobody anything. So one
 // whose parent's block is not here neither says how high the chain is nor takes the
 // place of one whose parent's block is: such headers are passed on with caps of their
-// own, and at most one height above the others. And one on the validated tip is looked
-// up among the coins: if its stake is not there it is dropped and takes no place.
+// own, and at most one height above the others. And one that leaves the validated chain near
+// its tip is looked up among the coins of there: if its stake is not one it is dropped and
+// takes no place.
 //
 // # Verdicts on the transaction topic
 //

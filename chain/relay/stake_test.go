@@ -300,7 +300,11 @@ func TestHeadersWithoutStakeOnTheTip(t *testing.T) {
 		made := enginetest.NewBuilder(p)
 		made.Engine, made.Prepare, made.Seal = pos.New(p), forger.Prepare, forger.Seal
 		made.Add(tip)
-		blk := made.MineTemplate(tip, enginetest.Template{Data: fmt.Sprint(n)})
+		parent := tip
+		if n%4 >= 2 { // below the tip
+			parent = b.Genesis()
+		}
+		blk := made.MineTemplate(parent, enginetest.Template{Data: fmt.Sprint(n)})
 		v := judge.Check(fmt.Sprint("evil ", n), relay.Encode(blk.Raw))
 		if v.Result != relay.Ignore || v.Raw != nil || v.Reason != "bad-stake-missing" && v.Reason != "bad-stake-value" {
 			t.Fatalf("made up %d: %v, %q", n, v.Result, v.Reason)

@@ -496,6 +496,11 @@ func (f face) AcceptReorg(ctx context.Context, hash string) error {
 	if errors.Is(err, chain.ErrNotRefused) {
 		return api.Errorf(http.StatusConflict, "block %s is on no branch that is refused for its depth", hash)
 	}
+	var status *api.Error
+	if errors.As(err, &status) && status.Status == http.StatusNotFound {
+		return api.Errorf(http.StatusNotFound, "block %s is on no branch that this node remembers: `dunlin chain tips` lists those that it refuses, by their last block; "+
+			"if yours is not there, connect a peer that is on it (`dunlin peers add`), wait until it is, and say this again with the hash shown", hash)
+	}
 	return err
 }
 

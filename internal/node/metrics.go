@@ -53,6 +53,7 @@ var (
 	descSlots     = desc("slots_since_block", "Slots since that of the validated tip, where stake makes blocks.")
 	descOnline    = desc("stake_online_satoshi", "Estimate, from the target of the next block, of the stake that takes part.")
 	descSupply    = desc("stake_supply_satoshi", "Most money that there can be, where stake makes blocks.")
+	descAside     = desc("chain_aside_bytes", "Disk that blocks take which were never connected, where stake makes blocks.")
 	descDoubles   = desc("stake_doubles_total", "Cases of a stake that signed two blocks for one slot, over restarts.")
 	descStaking   = desc("staking_enabled", "1 if this node was told to stake.")
 	descStakes    = desc("staking_active", "1 while it stakes; 0: it was not told to, or something is in the way.")
@@ -81,7 +82,7 @@ func (*meter) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // slotDescs are told only where stake makes blocks.
-var slotDescs = []*prometheus.Desc{descSlots, descOnline, descSupply, descDoubles, descStaking, descStakes, descWeight, descShare, descWins}
+var slotDescs = []*prometheus.Desc{descSlots, descOnline, descSupply, descAside, descDoubles, descStaking, descStakes, descWeight, descShare, descWins}
 
 func oneIf(is bool) float64 {
 	if is {
@@ -173,6 +174,8 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSupply, float64(s.Supply))
 		_, doubles, _ := m.n.chain.DoubleStakes()
 		total(descDoubles, float64(doubles))
+		_, aside := m.n.chain.Aside()
+		gauge(descAside, float64(aside))
 	}
 	if s := st.Staking; s != nil {
 		gauge(descStaking, oneIf(s.Enabled))
