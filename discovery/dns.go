@@ -176,7 +176,7 @@ func roundTrip(ctx context.Context, c *dns.Client, q *dns.Msg, server string) (*
 		return nil, err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	defer atEnd(ctx, func() { _ = conn.Close() })()
 	a, _, err := c.ExchangeWithConnContext(ctx, q, conn)
 	if ctx.Err() != nil && a == nil {
 		err = errors.New("no answer")

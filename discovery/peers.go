@@ -94,7 +94,7 @@ func (d *Discovery) exchangeLoop(ctx context.Context) {
 		work.Add(1)
 		serving.Unlock()
 		defer work.Done()
-		stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+		stop := atEnd(ctx, func() { _ = s.Reset() })
 		defer stop()
 		d.answerPeers(s)
 	})
@@ -204,7 +204,7 @@ func ask(ctx context.Context, h host.Host, proto protocol.ID, id peer.ID) (recor
 	if err := s.SetDeadline(deadline); err != nil {
 		return nil, nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	stop := atEnd(ctx, func() { _ = s.Reset() })
 	defer stop()
 	body := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), maxRecords)
 	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(body))), body...)); err != nil {
@@ -268,6 +268,21 @@ func openRecord(b []byte, verified func(peer.ID, []byte) bool) (peer.AddrInfo, e
 		return peer.AddrInfo{}, errors.New("no address")
 	}
 	return peer.AddrInfo{ID: p.PeerID, Addrs: p.Addrs}, nil
+}
+
+// atEnd calls f when ctx ends, unless stop is called before. When stop returns, f has returned or will not be called: context.AfterFunc
+// has a goroutine of its own for f, which nobody else waits for. stop may be called once.
+func atEnd(ctx context.Context, f func()) (stop func()) {
+	done := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		f()
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
 }
 
 // answerPeers serves one question.
