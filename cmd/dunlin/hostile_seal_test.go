@@ -82,7 +82,7 @@ func TestE2EHostileSeal(t *testing.T) {
 	}
 
 	friend := honest.mustStatus().PeerID
-	for _, line := range strings.Split(victim.log.String(), "\n") {
+	for line := range strings.SplitSeq(victim.log.String(), "\n") {
 		if strings.Contains(line, friend) && (strings.Contains(line, "rejected") || strings.Contains(line, "rule=") || strings.Contains(line, "refused")) {
 			t.Errorf("the honest peer is blamed: %s", line)
 		}
