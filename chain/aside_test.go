@@ -544,3 +544,50 @@ func hashesOf(blocks []*consensus.Block) []chainhash.Hash {
 	}
 	return hashes
 }
+
+// lateFS reads one file when it is allowed to.
+type lateFS struct {
+	vfs.FS
+	file          string
+	once          *sync.Once
+	asked, permit chan struct{}
+}
+
+func (f lateFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if f.PathBase(name) == f.file {
+		f.once.Do(func() { close(f.asked) })
+		<-f.permit
+	}
+	return f.FS.Open(name, opts...)
+}
+
+// A block that is dropped, since one below it proves invalid, while it is read to be the
+// next one is no reason to stop.
+func TestDroppedWhileItIsRead(t *testing.T) {
+	p := consensus.Stakenet()
+	b, blocks := stakers(p, 5)
+	late := lateFS{vfs.NewMem(), "00000006.blk", new(sync.Once), make(chan struct{}), make(chan struct{})} // the sixth that came
+	h := open(t, func(o *chain.Options) {
+		o.Params, o.Engine, o.FS, o.Workers = p, pos.New(p), late, 2
+		o.ScriptsChecked = func(chainhash.Hash, uint32) bool { <-late.asked; return false }
+	})
+	h.connectAll(blocks[1:])
+	_, _, tx := holder(t, p, 4)
+	tx.TxIn[0].Witness[0][7] ^= 1
+	bad := b.Mine(blocks[5], tx)
+	above := b.MineN(bad, 2)
+	if _, _, err := h.AcceptHeaders(t.Context(), headersOf(append([]*consensus.Block{bad}, above...))); err != nil {
+		t.Fatal(err)
+	}
+	h.want(above[0], chain.Stored)
+	h.want(above[1], chain.Stored)
+	v := h.submitFrom(bad.Raw, fromGossip)
+	checkRule(t, v.Err, "mandatory-script-verify-flag-failed")
+	close(late.permit)
+	h.rest()
+	h.wantTip(blocks[5])
+	if n, _ := h.Aside(); n != 0 {
+		t.Errorf("%d blocks aside", n)
+	}
+	h.connectAll(b.MineN(blocks[5], 1))
+}

@@ -71,6 +71,11 @@ func (c *conductor) advance() error {
 			if it, err = c.fromDisk(next, target); blockDamage(err) != nil {
 				c.unlink(next, blockDamage(err))
 				continue
+			} else if errors.Is(err, store.ErrMoved) {
+				// It was to be read where it lay aside when it was dropped with an invalid block
+				// below it, or had gone to the block files: where to go is to be asked anew.
+				c.ahead = nil
+				continue
 			} else if err != nil {
 				return err
 			}
