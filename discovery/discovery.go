@@ -1012,33 +1012,40 @@ func (d *Discovery) saveLoop(ctx context.Context) {
 	}
 	ticker := time.NewTicker(saveTick)
 	defer ticker.Stop()
-	var anchors []string // that are in the file
-	var savedAt time.Time
-	var trouble saveTrouble
+	var s saveState
 	for done := false; !done; {
 		select {
 		case <-ctx.Done():
 			done = true
 		case <-ticker.C:
 		}
-		var errs []error
-		if now := d.anchors(); len(now) > 0 && !slices.EqualFunc(now, anchors, func(p savedPeer, id string) bool { return p.ID == id }) {
-			err := d.save(anchorsFile, now)
-			if errs = append(errs, err); err == nil {
-				anchors = anchors[:0]
-				for _, p := range now {
-					anchors = append(anchors, p.ID)
-				}
+		d.saveTurn(&s, d.anchors(), done, time.Now())
+	}
+}
+
+// saveState is what saveLoop knows of its files. Each has troubles of its own: on a full disk the smaller one may be written.
+type saveState struct {
+	anchors               []string // that are in the file
+	bookAt                time.Time
+	anchorsTold, bookTold saveTrouble
+}
+
+// saveTurn writes the anchors if they are others than in the file, and the book if it is due or this is the last turn.
+func (d *Discovery) saveTurn(s *saveState, anchors []savedPeer, last bool, now time.Time) {
+	if len(anchors) > 0 && !slices.EqualFunc(anchors, s.anchors, func(p savedPeer, id string) bool { return p.ID == id }) {
+		err := d.save(anchorsFile, anchors)
+		if err == nil {
+			s.anchors = s.anchors[:0]
+			for _, p := range anchors {
+				s.anchors = append(s.anchors, p.ID)
 			}
 		}
-		if done || time.Since(savedAt) >= bookSaveEvery {
-			written, err := d.saveBook()
-			if errs = append(errs, err); written || err != nil {
-				savedAt = time.Now()
-			}
-		}
-		if len(errs) > 0 {
-			d.tellTrouble(&trouble, errors.Join(errs...), time.Now())
+		d.tellTrouble(&s.anchorsTold, err, now)
+	}
+	if last || now.Sub(s.bookAt) >= bookSaveEvery {
+		if written, err := d.saveBook(); written || err != nil {
+			s.bookAt = now
+			d.tellTrouble(&s.bookTold, err, now)
 		}
 	}
 }

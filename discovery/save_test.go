@@ -64,6 +64,49 @@ func TestFullDiskIsToldOnce(t *testing.T) {
 	}
 }
 
+// Each file is told of by itself: the anchors are tried every few seconds and the book every minute, and one of them may have room.
+func TestFullDiskIsToldOnceOfEachFile(t *testing.T) {
+	dir := t.TempDir()
+	var log logLines
+	d := newDiscovery(t, discovery.Options{Private: true, Dir: dir, Logger: log.logger()})
+	ids := testPeers(t, 2)
+	d.Learn(time.Now(), at(ids[0], "10.0.0.1"), discovery.SourceDNS)
+	block := func(file string) string {
+		path := filepath.Join(dir, file+".tmp") // a folder in the way of the file
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	free := func(path string) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(when string, failed, again int) {
+		t.Helper()
+		if f, a := strings.Count(log.String(), "peers were not saved"), strings.Count(log.String(), "peers are saved again"); f != failed || a != again {
+			t.Fatalf("%s: told %d times of trouble and %d times that it is over, want %d and %d:\n%s", when, f, a, failed, again, log.String())
+		}
+	}
+	anchors, book := block("anchors.jsonl"), block("peers.jsonl")
+	turn, now := d.SaveTurns(ids[1]), time.Now()
+	turns := func() {
+		for range 12 * 10 { // ten minutes
+			now = now.Add(5 * time.Second)
+			turn(now)
+		}
+	}
+	turns()
+	told("no room for either", 2, 0)
+	free(anchors)
+	turns()
+	told("room for the anchors", 2, 1)
+	free(book)
+	turns()
+	told("room for both", 2, 2)
+}
+
 // At the end of Run the book is written even if an attempt just failed.
 func TestRunSavesAtTheEnd(t *testing.T) {
 	dir := t.TempDir()
