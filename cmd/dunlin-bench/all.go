@@ -452,6 +452,7 @@ func commitOf(ctx context.Context, dir string) (string, error) {
 func (o *allOptions) buildDunlin(ctx context.Context) error {
 	program := filepath.Join(o.dir, "dunlin")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "./cmd/dunlin")
+	inGroup(cmd)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = o.errs
 	if err := cmd.Run(); err != nil {

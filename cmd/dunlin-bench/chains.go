@@ -39,7 +39,7 @@ func newKit(dir string, out, errs io.Writer) *kit {
 // runToEnd keeps the end of what a program wrote for the error.
 func runToEnd(ctx context.Context, errs io.Writer, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.SysProcAttr = attributes()
+	inGroup(cmd)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var out, said tail // each is written by a goroutine of its own
 	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, errs)

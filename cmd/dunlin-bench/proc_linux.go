@@ -18,6 +18,9 @@ func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }
 
+// terminateGroup asks a process of attributes and all of its group to end.
+func terminateGroup(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGTERM) }
+
 func suspend(pid int) error { return syscall.Kill(pid, syscall.SIGSTOP) }
 
 func resume(pid int) error { return syscall.Kill(pid, syscall.SIGCONT) }

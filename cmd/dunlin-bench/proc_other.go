@@ -15,6 +15,8 @@ import (
 
 func attributes() *syscall.SysProcAttr { return nil }
 
+func terminateGroup(p *os.Process) error { return p.Kill() }
+
 func suspend(int) error { return errors.ErrUnsupported }
 
 func resume(int) error { return errors.ErrUnsupported }

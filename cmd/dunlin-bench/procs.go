@@ -78,6 +78,14 @@ func (p *procs) toEnd(ctx context.Context, name, program string, args ...string)
 	return out.Bytes(), nil
 }
 
+// inGroup has cmd, which is of a context, end with it in order, and with it what it has started itself: go test has tests, which have daemons.
+// By itself it would be killed alone, and waited for until the others let go of its output.
+func inGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = attributes()
+	cmd.Cancel = func() error { return terminateGroup(cmd.Process) }
+	cmd.WaitDelay = stopTimeout
+}
+
 // stopTimeout is how long a process may take to end in order before it is killed:
 // btcd writes its caches, which takes seconds.
 const stopTimeout = 30 * time.Second

@@ -330,6 +330,7 @@ func measureScript(ctx context.Context, o *allOptions) (outcome, error) {
 		return outcome{}, err
 	}
 	cmd := exec.CommandContext(ctx, "bash", ".ci/measure", strconv.Itoa(runs))
+	inGroup(cmd)
 	cmd.Env = append(os.Environ(), "DUNLIN_BLOCKS="+data)
 	cmd.Stderr = o.errs
 	var said bytes.Buffer
@@ -443,6 +444,7 @@ func measureGo(ctx context.Context, o *allOptions) (outcome, error) {
 // benchmark runs Go benchmarks and returns what they printed, what came before a failure too.
 func (o *allOptions) benchmark(ctx context.Context, env []string, pkg, bench, benchtime string, count int) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", bench, "-benchtime", benchtime, "-count", strconv.Itoa(count), "-timeout", "2h", "./"+pkg)
+	inGroup(cmd)
 	cmd.Env = append(os.Environ(), env...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&said, o.errs), o.errs
@@ -512,7 +514,8 @@ func importPeaks(ctx context.Context, o *allOptions, file string) (peaks []float
 	for run := range o.runs {
 		home := filepath.Join(o.dir, fmt.Sprintf("import%d", run))
 		cmd := exec.CommandContext(ctx, o.dunlin, "chain", "import", "--home", home, "--network", "simnet", file)
-		cmd.SysProcAttr, cmd.Stderr = attributes(), o.errs
+		inGroup(cmd)
+		cmd.Stderr = o.errs
 		if err := cmd.Run(); err != nil {
 			return peaks, fmt.Errorf("dunlin chain import: %w", err)
 		}

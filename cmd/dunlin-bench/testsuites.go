@@ -214,7 +214,7 @@ func runTests(ctx context.Context, o *allOptions, r testRun) (string, error) {
 		args = append(args, "-parallel", strconv.Itoa(r.parallel))
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, r.pkg)...)
-	cmd.SysProcAttr = attributes()
+	inGroup(cmd)
 	cmd.Env = append(os.Environ(), r.env...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&said, o.errs), o.errs
