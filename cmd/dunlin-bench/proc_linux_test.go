@@ -58,3 +58,17 @@ func TestInterruptedWithAllItStarted(t *testing.T) {
 		return !bytes.HasPrefix(raw, []byte(strconv.Itoa(pid)+" (sleep)")) || bytes.HasPrefix(state, []byte("Z")) // where nobody takes orphans
 	})
 }
+
+// TestBusyBetween reads two states of /proc/stat.
+func TestBusyBetween(t *testing.T) {
+	const before = "cpu  1000 0 200 5000 100 0 0 0 50 0\ncpu0 1 2 3"
+	for after, want := range map[string]float64{
+		"cpu  1150 0 250 5700 100 0 0 100 900 0\n": 0.6, // 300 of 1,000 ticks of two processors
+		"cpu  1000 0 200 5900 200 0 0 0 50 0\n":    0,
+		before:                                     0, "": 0,
+	} {
+		if got := busyBetween(before, after, 2); got != want {
+			t.Errorf("%q: %v, want %v", after, got, want)
+		}
+	}
+}
