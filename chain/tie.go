@@ -60,12 +60,16 @@ func (c *conductor) drawTied() (drew bool, err error) {
 			continue
 		}
 		t.mu.Lock()
-		defer t.mu.Unlock()
+		if t.bestLinked != best || t.has(i, flagBad|flagDeferred) || !t.allowed(i) { // a header of more work linked others meanwhile
+			t.mu.Unlock()
+			continue
+		}
 		t.bestLinked, c.drawn = i, t.node(i).hash
 		if at := t.bestHeader; at == best || t.ties(at, i) && t.has(at, flagLinked) {
 			t.bestHeader = i
 			c.heads.set(i)
 		}
+		t.mu.Unlock()
 		return true, nil
 	}
 }
